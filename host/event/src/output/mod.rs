@@ -1,0 +1,137 @@
+//! How rows are shown: one compiled printer a data source, which appends a whole batch to a buffer.
+//!
+//! A printer is owned by the thread that owns the batch. It never writes anywhere: the caller writes the buffer, once a
+//! batch. An output mode is one file here, one variant of [`OutputMode`], and its goldens.
+
+mod columns;
+mod escape;
+mod json;
+mod layout;
+mod repeat;
+mod select;
+#[cfg(test)]
+mod tests;
+mod yaml;
+
+pub use select::{FieldSelection, FieldsError};
+
+use crate::{Batch, DataSource, FieldId, HostNames, SourceKind, TextEnv};
+use jiff::tz::TimeZone;
+use std::{str::FromStr, sync::Arc};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutputMode {
+    #[default]
+    Columns,
+    /// One object a line; a table is one array a line.
+    Json,
+    JsonPretty,
+    /// One document a row.
+    Yaml,
+    None,
+}
+
+impl OutputMode {
+    pub const ALL: [OutputMode; 5] =
+        [OutputMode::Columns, OutputMode::Json, OutputMode::JsonPretty, OutputMode::Yaml, OutputMode::None];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            OutputMode::Columns => "columns",
+            OutputMode::Json => "json",
+            OutputMode::JsonPretty => "jsonpretty",
+            OutputMode::Yaml => "yaml",
+            OutputMode::None => "none",
+        }
+    }
+}
+
+impl FromStr for OutputMode {
+    type Err = OutputError;
+
+    fn from_str(s: &str) -> Result<Self, OutputError> {
+        OutputMode::ALL
+            .into_iter()
+            .find(|m| m.name() == s)
+            .ok_or_else(|| OutputError::UnknownMode { mode: s.to_owned() })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OutputError {
+    #[error("unknown output mode {mode:?}: valid modes are columns, json, jsonpretty, yaml, none")]
+    UnknownMode { mode: String },
+    #[error("data source {source_name:?} has no field left to show")]
+    NothingToShow { source_name: String },
+}
+
+impl OutputError {
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            OutputError::UnknownMode { .. } => None,
+            OutputError::NothingToShow { .. } => Some("choose other --fields, or use -o none".to_owned()),
+        }
+    }
+}
+
+/// What a printer depends on besides schema and selection.
+#[derive(Clone, Debug)]
+pub struct PrinterEnv {
+    pub names: Arc<HostNames>,
+    /// The zone times are shown in.
+    pub zone: TimeZone,
+    /// Cells of the terminal; `None` where stdout is none, and then nothing is cut.
+    pub width: Option<usize>,
+    /// Columns of a table only: clear the screen before each batch. Leave it false where stdout is no terminal.
+    pub clear_screen: bool,
+}
+
+impl PrinterEnv {
+    fn text(&self) -> TextEnv {
+        TextEnv { names: self.names.clone(), zone: self.zone.clone() }
+    }
+}
+
+/// Shows the rows of one data source. Both methods append to `out`.
+pub trait Printer {
+    /// What stands once before everything else; call it once, before the first batch.
+    fn header(&mut self, out: &mut Vec<u8>);
+
+    /// All live rows of a batch, in output order. `batch` must be of the data source the printer was made for.
+    fn batch(&mut self, batch: &Batch, out: &mut Vec<u8>);
+
+    /// Fields whose values the output depends on; nobody need compute any other.
+    fn needed_fields(&self) -> Vec<FieldId>;
+}
+
+/// Compiles the printer of a data source.
+pub fn printer(
+    source: &Arc<DataSource>,
+    mode: OutputMode,
+    fields: &FieldSelection,
+    env: PrinterEnv,
+) -> Result<Box<dyn Printer + Send>, OutputError> {
+    let table = source.kind == SourceKind::Snapshot;
+    Ok(match mode {
+        OutputMode::None => Box::new(NonePrinter),
+        OutputMode::Columns => Box::new(columns::ColumnsPrinter::new(source, fields, &env)?),
+        OutputMode::Json => Box::new(json::JsonPrinter::new(source, fields, &env.text(), json::Style::compact(table))?),
+        OutputMode::JsonPretty => {
+            Box::new(json::JsonPrinter::new(source, fields, &env.text(), json::Style::pretty(table))?)
+        }
+        OutputMode::Yaml => Box::new(yaml::YamlPrinter::new(source, fields, &env.text())?),
+    })
+}
+
+/// Shows nothing: for runs that only count, export or record.
+struct NonePrinter;
+
+impl Printer for NonePrinter {
+    fn header(&mut self, _out: &mut Vec<u8>) {}
+
+    fn batch(&mut self, _batch: &Batch, _out: &mut Vec<u8>) {}
+
+    fn needed_fields(&self) -> Vec<FieldId> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,87 @@
+//! Linux error and signal numbers to their names.
+
+use super::number;
+
+/// The errno's name, nothing for 0, `error#N` for a number without a name.
+pub(crate) fn errno(n: i64, out: &mut Vec<u8>) {
+    named(n, ERRNO, b"error#", out);
+}
+
+/// The signal's name, nothing for 0, `signal#N` for real-time signals and numbers without a name.
+pub(crate) fn signal(n: i64, out: &mut Vec<u8>) {
+    named(n, SIGNAL, b"signal#", out);
+}
+
+fn named(n: i64, table: &[&str], unknown: &[u8], out: &mut Vec<u8>) {
+    if n == 0 {
+        return;
+    }
+    match usize::try_from(n).ok().and_then(|i| table.get(i)) {
+        Some(name) if !name.is_empty() => out.extend_from_slice(name.as_bytes()),
+        _ => {
+            out.extend_from_slice(unknown);
+            number::int(n, out);
+        }
+    }
+}
+
+/// By number; the same on every architecture this host runs on.
+#[rustfmt::skip]
+const ERRNO: &[&str] = &[
+    "", "EPERM", "ENOENT", "ESRCH", "EINTR", "EIO", "ENXIO", "E2BIG", "ENOEXEC", "EBADF",
+    "ECHILD", "EAGAIN", "ENOMEM", "EACCES", "EFAULT", "ENOTBLK", "EBUSY", "EEXIST", "EXDEV", "ENODEV",
+    "ENOTDIR", "EISDIR", "EINVAL", "ENFILE", "EMFILE", "ENOTTY", "ETXTBSY", "EFBIG", "ENOSPC", "ESPIPE",
+    "EROFS", "EMLINK", "EPIPE", "EDOM", "ERANGE", "EDEADLK", "ENAMETOOLONG", "ENOLCK", "ENOSYS", "ENOTEMPTY",
+    "ELOOP", "", "ENOMSG", "EIDRM", "ECHRNG", "EL2NSYNC", "EL3HLT", "EL3RST", "ELNRNG", "EUNATCH",
+    "ENOCSI", "EL2HLT", "EBADE", "EBADR", "EXFULL", "ENOANO", "EBADRQC", "EBADSLT", "", "EBFONT",
+    "ENOSTR", "ENODATA", "ETIME", "ENOSR", "ENONET", "ENOPKG", "EREMOTE", "ENOLINK", "EADV", "ESRMNT",
+    "ECOMM", "EPROTO", "EMULTIHOP", "EDOTDOT", "EBADMSG", "EOVERFLOW", "ENOTUNIQ", "EBADFD", "EREMCHG", "ELIBACC",
+    "ELIBBAD", "ELIBSCN", "ELIBMAX", "ELIBEXEC", "EILSEQ", "ERESTART", "ESTRPIPE", "EUSERS", "ENOTSOCK", "EDESTADDRREQ",
+    "EMSGSIZE", "EPROTOTYPE", "ENOPROTOOPT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT", "EOPNOTSUPP", "EPFNOSUPPORT", "EAFNOSUPPORT", "EADDRINUSE", "EADDRNOTAVAIL",
+    "ENETDOWN", "ENETUNREACH", "ENETRESET", "ECONNABORTED", "ECONNRESET", "ENOBUFS", "EISCONN", "ENOTCONN", "ESHUTDOWN", "ETOOMANYREFS",
+    "ETIMEDOUT", "ECONNREFUSED", "EHOSTDOWN", "EHOSTUNREACH", "EALREADY", "EINPROGRESS", "ESTALE", "EUCLEAN", "ENOTNAM", "ENAVAIL",
+    "EISNAM", "EREMOTEIO", "EDQUOT", "ENOMEDIUM", "EMEDIUMTYPE", "ECANCELED", "ENOKEY", "EKEYEXPIRED", "EKEYREVOKED", "EKEYREJECTED",
+    "EOWNERDEAD", "ENOTRECOVERABLE", "ERFKILL", "EHWPOISON",
+];
+
+#[rustfmt::skip]
+const SIGNAL: &[&str] = &[
+    "", "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL",
+    "SIGUSR1", "SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGSTKFLT", "SIGCHLD", "SIGCONT", "SIGSTOP",
+    "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO",
+    "SIGPWR", "SIGSYS",
+];
+
+#[cfg(test)]
+mod tests {
+    fn text(f: fn(i64, &mut Vec<u8>), n: i64) -> String {
+        let mut out = Vec::new();
+        f(n, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn known_names_sit_at_their_numbers() {
+        // The numbers at both ends of every row that is easy to shift, as <asm-generic/errno.h> has them.
+        for (n, name) in [(1, "EPERM"), (2, "ENOENT"), (35, "EDEADLK"), (40, "ELOOP"), (42, "ENOMSG"), (71, "EPROTO")] {
+            assert_eq!(text(super::errno, n), name);
+        }
+        for (n, name) in
+            [(95, "EOPNOTSUPP"), (98, "EADDRINUSE"), (111, "ECONNREFUSED"), (115, "EINPROGRESS"), (133, "EHWPOISON")]
+        {
+            assert_eq!(text(super::errno, n), name);
+        }
+        for (n, name) in [(9, "SIGKILL"), (15, "SIGTERM"), (17, "SIGCHLD"), (31, "SIGSYS")] {
+            assert_eq!(text(super::signal, n), name);
+        }
+    }
+
+    #[test]
+    fn zero_is_nothing_and_unknown_numbers_stay_numbers() {
+        assert_eq!(text(super::errno, 0), "");
+        assert_eq!(text(super::errno, 41), "error#41");
+        assert_eq!(text(super::errno, 4095), "error#4095");
+        assert_eq!(text(super::errno, -2), "error#-2");
+        assert_eq!(text(super::signal, 34), "signal#34");
+    }
+}
