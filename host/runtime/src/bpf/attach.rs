@@ -1,0 +1,291 @@
+//! Loading a program and attaching it to its hook, through aya; iterators get their links beside it, because aya gives
+//! neither the descriptor of one nor a way to name the map it walks.
+//!
+//! Everything is held by descriptors: all of it goes away with the process, however it ends.
+
+use super::{object::Hook, sys};
+use aya::{
+    Btf,
+    programs::{
+        Program, ProgramError,
+        perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy},
+        uprobe::{UProbeAttachLocation, UProbeScope},
+    },
+};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+/// Why a program could not be attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    #[error("neither /sys/kernel/tracing nor /sys/kernel/debug/tracing is mounted")]
+    NoTracefs,
+    #[error("this kernel has no tracepoint {category}/{name}")]
+    NoTracepoint { category: String, name: String },
+    #[error("cannot read {path}")]
+    Read { path: String, source: io::Error },
+    #[error("this kernel has no {what} ({option})")]
+    NoKernelSupport { what: &'static str, option: &'static str },
+    #[error("this kernel has no function {function} that can be probed")]
+    NoFunction { function: String, source: io::Error },
+    #[error("there is no file {path}")]
+    NoFile { path: String },
+    #[error("{path} has no symbol {symbol}")]
+    NoSymbol { path: String, symbol: String },
+    #[error("{path} is not an ELF file that can be probed")]
+    NotElf { path: String },
+    #[error("hooks of the kind {hook} are not supported by this host")]
+    Unsupported { hook: String },
+    #[error("the kernel refused to attach to {hook}")]
+    Refused { hook: String, source: io::Error },
+    #[error("cannot attach to {hook}")]
+    Aya { hook: String, source: ProgramError },
+    #[error("the program is in a section of another kind than {hook}")]
+    WrongKind { hook: String },
+    #[error("{hook} walks a map, and the gadget names none (GADGET_ITER_TARGET_MAP)")]
+    NoIterMap { hook: String },
+}
+
+impl AttachError {
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            AttachError::NoTracefs => Some(
+                "mount it with `mount -t tracefs tracefs /sys/kernel/tracing`, or pass --auto-mount-filesystems".into(),
+            ),
+            AttachError::Refused { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("run as root".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// How often a `perf_event` program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerfOptions {
+    /// `perf_event_attr.type` and `.config`; 1 and 0: the software CPU clock.
+    pub kind: u32,
+    pub config: u64,
+    /// Samples a second on each CPU.
+    pub frequency: u64,
+}
+
+impl Default for PerfOptions {
+    fn default() -> Self {
+        // 49 Hz: out of step with everything that runs at round frequencies
+        PerfOptions { kind: 1, config: 0, frequency: 49 }
+    }
+}
+
+/// Loads a program for its hook. `btf` has the hook's target at the id it has in the kernel.
+pub(super) fn load(hook: &Hook, program: &mut Program, btf: &Btf) -> Result<(), ProgramError> {
+    match (hook, program) {
+        (Hook::Tracepoint { .. }, Program::TracePoint(p)) => p.load(),
+        (Hook::RawTracepoint { .. }, Program::RawTracePoint(p)) => p.load(),
+        (Hook::BtfTracepoint { name }, Program::BtfTracePoint(p)) => p.load(name, btf),
+        (Hook::Kprobe { .. }, Program::KProbe(p)) => p.load(),
+        (Hook::Uprobe { .. }, Program::UProbe(p)) => p.load(),
+        (Hook::Fentry { function, exit: false }, Program::FEntry(p)) => p.load(function, btf),
+        (Hook::Fentry { function, exit: true }, Program::FExit(p)) => p.load(function, btf),
+        (Hook::Lsm { hook }, Program::Lsm(p)) => p.load(hook, btf),
+        (Hook::Iter { target }, Program::Iter(p)) => p.load(target, btf),
+        (Hook::PerfEvent { .. }, Program::PerfEvent(p)) => p.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// Detaches and unloads; the program can be loaded again.
+pub(super) fn unload(program: &mut Program) {
+    let done = match program {
+        Program::TracePoint(p) => p.unload(),
+        Program::RawTracePoint(p) => p.unload(),
+        Program::BtfTracePoint(p) => p.unload(),
+        Program::KProbe(p) => p.unload(),
+        Program::UProbe(p) => p.unload(),
+        Program::FEntry(p) => p.unload(),
+        Program::FExit(p) => p.unload(),
+        Program::Lsm(p) => p.unload(),
+        Program::Iter(p) => p.unload(),
+        Program::PerfEvent(p) => p.unload(),
+        _ => Ok(()),
+    };
+    // the only failure is that it was not loaded
+    drop(done);
+}
+
+/// Attaches a loaded program. Iterators give the link that runs them; `map` is what a `bpf_map_elem` iterator walks.
+pub(super) fn attach(
+    hook: &Hook,
+    program: &mut Program,
+    map: Option<BorrowedFd<'_>>,
+    perf: PerfOptions,
+) -> Result<Option<OwnedFd>, AttachError> {
+    let refused = |source| AttachError::Refused { hook: hook.to_string(), source };
+    let aya = |e: ProgramError| match io_error(&e).and_then(io::Error::raw_os_error) {
+        Some(code) => refused(io::Error::from_raw_os_error(code)),
+        None => AttachError::Aya { hook: hook.to_string(), source: e },
+    };
+    match (hook, program) {
+        (Hook::Tracepoint { category, name }, Program::TracePoint(p)) => {
+            p.attach(category, name).map(drop).map_err(aya)?
+        }
+        (Hook::RawTracepoint { name }, Program::RawTracePoint(p)) => {
+            p.attach(name).map(drop).map_err(|e| match io_error(&e).and_then(io::Error::raw_os_error) {
+                Some(libc::ENOENT) => AttachError::NoTracepoint { category: "raw_tp".into(), name: name.clone() },
+                _ => aya(e),
+            })?
+        }
+        (Hook::BtfTracepoint { .. }, Program::BtfTracePoint(p)) => p.attach().map(drop).map_err(aya)?,
+        (Hook::Fentry { exit: false, .. }, Program::FEntry(p)) => p.attach().map(drop).map_err(aya)?,
+        (Hook::Fentry { exit: true, .. }, Program::FExit(p)) => p.attach().map(drop).map_err(aya)?,
+        (Hook::Lsm { .. }, Program::Lsm(p)) => p.attach().map(drop).map_err(aya)?,
+        (Hook::Kprobe { function, .. }, Program::KProbe(p)) => {
+            // `function+0x10` probes inside
+            let (name, offset) = function.split_once('+').unwrap_or((function, "0"));
+            p.attach(name, number(offset).unwrap_or(0)).map(drop).map_err(|e| {
+                match io_error(&e).and_then(io::Error::raw_os_error) {
+                    Some(c @ (libc::ENOENT | libc::EADDRNOTAVAIL)) => {
+                        AttachError::NoFunction { function: function.clone(), source: io::Error::from_raw_os_error(c) }
+                    }
+                    _ => aya(e),
+                }
+            })?;
+        }
+        (Hook::Uprobe { path, symbol, .. }, Program::UProbe(p)) => {
+            let file = find_binary(path)?;
+            let offset = symbol_offset(&file, symbol)?;
+            let place = UProbeAttachLocation::AbsoluteOffset(offset);
+            p.attach(place, &file, UProbeScope::AllProcesses).map(drop).map_err(aya)?;
+        }
+        (Hook::PerfEvent { .. }, Program::PerfEvent(p)) => {
+            for cpu in sys::online_cpus().map_err(refused)? {
+                let config = PerfEventConfig::Pmu { pmu_type: perf.kind, config: perf.config };
+                let scope = PerfEventScope::AllProcessesOneCpu { cpu };
+                p.attach(config, scope, SamplePolicy::Frequency(perf.frequency.max(1)), false).map_err(aya)?;
+            }
+        }
+        (Hook::Iter { target }, Program::Iter(p)) => {
+            if target == "bpf_map_elem" && map.is_none() {
+                return Err(AttachError::NoIterMap { hook: hook.to_string() });
+            }
+            let fd = p.fd().map_err(aya)?;
+            return sys::link_iter(fd.as_fd(), map).map(Some).map_err(refused);
+        }
+        _ => return Err(AttachError::WrongKind { hook: hook.to_string() }),
+    }
+    Ok(None)
+}
+
+/// The system's error at the bottom of a chain of errors.
+pub(super) fn io_error<'a>(e: &'a (dyn std::error::Error + 'static)) -> Option<&'a io::Error> {
+    let mut next = Some(e);
+    while let Some(e) = next {
+        if let Some(io) = e.downcast_ref::<io::Error>() {
+            return Some(io);
+        }
+        next = e.source();
+    }
+    None
+}
+
+fn number(text: &str) -> Option<u64> {
+    text.strip_prefix("0x").map_or_else(|| text.parse().ok(), |h| u64::from_str_radix(h, 16).ok())
+}
+
+/// Whether this kernel could take the hook, asked before a program is loaded for it.
+pub(super) fn available(hook: &Hook) -> Result<(), AttachError> {
+    match hook {
+        Hook::Tracepoint { category, name } => tracepoint_exists(category, name),
+        Hook::Kprobe { .. } => pmu("kprobe"),
+        Hook::Uprobe { .. } => pmu("uprobe"),
+        Hook::SocketFilter { .. } | Hook::Classifier { .. } | Hook::Unknown { .. } => {
+            Err(AttachError::Unsupported { hook: hook.to_string() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn tracefs() -> Result<&'static Path, AttachError> {
+    ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
+        .into_iter()
+        .map(Path::new)
+        .find(|p| p.join("events").read_dir().is_ok())
+        .ok_or(AttachError::NoTracefs)
+}
+
+fn tracepoint_exists(category: &str, name: &str) -> Result<(), AttachError> {
+    // names come from the image: `..` would read another file
+    let plain = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    if plain(category) && plain(name) && tracefs()?.join("events").join(category).join(name).join("id").exists() {
+        return Ok(());
+    }
+    tracefs()?;
+    Err(AttachError::NoTracepoint { category: category.into(), name: name.into() })
+}
+
+/// Dynamic probes are a kind of perf event, with a number that sysfs tells.
+fn pmu(name: &'static str) -> Result<(), AttachError> {
+    if Path::new("/sys/bus/event_source/devices").join(name).join("type").exists() {
+        return Ok(());
+    }
+    let (what, option) = match name {
+        "kprobe" => ("kprobes", "CONFIG_KPROBES, CONFIG_KPROBE_EVENTS"),
+        _ => ("uprobes", "CONFIG_UPROBES, CONFIG_UPROBE_EVENTS"),
+    };
+    Err(AttachError::NoKernelSupport { what, option })
+}
+
+/// A path as it is, or a library's name (`libc`) looked for where the host keeps libraries.
+fn find_binary(path: &str) -> Result<PathBuf, AttachError> {
+    let none = || AttachError::NoFile { path: path.into() };
+    if path.contains('/') {
+        let p = PathBuf::from(path);
+        return if p.is_file() { Ok(p) } else { Err(none()) };
+    }
+    let multiarch = format!("{}-linux-gnu", std::env::consts::ARCH);
+    let dirs = ["/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib"];
+    let dirs = dirs.iter().flat_map(|d| [Path::new(d).join(&multiarch), PathBuf::from(d)]);
+    let mut best: Option<PathBuf> = None;
+    for dir in dirs {
+        let Ok(entries) = std::fs::read_dir(&dir) else {
+            continue;
+        };
+        for e in entries.flatten() {
+            let name = e.file_name().to_string_lossy().into_owned();
+            let fits = name == path || name.strip_prefix(path).is_some_and(|r| r.starts_with(".so"));
+            // `libc.so` may be a linker script: the versioned name is the library
+            if fits
+                && best.as_ref().is_none_or(|b| b.as_os_str().len() < e.path().as_os_str().len())
+                && e.path().is_file()
+            {
+                best = Some(e.path());
+            }
+        }
+        if best.is_some() {
+            break;
+        }
+    }
+    best.ok_or_else(none)
+}
+
+/// File offset of a symbol, or of `symbol+offset`, or a bare number.
+fn symbol_offset(file: &Path, symbol: &str) -> Result<u64, AttachError> {
+    use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
+    let path = || file.display().to_string();
+    if let Some(n) = number(symbol) {
+        return Ok(n);
+    }
+    let (name, add) = symbol.split_once('+').unwrap_or((symbol, "0"));
+    let bytes = std::fs::read(file).map_err(|source| AttachError::Read { path: path(), source })?;
+    let elf = object::File::parse(&*bytes).map_err(|_e| AttachError::NotElf { path: path() })?;
+    let mut all = elf.dynamic_symbols().chain(elf.symbols());
+    let found = all.find(|s| s.name() == Ok(name) && s.address() != 0);
+    let address =
+        found.map(|s| s.address()).ok_or_else(|| AttachError::NoSymbol { path: path(), symbol: symbol.into() })?;
+    let segment = elf.segments().find(|s| address >= s.address() && address - s.address() < s.size());
+    let segment = segment.ok_or_else(|| AttachError::NotElf { path: path() })?;
+    Ok(address - segment.address() + segment.file_range().0 + number(add).unwrap_or(0))
+}

@@ -1,0 +1,23 @@
+//! BPF: the pre-pass over the ELF, CO-RE, loading and attaching with aya, and reading what the programs produce.
+//!
+//! An image's object is untrusted: everything up to the system calls works on checked bytes and never panics.
+
+pub mod attach;
+pub mod btf;
+pub mod core_reloc;
+pub mod elf;
+pub mod insn;
+pub mod iter;
+pub mod kernel_form;
+pub mod loader;
+pub mod maps;
+pub mod object;
+pub mod perf;
+pub mod prepare;
+pub mod ring;
+pub(crate) mod sys;
+pub mod wait;
+
+pub use btf::{Btf, KernelBtf};
+pub use loader::{LoadError, LoadOptions, Loaded, load, missing_here};
+pub use object::Object;

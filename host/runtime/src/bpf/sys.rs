@@ -1,0 +1,397 @@
+//! System calls: bpf(2), perf_event_open(2), mmap(2), epoll(7), eventfd(2). All unsafe code of loading lives here.
+//!
+//! Everything else in this folder calls these safe functions, except `maps.rs` and `ring.rs`, which have their own.
+
+use std::{
+    ffi::{CString, c_int, c_ulong},
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// Commands of bpf(2).
+#[derive(Clone, Copy)]
+#[repr(i32)]
+pub(super) enum Cmd {
+    MapLookup = 1,
+    MapUpdate = 2,
+    MapDelete = 3,
+    MapGetNextKey = 4,
+    ObjPin = 6,
+    ObjGetInfoByFd = 15,
+    MapLookupAndDeleteBatch = 25,
+    LinkCreate = 28,
+    IterCreate = 33,
+}
+
+/// Calls bpf(2) with an attribute struct.
+///
+/// # Safety
+/// `T` must be laid out as the kernel's `union bpf_attr` for `cmd`, and every pointer in it must be valid for what the
+/// command reads and writes there.
+pub(super) unsafe fn bpf<T>(cmd: Cmd, attr: &mut T) -> io::Result<c_int> {
+    // SAFETY: the kernel reads and writes at most `size_of::<T>()` bytes at `attr`; the rest is the caller's promise
+    let r = unsafe { libc::syscall(libc::SYS_bpf, cmd as c_int, std::ptr::from_mut(attr), size_of::<T>()) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(r as c_int) }
+}
+
+fn owned(fd: c_int) -> OwnedFd {
+    // SAFETY: only called with a descriptor that the kernel has just made for us
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn raw(fd: Option<BorrowedFd<'_>>) -> u32 {
+    fd.map_or(0, |f| f.as_raw_fd() as u32)
+}
+
+/// `LINUX_VERSION_CODE` of the running kernel; 0 when it cannot be told. Debian's uname(2) release says 6.1.0 where the
+/// code is of 6.1.y, and its version string has the full number.
+pub(super) fn kernel_version_code() -> u32 {
+    // SAFETY: utsname is plain bytes, and uname fills it in
+    let mut u: libc::utsname = unsafe { std::mem::zeroed() };
+    // SAFETY: `u` is valid for writes
+    if unsafe { libc::uname(&mut u) } != 0 {
+        return 0;
+    }
+    let text = |c: &[libc::c_char]| -> String { c.iter().take_while(|b| **b != 0).map(|b| *b as u8 as char).collect() };
+    let (release, version) = (text(&u.release), text(&u.version));
+    let debian = version.split_once("Debian ").map(|(_, v)| v.to_owned());
+    version_code(debian.as_deref().unwrap_or(&release))
+}
+
+fn version_code(text: &str) -> u32 {
+    let mut parts = text.split(|c: char| !c.is_ascii_digit()).map(|p| p.parse::<u32>().unwrap_or(0));
+    let mut next = || parts.next().unwrap_or(0);
+    let (a, b, c) = (next(), next(), next());
+    (a << 16) + (b << 8) + c.min(255)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkCreateAttr {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+    iter_info: u64,
+    iter_info_len: u32,
+    pad: u32,
+}
+
+const ATTACH_TRACE_ITER: u32 = 28;
+
+/// A link of an iterator; `map` for those that walk a map.
+pub(super) fn link_iter(prog: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    // union bpf_iter_link_info: its first member is the map's fd, its size 16 bytes
+    let info: [u32; 4] = [raw(map), 0, 0, 0];
+    let mut attr = LinkCreateAttr {
+        prog_fd: prog.as_raw_fd() as u32,
+        attach_type: ATTACH_TRACE_ITER,
+        ..LinkCreateAttr::default()
+    };
+    if map.is_some() {
+        attr.iter_info = info.as_ptr() as u64;
+        // the first kernels with map iterators know four bytes of it only, and refuse unknown bytes only if not zero
+        attr.iter_info_len = size_of_val(&info) as u32;
+    }
+    // SAFETY: `info` lives through the call and has the length that is given
+    unsafe { bpf(Cmd::LinkCreate, &mut attr) }.map(owned)
+}
+
+/// A readable descriptor of one run of an iterator.
+pub(super) fn iter_create(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut attr: [u32; 2] = [link.as_raw_fd() as u32, 0];
+    // SAFETY: no pointers
+    unsafe { bpf(Cmd::IterCreate, &mut attr) }.map(owned)
+}
+
+/// A BPF file system of our own that is mounted nowhere: pins in it are reachable through the descriptor only, and gone
+/// with it. Linux 5.2.
+pub(super) fn private_bpffs() -> io::Result<OwnedFd> {
+    const CLOEXEC: c_int = 1;
+    const FSCONFIG_CMD_CREATE: c_int = 6;
+    let null = std::ptr::null::<libc::c_char>();
+    // SAFETY: the name is a C string
+    let r = unsafe { libc::syscall(libc::SYS_fsopen, c"bpf".as_ptr(), CLOEXEC) };
+    if r < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let context = owned(r as c_int);
+    // SAFETY: this command takes null pointers
+    let r = unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, null, null, 0) };
+    if r < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: takes plain numbers
+    let r = unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), CLOEXEC, 0) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(r as c_int)) }
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ObjPinAttr {
+    pathname: u64,
+    bpf_fd: u32,
+    flags: u32,
+}
+
+pub(super) fn obj_pin(object: BorrowedFd<'_>, path: &std::path::Path) -> io::Result<()> {
+    let path = c_string(&path.to_string_lossy())?;
+    let mut attr =
+        ObjPinAttr { pathname: path.as_ptr() as u64, bpf_fd: object.as_raw_fd() as u32, ..ObjPinAttr::default() };
+    // SAFETY: `path` is a C string that lives through the call
+    unsafe { bpf(Cmd::ObjPin, &mut attr) }.map(drop)
+}
+
+/// Runs `f` on a thread whose root directory is /dev, so that it finds nothing below /sys. The rest of the process keeps
+/// its root. Where that is not permitted, `f` runs all the same and sees everything.
+pub(super) fn without_sysfs<T: Send + 'static>(f: fn() -> T) -> T {
+    let thread = std::thread::Builder::new().name("no-sysfs".into()).spawn(move || {
+        // SAFETY: makes root and working directory this thread's own; takes a plain number
+        if unsafe { libc::unshare(libc::CLONE_FS) } == 0 {
+            // SAFETY: changes the root of this thread only; the path is a C string. Failing makes `f` slower, no more
+            unsafe { libc::chroot(c"/dev".as_ptr()) };
+        }
+        f()
+    });
+    thread.ok().and_then(|t| t.join().ok()).unwrap_or_else(f)
+}
+
+/// Asks the allocator to give back what loading needed for a moment.
+pub(super) fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a plain number; touches free memory only
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// The part of `struct perf_event_attr` (version 5, 112 bytes) that is used here.
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct PerfAttr {
+    pub kind: u32,
+    pub size: u32,
+    pub config: u64,
+    pub sample: u64,
+    pub sample_type: u64,
+    pub read_format: u64,
+    pub flags: u64,
+    pub wakeup: u32,
+    pub bp_type: u32,
+    pub config1: u64,
+    pub config2: u64,
+    pub branch_sample_type: u64,
+    pub sample_regs_user: u64,
+    pub sample_stack_user: u32,
+    pub clockid: i32,
+    pub sample_regs_intr: u64,
+    pub aux_watermark: u32,
+    pub sample_max_stack: u16,
+    pub reserved: u16,
+}
+
+/// `flags` bit: wake up by bytes, not by records.
+pub(super) const PERF_WATERMARK: u64 = 1 << 14;
+
+pub(super) fn perf_event_open(attr: &mut PerfAttr, pid: i32, cpu: i32) -> io::Result<OwnedFd> {
+    const FD_CLOEXEC: c_ulong = 8;
+    attr.size = size_of::<PerfAttr>() as u32;
+    // SAFETY: `attr` says its own size; pointers in config1 are C strings that the callers keep alive
+    let r = unsafe {
+        libc::syscall(libc::SYS_perf_event_open, std::ptr::from_mut(attr), pid, cpu, -1 as c_int, FD_CLOEXEC)
+    };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(r as c_int)) }
+}
+
+const PERF_IOC_ENABLE: c_ulong = 0x2400;
+
+pub(super) fn perf_enable(event: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes a plain number
+    let r = unsafe { libc::ioctl(event.as_raw_fd(), PERF_IOC_ENABLE as _, 0) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Lifts the limit on locked memory, which kernels before 5.11 count maps against. True when it could.
+pub(super) fn lift_memlock() -> bool {
+    let l = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: `l` is valid for reads
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &l) == 0 }
+}
+
+/// Waits until every program that was running when this was called has returned: a grace period of the kernel.
+pub(crate) fn wait_for_running_programs() -> io::Result<()> {
+    const MEMBARRIER_CMD_GLOBAL: c_int = 1;
+    // SAFETY: the call takes no pointers
+    let r = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+pub(super) fn page_size() -> usize {
+    // SAFETY: a plain query
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(4096) as usize
+}
+
+/// CPUs that can exist (per-CPU maps have a value for each), from /sys/devices/system/cpu/possible.
+pub(super) fn possible_cpus() -> io::Result<usize> {
+    cpu_list("possible").map(|l| l.last().map_or(1, |c| *c as usize + 1))
+}
+
+/// CPUs that run now.
+pub(super) fn online_cpus() -> io::Result<Vec<u32>> {
+    cpu_list("online")
+}
+
+fn cpu_list(which: &str) -> io::Result<Vec<u32>> {
+    let text = std::fs::read_to_string(format!("/sys/devices/system/cpu/{which}"))?;
+    parse_cpu_list(text.trim()).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a list of CPUs"))
+}
+
+fn parse_cpu_list(text: &str) -> Option<Vec<u32>> {
+    let mut out = Vec::new();
+    for part in text.split(',').filter(|p| !p.is_empty()) {
+        let (a, b) = part.split_once('-').unwrap_or((part, part));
+        let (a, b): (u32, u32) = (a.parse().ok()?, b.parse().ok()?);
+        if b < a || b > 1 << 16 {
+            return None;
+        }
+        out.extend(a..=b);
+    }
+    Some(out)
+}
+
+/// Memory shared with the kernel; unmapped when dropped.
+pub(super) struct Mapping {
+    at: *mut u8,
+    len: usize,
+}
+
+// SAFETY: the mapping is owned and not tied to a thread
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    pub(super) fn new(fd: BorrowedFd<'_>, len: usize, offset: usize, writable: bool) -> io::Result<Mapping> {
+        let prot = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        // SAFETY: a new mapping at an address the kernel chooses cannot overlap anything of ours
+        let at = unsafe {
+            libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, fd.as_raw_fd(), offset as libc::off_t)
+        };
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Mapping { at: at.cast(), len })
+    }
+
+    pub(super) fn as_ptr(&self) -> *const u8 {
+        self.at
+    }
+
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset + 8 <= self.len && offset.is_multiple_of(8), "a position outside the mapping");
+        // SAFETY: in bounds and aligned (checked; mappings start at a page), and only accessed atomically
+        unsafe { &*self.at.add(offset).cast::<AtomicU64>() }
+    }
+
+    pub(super) fn load(&self, offset: usize) -> u64 {
+        self.word(offset).load(Ordering::Acquire)
+    }
+
+    /// The mapping must be writable, or this faults.
+    pub(super) fn store(&self, offset: usize, value: u64) {
+        self.word(offset).store(value, Ordering::Release);
+    }
+
+    /// Copies bytes out; the kernel must not be writing there.
+    pub(super) fn copy(&self, offset: usize, out: &mut [u8]) {
+        assert!(offset.checked_add(out.len()).is_some_and(|e| e <= self.len), "bytes outside the mapping");
+        // SAFETY: in bounds (checked); `out` is memory of ours and cannot overlap
+        unsafe { std::ptr::copy_nonoverlapping(self.at.add(offset), out.as_mut_ptr(), out.len()) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new` with this length, and nothing borrowed from it outlives it
+        let r = unsafe { libc::munmap(self.at.cast(), self.len) };
+        debug_assert_eq!(r, 0);
+    }
+}
+
+pub(super) fn epoll_create() -> io::Result<OwnedFd> {
+    // SAFETY: takes a plain number
+    let r = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(r)) }
+}
+
+pub(super) fn epoll_add(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+    let mut ev = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token };
+    // SAFETY: `ev` is valid for reads
+    let r = unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &mut ev) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Tokens of what is ready, none after `timeout_ms` (-1: wait for ever) or a signal.
+pub(super) fn epoll_wait(epoll: BorrowedFd<'_>, timeout_ms: i32, out: &mut Vec<u64>) -> io::Result<()> {
+    let mut events = [libc::epoll_event { events: 0, u64: 0 }; 16];
+    out.clear();
+    // SAFETY: `events` is valid for writes of its length
+    let n = unsafe { libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), events.len() as c_int, timeout_ms) };
+    if n < 0 {
+        let e = io::Error::last_os_error();
+        return if e.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(e) };
+    }
+    out.extend(events.iter().take(n as usize).map(|e| e.u64));
+    Ok(())
+}
+
+/// Waits until `fd` can be read, at most `timeout` (nanosecond precision, unlike epoll). True when it can.
+pub(super) fn poll_readable(fd: BorrowedFd<'_>, timeout: std::time::Duration) -> io::Result<bool> {
+    let mut p = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let t = libc::timespec { tv_sec: timeout.as_secs() as libc::time_t, tv_nsec: timeout.subsec_nanos().into() };
+    // SAFETY: `p` and `t` are valid; no signal mask
+    let n = unsafe { libc::ppoll(&mut p, 1, &t, std::ptr::null()) };
+    if n < 0 {
+        let e = io::Error::last_os_error();
+        return if e.kind() == io::ErrorKind::Interrupted { Ok(false) } else { Err(e) };
+    }
+    Ok(n > 0)
+}
+
+pub(super) fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: takes plain numbers
+    let r = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(r)) }
+}
+
+/// Adds to an eventfd. Only fails when the counter is full, which wakes all the same.
+pub(super) fn eventfd_signal(fd: BorrowedFd<'_>) {
+    let one = 1u64;
+    // SAFETY: eight bytes are valid for reads; async-signal-safe
+    let n = unsafe { libc::write(fd.as_raw_fd(), std::ptr::from_ref(&one).cast(), 8) };
+    debug_assert!(n == 8 || io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock);
+}
+
+pub(super) fn c_string(text: &str) -> io::Result<CString> {
+    CString::new(text).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_lists() {
+        assert_eq!(parse_cpu_list("0-1"), Some(vec![0, 1]));
+        assert_eq!(parse_cpu_list("0,2-3"), Some(vec![0, 2, 3]));
+        assert_eq!(parse_cpu_list("3-1"), None);
+        assert_eq!(parse_cpu_list("x"), None);
+    }
+
+    #[test]
+    fn version_codes() {
+        assert_eq!(version_code("6.1.176-1 (2025)"), 0x0601b0);
+        assert_eq!(version_code("6.18.44-fc"), 0x06122c);
+        assert_eq!(version_code("5.10.300"), 0x050aff);
+        assert_eq!(version_code("nonsense"), 0);
+    }
+}

@@ -1,0 +1,401 @@
+//! Parameters of a gadget: of its BPF half, with types and defaults from the object, and of its Wasm half, which are text.
+//! Users' text is checked here, and turned into bytes for the BPF half.
+//!
+//! Pure. Every error names the parameter; nothing is cut, wrapped or guessed.
+
+use super::metadata::{GadgetMetadata, ParamMetadata};
+use crate::bpf::{
+    btf::{Kind, Type},
+    object::{Marker, Object},
+};
+use std::{collections::BTreeMap, net::IpAddr, num::IntErrorKind};
+
+/// What a parameter holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum ParamType {
+    Bool,
+    Int {
+        bits: u32,
+    },
+    Uint {
+        bits: u32,
+    },
+    Float {
+        bits: u32,
+    },
+    /// Text of at most `len - 1` bytes, ended by a NUL.
+    String {
+        len: usize,
+    },
+    /// Text of any length, for the Wasm half.
+    #[serde(rename = "string")]
+    Text,
+    /// An IPv4 or IPv6 address, as `struct gadget_l3endpoint_t`.
+    Ip {
+        len: usize,
+    },
+}
+
+impl std::fmt::Display for ParamType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ParamType::Bool => write!(f, "bool"),
+            ParamType::Int { bits } => write!(f, "int{bits}"),
+            ParamType::Uint { bits } => write!(f, "uint{bits}"),
+            ParamType::Float { bits } => write!(f, "float{bits}"),
+            ParamType::String { .. } | ParamType::Text => write!(f, "string"),
+            ParamType::Ip { .. } => write!(f, "ip"),
+        }
+    }
+}
+
+/// What gadget.yaml says about one parameter (`params.ebpf.<variable>`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ParamNotes {
+    /// The flag's name; empty: the variable's.
+    pub key: String,
+    /// One-letter flag.
+    pub alias: Option<char>,
+    pub description: String,
+    /// Replaces the value that was compiled in.
+    pub default: Option<String>,
+    /// Must be given, unless there is a default.
+    pub mandatory: bool,
+    /// The only values that are taken; empty: any.
+    pub one_of: Vec<String>,
+}
+
+impl From<&ParamMetadata> for ParamNotes {
+    fn from(p: &ParamMetadata) -> Self {
+        ParamNotes {
+            key: p.key.clone(),
+            alias: p.alias.chars().next(),
+            description: p.description.clone(),
+            default: p.default_value.clone(),
+            mandatory: p.is_mandatory,
+            one_of: p.one_of.clone(),
+        }
+    }
+}
+
+/// What gadget.yaml says about the parameters of the BPF half, by variable.
+pub fn notes(metadata: &GadgetMetadata) -> BTreeMap<String, ParamNotes> {
+    metadata.params.ebpf.iter().map(|(var, p)| (var.clone(), p.into())).collect()
+}
+
+/// The parameters of the Wasm half (`params.wasm.<name>`).
+pub fn wasm_params(metadata: &GadgetMetadata) -> Vec<Param> {
+    let param = |(name, p): (&String, &ParamMetadata)| Param::new(name, None, ParamType::Text, p.into(), String::new());
+    metadata.params.wasm.iter().map(param).collect()
+}
+
+/// A parameter users can set.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Param {
+    /// Name of the flag.
+    pub key: String,
+    /// Name of the variable in the object; none for a parameter of the Wasm half.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub var: Option<String>,
+    #[serde(flatten)]
+    pub ty: ParamType,
+    pub description: String,
+    /// As text that `parse` takes.
+    pub default: String,
+    /// One-letter flag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alias: Option<char>,
+    /// There is no default worth the name: the user must give a value.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub mandatory: bool,
+    /// The only values that users may give; empty: any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub one_of: Vec<String>,
+}
+
+/// What is wrong with a parameter or a value for it.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ParamError {
+    #[error("{object}: parameter {var} is of a type that cannot be a parameter")]
+    Type { object: String, var: String },
+    #[error("{object}: gadget.yaml describes parameter {var}, which does not exist")]
+    Unknown { object: String, var: String, known: Vec<String> },
+    #[error("parameter {key}: {text:?} is neither true nor false")]
+    NotBool { key: String, text: String },
+    #[error("parameter {key}: {text:?} is not a whole number")]
+    NotNumber { key: String, text: String },
+    #[error("parameter {key}: {text} is out of range, {min} to {max}")]
+    Range { key: String, text: String, min: i128, max: i128 },
+    #[error("parameter {key}: {text:?} is not a number")]
+    NotFloat { key: String, text: String },
+    #[error("parameter {key}: text of {got} bytes is too long, at most {max} fit")]
+    TooLong { key: String, got: usize, max: usize },
+    #[error("parameter {key}: text must not hold a NUL")]
+    Nul { key: String },
+    #[error("parameter {key}: {text:?} is not an IP address")]
+    NotIp { key: String, text: String },
+    #[error("parameter {key}: {text:?} is none of the values it takes: {}", one_of.join(", "))]
+    NotOffered { key: String, text: String, one_of: Vec<String> },
+    #[error("parameter {key} must be given{}", offered(.one_of))]
+    Missing { key: String, one_of: Vec<String> },
+}
+
+fn offered(one_of: &[String]) -> String {
+    if one_of.is_empty() { String::new() } else { format!("; it takes {}", one_of.join(", ")) }
+}
+
+impl ParamError {
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            ParamError::Unknown { known, .. } if !known.is_empty() => {
+                Some(format!("the object's parameters are: {}", known.join(", ")))
+            }
+            ParamError::Missing { key, .. } => Some(format!("add --{key} VALUE")),
+            _ => None,
+        }
+    }
+}
+
+/// Names that upstream's headers give to the variables of common filters.
+const COMMON_KEYS: [(&str, &str); 5] =
+    [("targ_pid", "pid"), ("targ_tid", "tid"), ("targ_uid", "uid"), ("targ_gid", "gid"), ("targ_comm", "comm")];
+
+/// The parameters an object declares. `notes` is `params.ebpf` of gadget.yaml, by variable.
+pub fn params(object: &Object, notes: &BTreeMap<String, ParamNotes>) -> Result<Vec<Param>, ParamError> {
+    let mut out: Vec<Param> = Vec::new();
+    for m in &object.markers {
+        let Marker::Param { var: name } = m else {
+            continue;
+        };
+        // the object checked that the variable is there
+        let Some(var) = object.var(name) else {
+            continue;
+        };
+        if out.iter().any(|p| p.var.as_ref() == Some(name)) {
+            continue;
+        }
+        let bad = || ParamError::Type { object: object.name.clone(), var: name.clone() };
+        let t = object.btf.resolve(var.type_id).ok_or_else(bad)?;
+        let ty = param_type(object, &t, var.default.len()).ok_or_else(bad)?;
+        let note = notes.get(name).cloned().unwrap_or_default();
+        let common = COMMON_KEYS.iter().find(|(v, _)| v == name).map_or(name.as_str(), |(_, k)| k);
+        let p = Param::new(common, Some(name.clone()), ty, note, ty.show(&var.default));
+        // a default that would be refused when used is the author's mistake, and told at once
+        p.parse(&p.default)?;
+        out.push(p);
+    }
+    for var in notes.keys() {
+        if !out.iter().any(|p| p.var.as_ref() == Some(var)) {
+            let known = out.iter().filter_map(|p| p.var.clone()).collect();
+            return Err(ParamError::Unknown { object: object.name.clone(), var: var.clone(), known });
+        }
+    }
+    Ok(out)
+}
+
+fn param_type(object: &Object, t: &Type, len: usize) -> Option<ParamType> {
+    let btf = &object.btf;
+    let bits = u32::try_from(len).ok()?.checked_mul(8)?;
+    let number = |signed| match (len, signed) {
+        (1 | 2 | 4 | 8, true) => Some(ParamType::Int { bits }),
+        (1 | 2 | 4 | 8, false) => Some(ParamType::Uint { bits }),
+        _ => None,
+    };
+    match t.kind {
+        Kind::Int => {
+            let i = btf.int(t)?;
+            if i.bool && len == 1 { Some(ParamType::Bool) } else { number(i.signed) }
+        }
+        Kind::Enum | Kind::Enum64 => number(t.kflag),
+        Kind::Float => matches!(len, 4 | 8).then_some(ParamType::Float { bits }),
+        Kind::Array => {
+            let elem = btf.resolve(btf.array(t)?.elem)?;
+            let char = elem.kind == Kind::Int && elem.size_or_type == 1 && btf.name(elem.name_off) == "char";
+            (char && len > 0).then_some(ParamType::String { len })
+        }
+        Kind::Struct if btf.name(t.name_off) == "gadget_l3endpoint_t" => (len >= 17).then_some(ParamType::Ip { len }),
+        _ => None,
+    }
+}
+
+impl ParamType {
+    /// A value's bytes as text.
+    pub fn show(self, bytes: &[u8]) -> String {
+        let mut word = [0u8; 8];
+        let n = bytes.len().min(8);
+        word[..n].copy_from_slice(&bytes[..n]);
+        let raw = u64::from_le_bytes(word);
+        match self {
+            ParamType::Bool => (raw & 0xff != 0).to_string(),
+            ParamType::Uint { .. } => raw.to_string(),
+            ParamType::Int { bits } => {
+                let unused = 64 - bits.clamp(1, 64);
+                ((raw << unused) as i64 >> unused).to_string()
+            }
+            ParamType::Float { bits: 32 } => f32::from_bits(raw as u32).to_string(),
+            ParamType::Float { .. } => f64::from_bits(raw).to_string(),
+            ParamType::String { .. } | ParamType::Text => {
+                let end = memchr::memchr(0, bytes).unwrap_or(bytes.len());
+                String::from_utf8_lossy(&bytes[..end]).into_owned()
+            }
+            ParamType::Ip { .. } => match bytes.get(16) {
+                Some(4) => {
+                    <[u8; 4]>::try_from(&bytes[..4]).map_or_else(|_| String::new(), |a| IpAddr::from(a).to_string())
+                }
+                Some(6) => {
+                    <[u8; 16]>::try_from(&bytes[..16]).map_or_else(|_| String::new(), |a| IpAddr::from(a).to_string())
+                }
+                _ => String::new(),
+            },
+        }
+    }
+}
+
+impl Param {
+    fn new(name: &str, var: Option<String>, ty: ParamType, note: ParamNotes, compiled_in: String) -> Param {
+        Param {
+            key: if note.key.is_empty() { name.to_owned() } else { note.key },
+            var,
+            ty,
+            description: note.description,
+            alias: note.alias,
+            mandatory: note.mandatory && note.default.as_deref().is_none_or(str::is_empty),
+            one_of: note.one_of,
+            default: note.default.unwrap_or(compiled_in),
+        }
+    }
+
+    /// The text in force, from what the user gave.
+    pub fn choose<'a>(&'a self, given: Option<&'a str>) -> Result<&'a str, ParamError> {
+        match given {
+            None | Some("") if self.mandatory => {
+                Err(ParamError::Missing { key: self.key.clone(), one_of: self.one_of.clone() })
+            }
+            None => Ok(&self.default),
+            Some(text) if self.one_of.is_empty() || self.one_of.iter().any(|o| o == text) => Ok(text),
+            Some(text) => Err(ParamError::NotOffered {
+                key: self.key.clone(),
+                text: text.to_owned(),
+                one_of: self.one_of.clone(),
+            }),
+        }
+    }
+
+    /// The variable's bytes for a text from the user.
+    pub fn parse(&self, text: &str) -> Result<Vec<u8>, ParamError> {
+        let key = || self.key.clone();
+        match self.ty {
+            ParamType::Bool => match text.to_ascii_lowercase().as_str() {
+                "true" | "1" | "t" => Ok(vec![1]),
+                "false" | "0" | "f" => Ok(vec![0]),
+                _ => Err(ParamError::NotBool { key: key(), text: text.into() }),
+            },
+            ParamType::Int { bits } => {
+                let max = (1i128 << (bits - 1)) - 1;
+                self.integer(text, bits, -max - 1, max)
+            }
+            ParamType::Uint { bits } => self.integer(text, bits, 0, (1i128 << bits) - 1),
+            ParamType::Float { bits } => {
+                let f: f64 = text
+                    .trim()
+                    .parse()
+                    .map_err(|_e: std::num::ParseFloatError| ParamError::NotFloat { key: key(), text: text.into() })?;
+                Ok(if bits == 32 { (f as f32).to_le_bytes().to_vec() } else { f.to_le_bytes().to_vec() })
+            }
+            ParamType::String { len } => {
+                if text.contains('\0') {
+                    return Err(ParamError::Nul { key: key() });
+                }
+                if text.len() >= len {
+                    return Err(ParamError::TooLong { key: key(), got: text.len(), max: len - 1 });
+                }
+                let mut out = text.as_bytes().to_vec();
+                out.resize(len, 0);
+                Ok(out)
+            }
+            ParamType::Text => Ok(text.as_bytes().to_vec()),
+            ParamType::Ip { len } => {
+                let mut out = vec![0u8; len];
+                if text.is_empty() {
+                    return Ok(out);
+                }
+                let ip: IpAddr = text
+                    .parse()
+                    .map_err(|_e: std::net::AddrParseError| ParamError::NotIp { key: key(), text: text.into() })?;
+                match ip {
+                    IpAddr::V4(a) => {
+                        out[..4].copy_from_slice(&a.octets());
+                        out[16] = 4;
+                    }
+                    IpAddr::V6(a) => {
+                        out[..16].copy_from_slice(&a.octets());
+                        out[16] = 6;
+                    }
+                }
+                Ok(out)
+            }
+        }
+    }
+
+    fn integer(&self, text: &str, bits: u32, min: i128, max: i128) -> Result<Vec<u8>, ParamError> {
+        let range = || ParamError::Range { key: self.key.clone(), text: text.into(), min, max };
+        let t = text.trim();
+        let (sign, digits) = t.strip_prefix('-').map_or((1, t), |d| (-1, d));
+        let (digits, radix) = digits.strip_prefix("0x").map_or((digits, 10), |h| (h, 16));
+        let n = i128::from_str_radix(digits, radix).map_err(|e| match e.kind() {
+            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => range(),
+            _ => ParamError::NotNumber { key: self.key.clone(), text: text.into() },
+        })?;
+        // a second sign would pass through the parser
+        if digits.starts_with(['-', '+']) {
+            return Err(ParamError::NotNumber { key: self.key.clone(), text: text.into() });
+        }
+        let n = n * sign;
+        if n < min || n > max {
+            return Err(range());
+        }
+        Ok(n.to_le_bytes()[..bits as usize / 8].to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wasm(yaml: &str) -> Vec<Param> {
+        let yaml = format!("name: g\nparams:\n  wasm:\n{yaml}");
+        wasm_params(&super::super::metadata::parse_strict(yaml.as_bytes(), "gadget.yaml").unwrap())
+    }
+
+    #[test]
+    fn parameters_of_the_wasm_half_are_text() {
+        let all = wasm("    paths: {key: show-paths, alias: p, description: d, defaultValue: \"1\"}\n    plain: {}\n");
+        assert_eq!(
+            all.iter().map(|p| (p.key.as_str(), p.alias)).collect::<Vec<_>>(),
+            [("show-paths", Some('p')), ("plain", None)]
+        );
+        assert_eq!((all[0].var.as_ref(), all[0].ty.to_string().as_str()), (None, "string"));
+        assert_eq!((all[0].choose(None), all[0].choose(Some("any"))), (Ok("1"), Ok("any")));
+        assert_eq!(all[1].choose(None), Ok(""));
+    }
+
+    #[test]
+    fn only_offered_values_are_taken() {
+        let p = &wasm("    mode: {oneOf: [fast, slow], defaultValue: fast}\n")[0];
+        assert_eq!((p.choose(None), p.choose(Some("slow"))), (Ok("fast"), Ok("slow")));
+        for bad in ["medium", "", "FAST"] {
+            let e = p.choose(Some(bad)).unwrap_err().to_string();
+            assert_eq!(e, format!("parameter mode: {bad:?} is none of the values it takes: fast, slow"));
+        }
+    }
+
+    #[test]
+    fn a_mandatory_parameter_without_a_default_must_be_given() {
+        let all = wasm("    a: {isMandatory: true}\n    b: {isMandatory: true, defaultValue: x}\n");
+        for given in [None, Some("")] {
+            assert_eq!(all[0].choose(given).unwrap_err().to_string(), "parameter a must be given");
+        }
+        assert_eq!((all[0].choose(Some("y")), all[1].choose(None)), (Ok("y"), Ok("x")));
+    }
+}
