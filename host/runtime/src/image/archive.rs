@@ -1,0 +1,202 @@
+//! An OCI image layout inside a tar: written by export, read in place by import, `run FILE.tar` and the embedded
+//! catalogue.
+//!
+//! Reading unpacks nothing: one pass over the headers remembers where each file's bytes are, and blobs are then read
+//! with pread. Writing is deterministic: sorted names, no times, no owners.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::digest::Digest;
+use super::document::{ANNOTATION_REF, Index};
+use super::error::ImageError;
+use super::source::{ImageContent, MAX_DOCUMENT, Origin, Source, parse};
+
+pub(super) const LAYOUT_FILE: &str = "oci-layout";
+pub(super) const LAYOUT_VERSION: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+pub(super) const INDEX_FILE: &str = "index.json";
+
+/// More files than this in one tar are taken for an attack.
+const MAX_ENTRIES: usize = 1 << 20;
+
+/// An open tar file, or a part of a file, that holds an OCI image layout.
+#[derive(Debug)]
+pub struct TarLayout {
+    file: File,
+    path: PathBuf,
+    origin: Origin,
+    /// Where each regular file's bytes are, from the start of `file`.
+    entries: HashMap<String, Extent>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    start: u64,
+    len: u64,
+}
+
+impl TarLayout {
+    /// Opens a tar file.
+    pub fn open(path: &Path) -> Result<Self, ImageError> {
+        let read = |source| ImageError::Read { path: path.to_owned(), source };
+        let file = File::open(path).map_err(read)?;
+        let len = file.metadata().map_err(read)?.len();
+        Self::within(file, path, 0, len, Origin::Tar)
+    }
+
+    /// Opens the tar in bytes `start..start+len` of a file.
+    pub(super) fn within(file: File, path: &Path, start: u64, len: u64, origin: Origin) -> Result<Self, ImageError> {
+        let entries =
+            scan(Window { file: &file, start, len, at: 0 }).map_err(|source| match source.raw_os_error() {
+                Some(_) => ImageError::Read { path: path.to_owned(), source },
+                None => ImageError::Archive { path: path.to_owned() },
+            })?;
+        if !entries.contains_key(INDEX_FILE) {
+            return Err(ImageError::NoLayout { path: path.to_owned(), lacks: INDEX_FILE });
+        }
+        Ok(Self { file, path: path.to_owned(), origin, entries })
+    }
+
+    fn read(&self, extent: Extent, limit: u64) -> Result<Vec<u8>, ImageError> {
+        // One byte more than expected shows that a file is too large without reading all of it.
+        let len = extent.len.min(limit.saturating_add(1));
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+        self.file
+            .read_exact_at(&mut bytes, extent.start)
+            .map_err(|source| ImageError::Read { path: self.path.clone(), source })?;
+        Ok(bytes)
+    }
+}
+
+impl Source for TarLayout {
+    fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn index(&self) -> Result<Index, ImageError> {
+        let Some(extent) = self.entries.get(INDEX_FILE) else {
+            return Err(ImageError::NoLayout { path: self.path.clone(), lacks: INDEX_FILE });
+        };
+        parse(&self.read(*extent, MAX_DOCUMENT)?, INDEX_FILE, &self.place())
+    }
+
+    fn raw_blob(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>, ImageError> {
+        let extent = self.entries.get(&blob_path(digest));
+        extent.map(|extent| self.read(*extent, limit)).transpose()
+    }
+}
+
+pub(super) fn blob_path(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+fn scan(window: Window<'_>) -> io::Result<HashMap<String, Extent>> {
+    let (start, end) = (window.start, window.start + window.len);
+    let mut entries = HashMap::new();
+    let mut archive = tar::Archive::new(window);
+    for entry in archive.entries_with_seek()? {
+        let entry = entry?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let extent = Extent { start: start + entry.raw_file_position(), len: entry.size() };
+        if extent.start.saturating_add(extent.len) > end {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the tar ends in the middle of a file"));
+        }
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        entries.insert(name.strip_prefix("./").unwrap_or(&name).to_owned(), extent);
+        if entries.len() > MAX_ENTRIES {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the tar holds too many files"));
+        }
+    }
+    Ok(entries)
+}
+
+/// A part of a file as a stream of its own, so that the tar reader never sees what is around it.
+struct Window<'a> {
+    file: &'a File,
+    start: u64,
+    len: u64,
+    at: u64,
+}
+
+impl Read for Window<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.len.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let want = buffer.len().min(left);
+        let got = self.file.read_at(&mut buffer[..want], self.start + self.at)?;
+        self.at += got as u64;
+        Ok(got)
+    }
+}
+
+impl Seek for Window<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.len.checked_add_signed(by),
+        };
+        self.at = at.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(self.at)
+    }
+}
+
+/// Writes images, each with the reference it is listed under, as one tar. All or nothing: the file appears under its
+/// name when it is complete.
+pub fn write_tar(images: &[(Option<String>, ImageContent)], path: &Path) -> Result<(), ImageError> {
+    let fail = |source| ImageError::Write { path: path.to_owned(), source };
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".ig-export-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(folder)
+        .map_err(fail)?;
+    write_layout(images, io::BufWriter::new(temporary.as_file_mut())).map_err(fail)?;
+    temporary.as_file().sync_all().map_err(fail)?;
+    temporary.persist(path).map_err(|error| fail(error.error))?;
+    Ok(())
+}
+
+/// The tar of [`write_tar`] into any stream.
+pub fn write_layout(images: &[(Option<String>, ImageContent)], out: impl Write) -> io::Result<()> {
+    let mut entries = Vec::new();
+    let mut blobs: BTreeMap<Digest, &[u8]> = BTreeMap::new();
+    for (reference, image) in images {
+        let mut descriptor = image.root.clone();
+        if let Some(reference) = reference {
+            descriptor.annotations.insert(ANNOTATION_REF.to_owned(), reference.clone());
+        }
+        entries.push(descriptor);
+        blobs.extend(image.blobs.iter().map(|(digest, bytes)| (*digest, bytes.as_slice())));
+    }
+    entries.sort_by(|a, b| (a.reference(), a.digest).cmp(&(b.reference(), b.digest)));
+    entries.dedup();
+    let index = serde_json::to_vec(&Index::new(entries))?;
+
+    let mut tar = tar::Builder::new(out);
+    append(&mut tar, LAYOUT_FILE, LAYOUT_VERSION)?;
+    append(&mut tar, INDEX_FILE, &index)?;
+    for (digest, bytes) in blobs {
+        append(&mut tar, &blob_path(&digest), bytes)?;
+    }
+    tar.into_inner()?.flush()
+}
+
+fn append(tar: &mut tar::Builder<impl Write>, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(0o644);
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_entry_type(tar::EntryType::Regular);
+    tar.append_data(&mut header, name, bytes)
+}
