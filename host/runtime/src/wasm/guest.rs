@@ -1,0 +1,543 @@
+//! One running guest: batches go in by chunks of live rows, columns come back; a guest that fails is restarted, and while
+//! it is away rows pass undecoded and are counted. Owned by the thread of the run.
+
+use super::{
+    Engine, Phase, WasmError,
+    answer::{AnswerError, Answering, ChunkRows},
+    chunk::{Cursor, MOST_ROWS, Raw, project},
+    error::Halt,
+    imports,
+    log_gate::{Level, LogGate},
+    opening::{Opening, Subscription},
+    ticker::Ticker,
+    wit_v0_1::{self, Call, Instance, NewError, Refusal, State},
+};
+use ig_event::{Batch, Column, DataSource, Operator, OperatorError, Reason, Stage, loss::Class};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fmt,
+    mem::{replace, take},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use wasmtime::component::{Component, Linker};
+
+/// Failures within `WINDOW` after which the guest stays away.
+const MOST_FAILURES: usize = 5;
+const WINDOW: Duration = Duration::from_secs(60);
+/// Wait before the second restart in a window; doubles with each further one. The first is immediate.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+
+pub struct GuestOptions {
+    /// For messages.
+    pub gadget: String,
+    /// Every parameter of the gadget with its final value.
+    pub params: Vec<(String, String)>,
+    /// Less important messages of the guest are left out.
+    pub log_level: Level,
+}
+
+impl GuestOptions {
+    /// No parameters, and only warnings and errors out of the guest's mouth.
+    pub fn quiet(gadget: impl Into<String>) -> Self {
+        GuestOptions { gadget: gadget.into(), params: Vec::new(), log_level: Level::Warn }
+    }
+}
+
+/// What a guest did wrong while running.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error("{0}")]
+    Halted(Halt),
+    #[error("{0}")]
+    Answer(AnswerError),
+    #[error("could not decode: {message} ({code})")]
+    Refused { code: &'static str, message: String },
+    #[error("rejected events: {reason}")]
+    Rejected { reason: String },
+    #[error("failed to restart in {phase}: {halt}")]
+    RestartHalted { phase: Phase, halt: Halt },
+    #[error("refused to restart in {phase}: {message} ({code})")]
+    RestartRefused { phase: Phase, code: &'static str, message: String },
+    #[error("asked for other fields when it was restarted")]
+    OtherPlan,
+    #[error("failed {MOST_FAILURES} times within {} s and stays away from now on", WINDOW.as_secs())]
+    GivenUp,
+}
+
+impl Problem {
+    /// One word for machines, the same for every run of the same fault.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Problem::Halted(h) => h.key(),
+            Problem::Answer(e) => e.key(),
+            Problem::Refused { .. } => "refused",
+            Problem::Rejected { .. } => "rejected",
+            Problem::RestartHalted { .. } | Problem::RestartRefused { .. } => "restart",
+            Problem::OtherPlan => "other-plan",
+            Problem::GivenUp => "given-up",
+        }
+    }
+}
+
+/// Something the user should know.
+#[derive(Debug)]
+pub enum GuestNote {
+    /// The guest did something wrong; once for each kind of problem.
+    Problem { gadget: String, problem: Problem },
+    /// The guest said something; bounded in rate and length.
+    Said { gadget: String, level: Level, message: String },
+}
+
+impl GuestNote {
+    /// What went wrong, if anything did.
+    pub fn problem(&self) -> Option<&Problem> {
+        match self {
+            GuestNote::Problem { problem, .. } => Some(problem),
+            GuestNote::Said { .. } => None,
+        }
+    }
+
+    /// Whether the guest broke, as opposed to saying something or saying that it cannot decode an event.
+    pub fn is_failure(&self) -> bool {
+        self.problem().is_some_and(|p| !matches!(p, Problem::Refused { .. } | Problem::Rejected { .. }))
+    }
+
+    /// False for what only those want to read who asked for more.
+    pub fn is_for_everybody(&self) -> bool {
+        match self {
+            GuestNote::Problem { .. } => true,
+            GuestNote::Said { level, .. } => *level <= Level::Warn,
+        }
+    }
+}
+
+impl fmt::Display for GuestNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GuestNote::Said { gadget, message, .. } => write!(f, "gadget {gadget}: {message}"),
+            GuestNote::Problem { gadget, problem } => {
+                write!(f, "gadget {gadget}: its wasm {problem}; ")?;
+                f.write_str(match problem {
+                    Problem::GivenUp => "events are shown undecoded",
+                    Problem::Refused { .. } | Problem::Rejected { .. } => {
+                        "these events are shown undecoded and counted"
+                    }
+                    _ => "the events at hand are shown undecoded and counted, and it is restarted",
+                })
+            }
+        }
+    }
+}
+
+/// A compiled guest and its running instance, if it has one.
+pub struct Guest {
+    engine: Arc<Engine>,
+    ticker: Arc<Ticker>,
+    component: Component,
+    linker: Linker<State>,
+    instance: Option<Instance>,
+    gadget: String,
+    params: Arc<Vec<(String, String)>>,
+    log: Arc<Mutex<LogGate>>,
+    /// The schema before the guest changed it, for restarts; and what it made of it.
+    before: Vec<DataSource>,
+    after: Opening,
+    plan: Vec<Option<Subscription>>,
+    restarts: Restarts,
+    notes: Vec<GuestNote>,
+    told: BTreeSet<&'static str>,
+    raw: Raw,
+    rows: ChunkRows,
+    /// Room for the columns that a call lends.
+    columns: Vec<Column>,
+    started: bool,
+}
+
+impl Guest {
+    /// Compiles the guest (or takes it from the cache), and lets it open the schema: it may add fields to `sources`, hide
+    /// some, and subscribe. With an error `sources` is as it was.
+    ///
+    /// `digest` is only for messages.
+    pub fn new(
+        engine: &Arc<Engine>,
+        wasm: &[u8],
+        digest: &str,
+        options: GuestOptions,
+        sources: &mut Vec<DataSource>,
+    ) -> Result<Self, WasmError> {
+        let gadget = options.gadget;
+        for import in imports(&gadget, digest, wasm)? {
+            if !wit_v0_1::offers(&import) {
+                return Err(WasmError::UnknownImport { gadget, import });
+            }
+        }
+        let (component, _) = engine.component(&gadget, digest, wasm)?;
+        let linker = wit_v0_1::linker(engine).map_err(WasmError::Engine)?;
+        let mut guest = Guest {
+            engine: Arc::clone(engine),
+            ticker: engine.ticker()?,
+            component,
+            linker,
+            instance: None,
+            gadget,
+            params: Arc::new(options.params),
+            log: Arc::new(Mutex::new(LogGate::new(options.log_level))),
+            before: sources.clone(),
+            after: Opening::default(),
+            plan: Vec::new(),
+            restarts: Restarts::default(),
+            notes: Vec::new(),
+            told: BTreeSet::new(),
+            raw: Raw::default(),
+            rows: ChunkRows::default(),
+            columns: Vec::new(),
+            started: false,
+        };
+        let (instance, after) = guest.open().map_err(|e| e.into_error(&guest.gadget))?;
+        guest.plan = after.plan();
+        guest.instance = Some(instance);
+        *sources = after.sources.clone();
+        guest.after = after;
+        Ok(guest)
+    }
+
+    /// Whether the guest takes the rows of this source.
+    pub fn takes(&self, source: usize) -> bool {
+        self.plan.get(source).is_some_and(Option::is_some)
+    }
+
+    /// Once, before the first batch.
+    pub fn start(&mut self) -> Result<(), WasmError> {
+        self.started = true;
+        let called = self.lifecycle(Phase::Start);
+        called.map_err(|e| e.into_error(&self.gadget))
+    }
+
+    /// After the last batch. Whatever the guest does here costs no rows.
+    pub fn stop(&mut self) -> Result<(), WasmError> {
+        if !replace(&mut self.started, false) || self.instance.is_none() {
+            return Ok(());
+        }
+        let stopped = self.lifecycle(Phase::Stop).and_then(|()| self.lifecycle(Phase::PostStop));
+        self.instance = None;
+        if let Ok(mut gate) = self.log.lock() {
+            gate.close_window();
+        }
+        stopped.map_err(|e| e.into_error(&self.gadget))
+    }
+
+    /// What the user should be told since the last time.
+    pub fn take_notes(&mut self) -> Vec<GuestNote> {
+        let mut notes = take(&mut self.notes);
+        if let Ok(mut gate) = self.log.lock() {
+            let gadget = &self.gadget;
+            notes.extend(gate.take().map(|(level, message)| GuestNote::Said {
+                gadget: gadget.clone(),
+                level,
+                message,
+            }));
+        }
+        notes
+    }
+
+    /// Decodes the live rows of a batch of the source with this index. Rows that cannot be decoded stay, without a value
+    /// in the guest's fields (zero or empty where decoded rows follow), and are counted as `Undecoded`.
+    pub fn process(&mut self, source: usize, batch: &mut Batch) {
+        let Some(subscription) = self.plan.get(source).cloned().flatten() else { return };
+        let most = match subscription.max_rows as usize {
+            0 => MOST_ROWS,
+            n => n.min(MOST_ROWS),
+        };
+        let (mut raw, mut rows) = (take(&mut self.raw), take(&mut self.rows));
+        let mut at = Cursor::default();
+        let mut lost = batch.loss.of(Class::Loss);
+        while raw.next(batch, &mut at, most, &mut rows) {
+            if !self.ready() {
+                batch.loss.add(Reason::Undecoded, rows.rows.len() as u64);
+                continue;
+            }
+            rows = self.chunk(source, &subscription, batch, &raw, rows, take(&mut lost));
+        }
+        (self.raw, self.rows) = (raw, rows);
+    }
+
+    /// One call. Gives the row list back for reuse.
+    fn chunk(
+        &mut self,
+        source: usize,
+        subscription: &Subscription,
+        batch: &mut Batch,
+        raw: &Raw,
+        rows: ChunkRows,
+        lost: u64,
+    ) -> ChunkRows {
+        let Some(instance) = &mut self.instance else { return rows };
+        let projected: Vec<Column> =
+            subscription.wants.columns.iter().map(|f| project(batch, &rows.rows, *f)).collect();
+        let mut columns = take(&mut self.columns);
+        for provided in subscription.provides.iter() {
+            if batch.columns.len() <= provided.column {
+                batch.columns.resize(provided.column + 1, Column::Empty);
+            }
+            columns.push(replace(&mut batch.columns[provided.column], Column::Empty));
+        }
+        let wants = &subscription.wants;
+        let call = Call {
+            source: source as u32,
+            rows: rows.rows.len() as u32,
+            raw: wants.raw_of(raw.bytes(batch)),
+            stride: if wants.raw { raw.stride } else { 0 },
+            ends: if wants.raw && raw.stride == 0 { &raw.ends } else { &[] },
+            columns: &projected,
+            lost,
+        };
+        instance.store.data_mut().answering = Answering {
+            asked: true,
+            chunk: rows,
+            provided: Arc::clone(&subscription.provides),
+            columns,
+            ..Answering::default()
+        };
+        let in_flight = self.ticker.enter();
+        let called = instance.process(&self.engine, &call);
+        drop(in_flight);
+        let mut answer = take(&mut instance.store.data_mut().answering);
+        let problem = match (called, answer.wrong.take()) {
+            (Err(halt), _) => Some(Problem::Halted(halt)),
+            (Ok(_), Some(wrong)) => Some(Problem::Answer(wrong)),
+            (Ok(Err(Refusal { code, message })), None) => Some(Problem::Refused { code, message }),
+            (Ok(Ok(())), None) if !answer.answered => Some(Problem::Answer(AnswerError::Missing)),
+            (Ok(Ok(())), None) => None,
+        };
+        match problem {
+            None => self.accept(batch, &mut answer),
+            Some(problem) => {
+                answer.undo();
+                batch.loss.add(Reason::Undecoded, answer.chunk.rows.len() as u64);
+                self.failed(problem);
+            }
+        }
+        for (provided, column) in subscription.provides.iter().zip(answer.columns.drain(..)) {
+            batch.columns[provided.column] = column;
+        }
+        self.columns = answer.columns;
+        answer.chunk
+    }
+
+    fn accept(&mut self, batch: &mut Batch, answer: &mut Answering) {
+        let kept = |i: usize| answer.keep.get(i / 8).is_none_or(|b| b >> (i % 8) & 1 == 1);
+        let rejected = answer.rejected.iter().filter(|i| kept(**i as usize)).count();
+        batch.loss.add(Reason::Undecoded, rejected as u64);
+        if !answer.keep.is_empty() {
+            for (i, row) in answer.chunk.rows.iter().enumerate() {
+                if !kept(i) {
+                    batch.discard(*row as usize, Reason::DroppedByGuest);
+                }
+            }
+        }
+        if let Some(reason) = answer.reason.take() {
+            self.note(Problem::Rejected { reason });
+        }
+    }
+
+    /// Whether there is an instance to ask; makes one when its time has come.
+    fn ready(&mut self) -> bool {
+        if self.instance.is_some() {
+            return true;
+        }
+        if !self.restarts.due(Instant::now()) {
+            return false;
+        }
+        match self.reopen() {
+            Ok(instance) => self.instance = Some(instance),
+            Err(problem) => self.failed(problem),
+        }
+        self.instance.is_some()
+    }
+
+    /// After a problem: a guest that said itself that it cannot decode goes on; any other is restarted.
+    fn failed(&mut self, problem: Problem) {
+        let restart = !matches!(problem, Problem::Refused { .. });
+        self.note(problem);
+        if restart {
+            self.instance = None;
+            if self.restarts.failed(Instant::now()) {
+                self.note(Problem::GivenUp);
+            }
+        }
+    }
+
+    fn note(&mut self, problem: Problem) {
+        if self.told.insert(problem.key()) {
+            self.notes.push(GuestNote::Problem { gadget: self.gadget.clone(), problem });
+        }
+    }
+
+    fn lifecycle(&mut self, phase: Phase) -> Result<(), OpenFailure> {
+        let Some(instance) = &mut self.instance else { return Ok(()) };
+        let _in_flight = self.ticker.enter();
+        call_phase(&self.engine, instance, phase)
+    }
+
+    /// A new instance with a schema of its own to open.
+    fn open(&self) -> Result<(Instance, Opening), OpenFailure> {
+        let _in_flight = self.ticker.enter();
+        let opening = Opening::new(self.before.clone());
+        let (params, log) = (Arc::clone(&self.params), Arc::clone(&self.log));
+        let mut instance = Instance::new(&self.engine, &self.linker, &self.component, opening, params, log)?;
+        call_phase(&self.engine, &mut instance, Phase::Init)?;
+        call_phase(&self.engine, &mut instance, Phase::PreStart)?;
+        let opening = instance.store.data_mut().opening.take().unwrap_or_default();
+        Ok((instance, opening))
+    }
+
+    fn reopen(&mut self) -> Result<Instance, Problem> {
+        let (mut instance, after) = self.open().map_err(OpenFailure::into_problem)?;
+        if !after.same_plan(&self.after) {
+            return Err(Problem::OtherPlan);
+        }
+        // Dictionaries may have other values now; rows decoded so far keep theirs.
+        self.plan = after.plan();
+        if self.started {
+            let _in_flight = self.ticker.enter();
+            call_phase(&self.engine, &mut instance, Phase::Start).map_err(OpenFailure::into_problem)?;
+        }
+        Ok(instance)
+    }
+}
+
+impl fmt::Debug for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guest").field("gadget", &self.gadget).field("running", &self.instance.is_some()).finish()
+    }
+}
+
+/// Why an instance could not be made.
+enum OpenFailure {
+    Link(wasmtime::Error),
+    Halted(Phase, Halt),
+    Refused(Phase, Refusal),
+}
+
+impl From<NewError> for OpenFailure {
+    fn from(e: NewError) -> Self {
+        match e {
+            NewError::Link(e) => OpenFailure::Link(e),
+            NewError::Halt(h) => OpenFailure::Halted(Phase::Instantiate, h),
+        }
+    }
+}
+
+impl OpenFailure {
+    fn into_error(self, gadget: &str) -> WasmError {
+        let gadget = gadget.to_owned();
+        match self {
+            OpenFailure::Link(source) => WasmError::Link { gadget, source },
+            OpenFailure::Halted(phase, halt) => WasmError::Halted { gadget, phase, halt },
+            OpenFailure::Refused(phase, Refusal { code, message }) => {
+                WasmError::Refused { gadget, phase, code, message }
+            }
+        }
+    }
+
+    fn into_problem(self) -> Problem {
+        match self {
+            OpenFailure::Link(e) => Problem::RestartHalted { phase: Phase::Instantiate, halt: Halt::Call(e) },
+            OpenFailure::Halted(phase, halt) => Problem::RestartHalted { phase, halt },
+            OpenFailure::Refused(phase, Refusal { code, message }) => Problem::RestartRefused { phase, code, message },
+        }
+    }
+}
+
+fn call_phase(engine: &Engine, instance: &mut Instance, phase: Phase) -> Result<(), OpenFailure> {
+    match instance.lifecycle(engine, phase) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(refusal)) => Err(OpenFailure::Refused(phase, refusal)),
+        Err(halt) => Err(OpenFailure::Halted(phase, halt)),
+    }
+}
+
+/// When a failed guest may try again.
+#[derive(Debug, Default)]
+struct Restarts {
+    failures: VecDeque<Instant>,
+    next: Option<Instant>,
+    given_up: bool,
+}
+
+impl Restarts {
+    /// Counts a failure; `true` when it was the one too many.
+    fn failed(&mut self, now: Instant) -> bool {
+        while self.failures.front().is_some_and(|t| now.duration_since(*t) > WINDOW) {
+            self.failures.pop_front();
+        }
+        self.failures.push_back(now);
+        let recent = self.failures.len();
+        self.next = (recent > 1).then(|| now + FIRST_WAIT * (1 << (recent - 2).min(16)));
+        let given_up = recent >= MOST_FAILURES;
+        given_up && !replace(&mut self.given_up, true)
+    }
+
+    fn due(&self, now: Instant) -> bool {
+        !self.given_up && self.next.is_none_or(|t| now >= t)
+    }
+}
+
+/// A guest in a pipeline, for one of its sources. Several of them, on the same thread, can share the guest; its owner
+/// keeps a handle to start and stop it and to take its notes.
+pub struct GuestOperator {
+    guest: Arc<Mutex<Guest>>,
+    source: usize,
+}
+
+impl GuestOperator {
+    pub fn new(guest: Arc<Mutex<Guest>>, source: usize) -> Self {
+        GuestOperator { guest, source }
+    }
+}
+
+impl Operator for GuestOperator {
+    fn name(&self) -> &str {
+        "wasm"
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Guest
+    }
+
+    fn process(&mut self, batch: &mut Batch) -> Result<(), OperatorError> {
+        match self.guest.lock() {
+            Ok(mut guest) => guest.process(self.source, batch),
+            Err(poisoned) => poisoned.into_inner().process(self.source, batch),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod restart_tests {
+    use super::*;
+
+    #[test]
+    fn the_first_restart_is_immediate_then_it_waits_longer_and_then_gives_up() {
+        let (mut r, t) = (Restarts::default(), Instant::now());
+        assert!(!r.failed(t) && r.due(t));
+        assert!(!r.failed(t) && !r.due(t) && r.due(t + FIRST_WAIT));
+        assert!(!r.failed(t) && !r.due(t + FIRST_WAIT) && r.due(t + 2 * FIRST_WAIT));
+        assert!(!r.failed(t) && r.due(t + 4 * FIRST_WAIT));
+        assert!(r.failed(t), "the fifth is too many");
+        assert!(!r.due(t + 100 * WINDOW));
+        assert!(!r.failed(t), "and is said once");
+    }
+
+    #[test]
+    fn old_failures_are_forgotten() {
+        let (mut r, t) = (Restarts::default(), Instant::now());
+        for i in 0..20 {
+            assert!(!r.failed(t + i * WINDOW / 3));
+        }
+        let later = t + 30 * WINDOW;
+        assert!(!r.failed(later) && r.due(later));
+    }
+}
