@@ -1,0 +1,567 @@
+//! From kernel events and runtimes' news to the registry: who was born where, whose it is, and when it is over.
+//!
+//! Whom to trust is decided here: what root of the host says in its own mount namespace, or in one that is no container's,
+//! is believed. Anybody else only claims an id, which shows as `UID/ID`. The names that a rootless conmon is given are not
+//! kept: such containers go by their ids.
+//!
+//! Runs on the containers' thread only. Synchronous and free of clocks and sockets, so that tests can replay events.
+
+use super::{
+    clients::{Described, News, Question},
+    container::{Container, RuntimeName},
+    identify::{self, BundleConfig, DockerConfig, Invocation, Launch},
+    registry::{Owner, Registry},
+    snapshot::{self, Process},
+    tracker::{Event, INIT_USER_NS, RuntimeEvent, TaskEvent},
+};
+use rustc_hash::FxHashMap;
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// How long rows wait for a container's name, in nanoseconds.
+pub(super) const NAME_DEADLINE: u64 = 2_000_000_000;
+/// Descriptions kept of containers that do not run (yet).
+const MAX_DESCRIBED: usize = 65_536;
+
+/// A running process of a container runtime.
+struct RuntimeProcess {
+    parent: u32,
+    launch: Option<Launched>,
+}
+
+/// A launch with all that was read for it while its files were there.
+struct Launched {
+    launch: Launch,
+    bundle: PathBuf,
+    config: BundleConfig,
+    /// `None`: may claim any id; else the user who started it.
+    unprivileged: Option<u32>,
+    instance: Option<u64>,
+}
+
+/// What the thread has to do besides publishing the table.
+#[derive(Debug, Default)]
+pub(super) struct Todo {
+    /// (namespace, birth): decide it in every gadget's filter map.
+    pub(super) decide: Vec<(u64, u64)>,
+    /// (namespace, birth): over; take its key out.
+    pub(super) retire: Vec<(u64, u64)>,
+    /// Ask the runtime's API.
+    pub(super) ask: Vec<(RuntimeName, Question)>,
+    /// Have the kernel report the end of these processes.
+    pub(super) watch_init: Vec<u32>,
+    pub(super) watch_runtime: Vec<u32>,
+}
+
+pub(super) struct Follower {
+    host_root: PathBuf,
+    pub(super) registry: Registry,
+    runtimes: FxHashMap<u32, RuntimeProcess>,
+    /// Paths of cgroups made since the start, by (is it v1's pids hierarchy, id).
+    cgroups: FxHashMap<(bool, u64), Box<str>>,
+    /// Names that conmon was given, by container id.
+    monitors: FxHashMap<Box<str>, Box<str>>,
+    described: FxHashMap<Box<str>, Described>,
+    /// Image id to digest; `None` until there is an answer, or for ever.
+    digests: FxHashMap<Box<str>, Option<Box<str>>>,
+    /// (deadline on the boot clock, instance) of containers without a name, oldest first.
+    waiting: VecDeque<(u64, u64)>,
+    host_mntns: u64,
+    host_netns: u64,
+    /// Wall-clock minus boot-clock nanoseconds.
+    boot_to_wall: i64,
+    /// Namespaces seen by the last walk over /proc, which began at this boot time.
+    walked_at: u64,
+    pub(super) todo: Todo,
+}
+
+impl Follower {
+    pub(super) fn new(host_root: PathBuf, host_mntns: u64, boot_to_wall: i64) -> Self {
+        let proc = identify::on_host(&host_root, Path::new("/proc"));
+        let host_netns = ["1", "2", "self"].iter().find_map(|p| snapshot::namespace(&proc.join(p).join("ns/net")));
+        Follower {
+            host_root,
+            registry: Registry::default(),
+            runtimes: FxHashMap::default(),
+            cgroups: FxHashMap::default(),
+            monitors: FxHashMap::default(),
+            described: FxHashMap::default(),
+            digests: FxHashMap::default(),
+            waiting: VecDeque::new(),
+            host_mntns,
+            host_netns: host_netns.unwrap_or_default(),
+            boot_to_wall,
+            walked_at: 0,
+            todo: Todo::default(),
+        }
+    }
+
+    pub(super) fn event(&mut self, event: Event, now: u64) {
+        match event {
+            Event::RuntimeExec(e) => self.runtime_exec(e),
+            Event::Birth(e) => self.birth(&e, now),
+            Event::FirstExec(e) => self.first_exec(&e, now),
+            Event::Exit { tgid, time } => {
+                self.runtimes.remove(&tgid);
+                if let Some(instance) = self.registry.by_pid(tgid) {
+                    self.registry.end(instance, time);
+                }
+            }
+            Event::CgroupMkdir { v1, id, path } => drop(self.cgroups.insert((v1, id), path)),
+            Event::CgroupRmdir { v1, id, time } => {
+                self.cgroups.remove(&(v1, id));
+                if let Some(instance) = self.registry.by_cgroup(id).filter(|_| !v1) {
+                    self.registry.end(instance, time);
+                }
+            }
+        }
+    }
+
+    fn proc(&self, pid: u32, what: &str) -> PathBuf {
+        identify::on_host(&self.host_root, &PathBuf::from(format!("/proc/{pid}/{what}")))
+    }
+
+    fn container_at(&self, mntns: u64, time: u64) -> Option<Arc<Container>> {
+        match &self.registry.table().at(mntns, time)?.owner {
+            Owner::Container(c) => Some(c.clone()),
+            Owner::Host => None,
+        }
+    }
+
+    fn runtime_exec(&mut self, e: RuntimeEvent) {
+        let launch = match identify::invocation(&e.args, e.args_cut) {
+            // A runtime inside a container: what it starts belongs to that container.
+            Some(_) if self.container_at(e.mntns, u64::MAX).is_some() => None,
+            Some(Invocation::Monitor { id, name, .. }) => {
+                // Anybody may call a program conmon and give anyone's container a name.
+                if let Some(name) = name.filter(|_| is_root(&e) && self.monitors.len() < MAX_DESCRIBED) {
+                    self.monitors.insert(id, name);
+                }
+                None
+            }
+            Some(Invocation::Launch(launch)) => Some(self.prepare(launch, &e)),
+            None => None,
+        };
+        match self.runtimes.get_mut(&e.tgid) {
+            // crun executes itself anew from memory; the first command line stays.
+            Some(known) if known.launch.is_some() && launch.is_none() => {}
+            _ => drop(self.runtimes.insert(e.tgid, RuntimeProcess { parent: e.parent_tgid, launch })),
+        }
+    }
+
+    /// Reads the bundle now: a short container's is gone soon. Only a trusted launcher's: anybody can call a program runc
+    /// and name a bundle of their making.
+    fn prepare(&self, launch: Launch, e: &RuntimeEvent) -> Launched {
+        let cwd = || std::fs::read_link(self.proc(e.tgid, "cwd")).unwrap_or_default();
+        let bundle = match &launch.bundle {
+            Some(b) if b.is_absolute() => b.clone(),
+            Some(b) => cwd().join(b),
+            None => cwd(),
+        };
+        let root = is_root(e);
+        let read = || BundleConfig::read(&identify::on_host(&self.host_root, &bundle));
+        let config = root.then(read).flatten().unwrap_or_default();
+        Launched { launch, bundle, config, unprivileged: (!root).then_some(e.euid), instance: None }
+    }
+
+    /// The launch at or above this process.
+    fn launch_above(&mut self, mut tgid: u32) -> Option<u32> {
+        for _ in 0..8 {
+            let process = self.runtimes.get(&tgid)?;
+            if process.launch.is_some() {
+                return Some(tgid);
+            }
+            tgid = process.parent;
+        }
+        None
+    }
+
+    fn birth(&mut self, e: &TaskEvent, now: u64) {
+        if e.mntns == self.host_mntns {
+            return;
+        }
+        // The kernel reports what it did not know: the walk over /proc may have found it before.
+        if e.found_late && !self.registry.is_news(e.mntns, now) {
+            return;
+        }
+        let generation = self.registry.table().now(e.mntns);
+        let walked_over = generation.filter(|g| g.birth == 0 && e.time <= self.walked_at).map(|g| g.owner.clone());
+        match walked_over {
+            Some(Owner::Container(_)) => return,
+            Some(Owner::Host) => {
+                let owner = self.owner_of(e, now);
+                self.registry.reassign(e.mntns, e.time, owner);
+            }
+            None => {
+                let owner = self.owner_of(e, now);
+                self.registry.birth(e.mntns, e.time, owner);
+            }
+        }
+        self.todo.decide.push((e.mntns, e.time));
+    }
+
+    fn owner_of(&mut self, e: &TaskEvent, now: u64) -> Owner {
+        let time = if e.found_late { u64::MAX } else { e.time };
+        if let Some(outer) = self.container_at(e.parent_mntns, time) {
+            return Owner::Container(outer);
+        }
+        if let Some(c) = self.launched(e, now) {
+            return Owner::Container(c);
+        }
+        self.by_cgroup(e, now).map_or(Owner::Host, Owner::Container)
+    }
+
+    fn launched(&mut self, e: &TaskEvent, now: u64) -> Option<Arc<Container>> {
+        let tgid = self.launch_above(e.launcher)?;
+        let cgroup = self.cgroup_path(e);
+        let instance = self.runtimes.get(&tgid)?.launch.as_ref()?.instance;
+        if let Some(c) = instance.and_then(|i| self.registry.container(i)) {
+            return Some(c.clone());
+        }
+        let number = self.registry.next_instance();
+        let started_at = self.wall(e.time);
+        let launched = self.runtimes.get_mut(&tgid)?.launch.as_mut()?;
+        launched.instance = Some(number);
+        let launched = &*launched;
+        let id = &launched.launch.id;
+        // Anybody may call a program runc and claim an id: believed only of root, or where the cgroup says the same and
+        // is not one that users make themselves.
+        let proof = |p: &str| identify::cgroup_is_of(p, id) && identify::cgroup_user(p).is_none();
+        let claimed = launched.unprivileged.filter(|_| !cgroup.as_deref().is_some_and(proof));
+        let runtime = identify::engine(&launched.launch, &launched.bundle, &launched.config);
+        let mut c = Container::new(number, id.clone(), runtime, e.mntns);
+        c.bundle = Some(launched.bundle.clone());
+        c.image_name = launched.config.image_name();
+        c.pod = launched.config.pod().map(Arc::new);
+        c.name = launched.config.container_name().or_else(|| self.monitors.get(id).cloned());
+        c.started_at = started_at;
+        let docker_dir = launched.config.docker_dir(id).map(Path::to_path_buf);
+        if runtime == RuntimeName::Docker && claimed.is_none() {
+            self.add_docker_file(&mut c, docker_dir);
+        }
+        self.finish(&mut c, claimed, now);
+        Some(c.seal())
+    }
+
+    fn add_docker_file(&self, c: &mut Container, dir: Option<PathBuf>) {
+        let dir = dir.unwrap_or_else(|| Path::new("/var/lib/docker/containers").join(&*c.id));
+        if let Some(d) = DockerConfig::read(&identify::on_host(&self.host_root, &dir)) {
+            c.name = c.name.take().or_else(|| d.name());
+            c.image_name = c.image_name.take().or_else(|| d.image_name());
+            c.image_id = c.image_id.take().or_else(|| d.image_id());
+        }
+    }
+
+    /// Adds what runtimes said of this id, decides whether the name is final, and asks for what is missing.
+    fn finish(&mut self, c: &mut Container, claimed_by: Option<u32>, now: u64) {
+        if let Some(uid) = claimed_by {
+            let name = c.name.take().unwrap_or_else(|| c.id.clone());
+            c.name = Some(format!("{uid}/{name}").into());
+            c.id = claimed_id(uid, &c.id);
+            c.complete = true;
+            return;
+        }
+        if let Some(d) = self.described.get(&c.id) {
+            add_description(c, d);
+        }
+        if c.name.is_none() && c.runtime.named_by_id() || c.runtime == RuntimeName::Containerd && c.pod.is_none() {
+            c.name.get_or_insert_with(|| c.id.clone());
+        }
+        c.complete = c.name.is_some();
+        if !c.complete {
+            self.waiting.push_back((now + NAME_DEADLINE, c.instance));
+            self.todo.ask.push((c.runtime, Question::Container(c.id.clone())));
+        }
+        c.image_digest = c.image_digest.take().or_else(|| self.digest(c.runtime, c.image_id.as_deref()?));
+    }
+
+    /// The image's digest; asks for it once where it is not known.
+    fn digest(&mut self, runtime: RuntimeName, image_id: &str) -> Option<Box<str>> {
+        if let Some(known) = self.digests.get(image_id) {
+            return known.clone();
+        }
+        if self.digests.len() < MAX_DESCRIBED {
+            self.digests.insert(image_id.into(), None);
+            self.todo.ask.push((runtime, Question::Image(image_id.into())));
+        }
+        None
+    }
+
+    fn wall(&self, boot: u64) -> u64 {
+        if boot == 0 { 0 } else { boot.wrapping_add_signed(self.boot_to_wall) }
+    }
+
+    /// Path of the cgroup that the task is in, if it was made since the start; else what /proc says while it lives.
+    fn cgroup_path(&self, e: &TaskEvent) -> Option<Box<str>> {
+        let made = self.cgroups.get(&(false, e.cgroup)).or_else(|| self.cgroups.get(&(true, e.cgroup_v1)));
+        made.cloned().or_else(|| {
+            let text = std::fs::read_to_string(self.proc(e.tgid, "cgroup")).ok()?;
+            let (unified, pids) = identify::cgroup_paths(&text);
+            unified.filter(|p| *p != "/").or(pids).map(Into::into)
+        })
+    }
+
+    /// A container by its cgroup alone: a namespace made inside it, or one whose runtime started before the tracker.
+    fn by_cgroup(&mut self, e: &TaskEvent, now: u64) -> Option<Arc<Container>> {
+        if let Some(c) = self.registry.by_cgroup(e.cgroup).and_then(|i| self.registry.container(i)) {
+            return Some(c.clone());
+        }
+        let path = self.cgroup_path(e)?;
+        self.at_cgroup_path(&path, e.mntns, e.time, now)
+    }
+
+    fn at_cgroup_path(&mut self, path: &str, mntns: u64, time: u64, now: u64) -> Option<Arc<Container>> {
+        let found = identify::from_cgroup(path)?;
+        let known = match found.user {
+            Some(uid) => self.registry.running(&claimed_id(uid, &found.id)),
+            None => self.registry.running(&found.id),
+        };
+        if let Some(c) = known.last().and_then(|i| self.registry.container(*i)) {
+            return Some(c.clone());
+        }
+        let docker_dir = Path::new("/var/lib/docker/containers").join(&*found.id);
+        let runtime = found.runtime.unwrap_or_else(|| {
+            let docker = found.user.is_none() && identify::on_host(&self.host_root, &docker_dir).exists();
+            if docker { RuntimeName::Docker } else { RuntimeName::Containerd }
+        });
+        let mut c = Container::new(self.registry.next_instance(), found.id, runtime, mntns);
+        c.cgroup_path = Some(path.into());
+        c.started_at = self.wall(time);
+        if runtime == RuntimeName::Docker && found.user.is_none() {
+            self.add_docker_file(&mut c, None);
+        }
+        self.finish(&mut c, found.user, now);
+        Some(c.seal())
+    }
+
+    fn first_exec(&mut self, e: &TaskEvent, now: u64) {
+        let Some(generation) = self.registry.table().now(e.mntns) else {
+            return;
+        };
+        let (birth, owner) = (generation.birth, generation.owner.clone());
+        let container = match owner {
+            Owner::Container(c) => c,
+            // Some runtimes enter the container's cgroup only after the birth.
+            Owner::Host => {
+                let Some(c) = self.by_cgroup(e, now) else {
+                    return;
+                };
+                self.registry.reassign(e.mntns, birth, Owner::Container(c.clone()));
+                self.todo.decide.push((e.mntns, birth));
+                c
+            }
+        };
+        if container.pid != 0 || container.mntns != e.mntns {
+            return;
+        }
+        let path = self.cgroup_path(e).filter(|p| identify::cgroup_is_of(p, &container.id));
+        self.settle(&container, e.tgid, e.netns, e.cgroup, path);
+    }
+
+    /// The container's first process is known.
+    fn settle(&mut self, c: &Container, pid: u32, netns: u64, cgroup: u64, path: Option<Box<str>>) {
+        let host_network = netns != 0 && netns == self.host_netns;
+        // Only a cgroup of its own: others may be shared with half the machine.
+        if path.is_some() && cgroup > 1 {
+            self.registry.set_cgroup(c.instance, cgroup);
+        }
+        self.registry.update(c.instance, |c| {
+            c.pid = pid;
+            c.netns = netns;
+            c.host_network = host_network;
+            if path.is_some() {
+                c.cgroup_id = cgroup;
+                c.cgroup_path = path;
+            }
+        });
+    }
+
+    /// Takes in what ran at `now` (boot-clock nanoseconds).
+    pub(super) fn walked(&mut self, all: &[Process], now: u64) {
+        self.walked_at = now;
+        let host_mntns = self.host_mntns;
+        let runtimes = || all.iter().filter(|p| p.is_runtime);
+        for p in runtimes().filter(|p| p.mntns == host_mntns) {
+            self.running_runtime(p);
+        }
+        let recorded = snapshot::recorded(&self.host_root);
+        let news = |p: &Process, r: &Registry| p.mntns != self.host_mntns && r.is_news(p.mntns, p.started);
+        let found: Vec<&Process> = all.iter().filter(|p| news(p, &self.registry)).collect();
+        // First those that a state file names, so that the processes beside them find their container by id.
+        for p in found.iter().filter(|p| recorded.contains_key(&p.pid)) {
+            self.adopt_recorded(p, &recorded[&p.pid], now);
+        }
+        for p in &found {
+            if self.registry.is_news(p.mntns, p.started) {
+                let owner =
+                    self.at_cgroup_path(&p.cgroup, p.mntns, p.started, now).map_or(Owner::Host, Owner::Container);
+                self.adopt(p, owner);
+            }
+        }
+        // Last, because only now is it known which of these run inside a container.
+        for p in runtimes().filter(|p| p.mntns != host_mntns) {
+            self.running_runtime(p);
+        }
+    }
+
+    /// A runtime that was there before: its command line is still to be had.
+    fn running_runtime(&mut self, p: &Process) {
+        self.todo.watch_runtime.push(p.pid);
+        let Ok(args) = std::fs::read(self.proc(p.pid, "cmdline")) else {
+            return;
+        };
+        let euid = std::fs::metadata(self.proc(p.pid, "")).map(|m| std::os::unix::fs::MetadataExt::uid(&m));
+        let user_ns = snapshot::namespace(&self.proc(p.pid, "ns/user")).and_then(|n| u32::try_from(n).ok());
+        let (Ok(euid), Some(user_ns)) = (euid, user_ns) else {
+            return;
+        };
+        let (tgid, parent_tgid, mntns) = (p.pid, p.parent, p.mntns);
+        self.runtime_exec(RuntimeEvent { tgid, parent_tgid, mntns, euid, user_ns, args, args_cut: false });
+    }
+
+    fn adopt_recorded(&mut self, p: &Process, recorded: &snapshot::Recorded, now: u64) {
+        let program = if recorded.crun { RuntimeName::Crun } else { RuntimeName::Runc };
+        let launch = Launch { program, id: recorded.id.clone(), bundle: recorded.bundle.clone(), root: None };
+        let bundle = recorded.bundle.clone().unwrap_or_default();
+        let config = BundleConfig::read(&identify::on_host(&self.host_root, &bundle)).unwrap_or_default();
+        let runtime = identify::engine(&launch, &bundle, &config);
+        let mut c = Container::new(self.registry.next_instance(), launch.id, runtime, p.mntns);
+        c.bundle = recorded.bundle.clone();
+        c.image_name = config.image_name();
+        c.pod = config.pod().map(Arc::new);
+        c.name = config.container_name().or_else(|| self.monitors.get(&recorded.id).cloned());
+        c.started_at = self.wall(p.started);
+        if runtime == RuntimeName::Docker {
+            self.add_docker_file(&mut c, config.docker_dir(&recorded.id).map(Path::to_path_buf));
+        }
+        self.finish(&mut c, None, now);
+        self.adopt(p, Owner::Container(c.seal()));
+    }
+
+    fn adopt(&mut self, p: &Process, owner: Owner) {
+        // Since ever, unless another had the number before.
+        let birth = self.registry.table().now(p.mntns).map_or(0, |_| p.started);
+        self.registry.birth(p.mntns, birth, owner.clone());
+        self.todo.decide.push((p.mntns, birth));
+        let Owner::Container(c) = owner else { return };
+        if c.pid == 0 && c.mntns == p.mntns {
+            let own = identify::cgroup_is_of(&p.cgroup, &c.id);
+            let path = own.then(|| p.cgroup.clone());
+            let cgroup = path.as_deref().and_then(|p| snapshot::cgroup_id(&self.host_root, p)).unwrap_or_default();
+            self.settle(&c, p.pid, p.netns, cgroup, path);
+            self.todo.watch_init.push(p.pid);
+        }
+    }
+
+    pub(super) fn news(&mut self, news: News, now: u64) {
+        match news {
+            News::Known(runtime, d) => self.described(runtime, d, now),
+            News::Removed(_, id) => {
+                self.described.remove(&id);
+                self.monitors.remove(&id);
+            }
+            News::Image { id, digest } => {
+                for instance in self.registry.with_image(&id) {
+                    // No selection depends on a digest yet: nothing to decide anew.
+                    self.registry.update(instance, |c| c.image_digest = digest.clone());
+                }
+                self.digests.insert(id, digest);
+            }
+            News::Connected(_) | News::Lost(..) => {}
+        }
+    }
+
+    fn described(&mut self, runtime: RuntimeName, d: Described, now: u64) {
+        let digest = d.image_id.as_deref().and_then(|i| self.digest(runtime, i));
+        for instance in self.registry.all_of(&d.id) {
+            let touched = self.registry.update(instance, |c| {
+                add_description(c, &d);
+                c.image_digest = digest.clone().or(c.image_digest.take());
+                c.complete |= c.name.is_some();
+            });
+            self.todo.decide.extend(touched);
+        }
+        // A running container that neither the kernel nor the walk gave away: its process leads to its namespace.
+        if let Some(pid) = d.pid.filter(|_| self.registry.running(&d.id).is_empty()) {
+            self.adopt_described(runtime, &d, pid, now);
+        }
+        let room = self.described.len() < MAX_DESCRIBED;
+        match self.described.get_mut(&d.id) {
+            Some(known) => {
+                known.name = d.name.or(known.name.take());
+                known.image_name = d.image_name.or(known.image_name.take());
+                known.image_id = d.image_id.or(known.image_id.take());
+            }
+            None if room => drop(self.described.insert(d.id.clone(), d)),
+            None => {}
+        }
+    }
+
+    fn adopt_described(&mut self, runtime: RuntimeName, d: &Described, pid: u32, now: u64) {
+        let Some(mntns) = snapshot::namespace(&self.proc(pid, "ns/mnt")) else {
+            return;
+        };
+        let Some(generation) = self.registry.table().now(mntns) else {
+            return;
+        };
+        if mntns == self.host_mntns || matches!(generation.owner, Owner::Container(_)) {
+            return;
+        }
+        let birth = generation.birth;
+        let mut c = Container::new(self.registry.next_instance(), d.id.clone(), runtime, mntns);
+        c.started_at = self.wall(birth);
+        c.pid = pid;
+        c.netns = snapshot::namespace(&self.proc(pid, "ns/net")).unwrap_or_default();
+        c.host_network = c.netns != 0 && c.netns == self.host_netns;
+        add_description(&mut c, d);
+        self.finish(&mut c, None, now);
+        self.registry.reassign(mntns, birth, Owner::Container(c.seal()));
+        self.todo.decide.push((mntns, birth));
+        self.todo.watch_init.push(pid);
+    }
+
+    /// Does what is due at `now`.
+    pub(super) fn tick(&mut self, now: u64) {
+        while let Some((_, instance)) = self.waiting.pop_front_if(|(deadline, _)| *deadline <= now) {
+            let touched = self.registry.update(instance, |c| c.complete = true);
+            self.todo.decide.extend(touched);
+        }
+        let over = self.registry.expire(now);
+        self.todo.retire.extend(over);
+    }
+
+    /// Boot time of the next `tick` that has something to do.
+    pub(super) fn next_tick(&self) -> Option<u64> {
+        let name = self.waiting.front().map(|(deadline, _)| *deadline);
+        [name, self.registry.next_expiry()].into_iter().flatten().min()
+    }
+
+    pub(super) fn set_boot_to_wall(&mut self, boot_to_wall: i64) {
+        self.boot_to_wall = boot_to_wall;
+    }
+}
+
+/// A slash is in nobody's id or name: an unprivileged user's container never passes for another.
+fn claimed_id(uid: u32, id: &str) -> Box<str> {
+    format!("{uid}/{id}").into()
+}
+
+/// Root of the host, and not of a user namespace that anybody can make.
+fn is_root(e: &RuntimeEvent) -> bool {
+    e.euid == 0 && e.user_ns == INIT_USER_NS
+}
+
+/// A runtime's word: first for names, else only where nothing is known.
+fn add_description(c: &mut Container, d: &Described) {
+    if d.name.is_some() && c.pod.is_none() {
+        c.name = d.name.clone();
+    }
+    c.image_name = d.image_name.clone().or(c.image_name.take());
+    c.image_id = d.image_id.clone().or(c.image_id.take());
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,415 @@
+//! Who lives in which mount namespace, and since when.
+//!
+//! The kernel reuses the numbers of mount namespaces at once, so a number alone names nobody: every birth starts a new
+//! generation, and an event belongs to the generation that was alive at its time.
+//!
+//! Written only by the containers' thread (`Registry`), which publishes a `Table`; read by any thread without locks. A
+//! table is 64 shared shards, so that a change copies one of them and not all.
+
+use super::container::Container;
+use rustc_hash::FxHashMap;
+use std::{collections::VecDeque, sync::Arc};
+
+const SHARDS: usize = 64;
+/// Events of a container that is gone may still be on their way for this long, in nanoseconds.
+pub(super) const TOMBSTONE: u64 = 10_000_000_000;
+/// Generations kept of one namespace number beside the present one; each is also dropped with its tombstone.
+const OLD_GENERATIONS: usize = 64;
+
+/// Whose a mount namespace is.
+#[derive(Clone, Debug)]
+pub(super) enum Owner {
+    /// A namespace without a container: a service with a private /tmp, a runtime's helper.
+    Host,
+    Container(Arc<Container>),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Generation {
+    /// Boot-clock nanoseconds; 0 where it existed before it was looked at.
+    pub(super) birth: u64,
+    pub(super) owner: Owner,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    now: Generation,
+    /// Newest first.
+    before: Vec<Generation>,
+}
+
+impl Slot {
+    fn at(&self, time: u64) -> &Generation {
+        if time >= self.now.birth {
+            return &self.now;
+        }
+        // Some gadgets take the time when a system call starts and the namespace when it ends.
+        self.before.iter().find(|g| g.birth <= time).or(self.before.last()).unwrap_or(&self.now)
+    }
+}
+
+/// A complete, unchanging view: mount namespaces by number.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    shards: [Arc<FxHashMap<u64, Slot>>; SHARDS],
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Table { shards: std::array::from_fn(|_| Arc::default()) }
+    }
+}
+
+impl Table {
+    fn shard(&self, mntns: u64) -> &FxHashMap<u64, Slot> {
+        &self.shards[mntns as usize % SHARDS]
+    }
+
+    fn shard_mut(&mut self, mntns: u64) -> &mut FxHashMap<u64, Slot> {
+        Arc::make_mut(&mut self.shards[mntns as usize % SHARDS])
+    }
+
+    /// The generation of `mntns` alive at `time` (boot-clock nanoseconds).
+    pub(super) fn at(&self, mntns: u64, time: u64) -> Option<&Generation> {
+        self.shard(mntns).get(&mntns).map(|s| s.at(time))
+    }
+
+    pub(super) fn now(&self, mntns: u64) -> Option<&Generation> {
+        self.shard(mntns).get(&mntns).map(|s| &s.now)
+    }
+
+    /// Present generations of every namespace.
+    pub(super) fn present(&self) -> impl Iterator<Item = (u64, &Generation)> {
+        self.shards.iter().flat_map(|s| s.iter()).map(|(ns, s)| (*ns, &s.now))
+    }
+}
+
+struct Instance {
+    container: Arc<Container>,
+    /// (number, birth) of its own namespace and of those made inside it.
+    namespaces: Vec<(u64, u64)>,
+    cgroups: Vec<u64>,
+    /// Boot-clock nanoseconds.
+    ended: Option<u64>,
+}
+
+/// The writer's side.
+#[derive(Default)]
+pub(super) struct Registry {
+    table: Table,
+    instances: FxHashMap<u64, Instance>,
+    by_id: FxHashMap<Box<str>, Vec<u64>>,
+    by_pid: FxHashMap<u32, u64>,
+    by_cgroup: FxHashMap<u64, u64>,
+    /// (end, instance), oldest first.
+    tombstones: VecDeque<(u64, u64)>,
+    last_instance: u64,
+    changed: bool,
+}
+
+impl Registry {
+    pub(super) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// True once after any change: the table wants publishing.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    pub(super) fn next_instance(&mut self) -> u64 {
+        self.last_instance += 1;
+        self.last_instance
+    }
+
+    /// Starts a new generation of `mntns`.
+    pub(super) fn birth(&mut self, mntns: u64, birth: u64, owner: Owner) {
+        self.note_namespace(mntns, birth, &owner);
+        let generation = Generation { birth, owner };
+        match self.table.shard_mut(mntns).entry(mntns) {
+            std::collections::hash_map::Entry::Vacant(v) => {
+                v.insert(Slot { now: generation, before: Vec::new() });
+            }
+            std::collections::hash_map::Entry::Occupied(mut o) => {
+                let slot = o.get_mut();
+                let old = std::mem::replace(&mut slot.now, generation);
+                slot.before.insert(0, old);
+                slot.before.truncate(OLD_GENERATIONS);
+            }
+        }
+        self.changed = true;
+    }
+
+    /// Says better whose the present generation of `mntns` is.
+    pub(super) fn reassign(&mut self, mntns: u64, birth: u64, owner: Owner) {
+        self.note_namespace(mntns, birth, &owner);
+        if let Some(slot) = self.table.shard_mut(mntns).get_mut(&mntns) {
+            slot.now = Generation { birth, owner };
+        }
+        self.changed = true;
+    }
+
+    fn note_namespace(&mut self, mntns: u64, birth: u64, owner: &Owner) {
+        let Owner::Container(c) = owner else { return };
+        match self.instances.get_mut(&c.instance) {
+            Some(i) => i.namespaces.push((mntns, birth)),
+            None => {
+                let instance = Instance {
+                    container: c.clone(),
+                    namespaces: vec![(mntns, birth)],
+                    cgroups: Vec::new(),
+                    ended: None,
+                };
+                self.instances.insert(c.instance, instance);
+                self.by_id.entry(c.id.clone()).or_default().push(c.instance);
+                if c.pid != 0 {
+                    self.by_pid.insert(c.pid, c.instance);
+                }
+            }
+        }
+    }
+
+    /// True where nothing is known of `mntns` that could hold for a process started at `started` (boot-clock nanoseconds):
+    /// no generation, or one of a container that was over by then.
+    pub(super) fn is_news(&self, mntns: u64, started: u64) -> bool {
+        match self.table.now(mntns).map(|g| &g.owner) {
+            None => true,
+            Some(Owner::Host) => false,
+            Some(Owner::Container(c)) => {
+                self.instances.get(&c.instance).and_then(|i| i.ended).is_some_and(|end| end < started)
+            }
+        }
+    }
+
+    pub(super) fn container(&self, instance: u64) -> Option<&Arc<Container>> {
+        self.instances.get(&instance).map(|i| &i.container)
+    }
+
+    /// Starts of the container with this id that are not over.
+    pub(super) fn running(&self, id: &str) -> Vec<u64> {
+        let all = self.by_id.get(id).map(Vec::as_slice).unwrap_or_default();
+        all.iter().copied().filter(|i| self.instances.get(i).is_some_and(|x| x.ended.is_none())).collect()
+    }
+
+    /// Starts of the container with this id, those of the last seconds included.
+    pub(super) fn all_of(&self, id: &str) -> Vec<u64> {
+        self.by_id.get(id).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn with_image(&self, image_id: &str) -> Vec<u64> {
+        let has = |i: &Instance| i.container.image_id.as_deref() == Some(image_id);
+        self.instances.iter().filter(|(_, i)| has(i)).map(|(k, _)| *k).collect()
+    }
+
+    pub(super) fn by_pid(&self, pid: u32) -> Option<u64> {
+        self.by_pid.get(&pid).copied()
+    }
+
+    pub(super) fn by_cgroup(&self, cgroup: u64) -> Option<u64> {
+        self.by_cgroup.get(&cgroup).copied()
+    }
+
+    pub(super) fn set_cgroup(&mut self, instance: u64, cgroup: u64) {
+        if let Some(i) = self.instances.get_mut(&instance) {
+            i.cgroups.push(cgroup);
+            self.by_cgroup.insert(cgroup, instance);
+        }
+    }
+
+    /// Replaces what is known of a container, in every namespace of it. Returns those namespaces with their births.
+    pub(super) fn update(&mut self, instance: u64, change: impl FnOnce(&mut Container)) -> Vec<(u64, u64)> {
+        let Some(i) = self.instances.get_mut(&instance) else {
+            return Vec::new();
+        };
+        let mut c = Container::clone(&i.container);
+        change(&mut c);
+        if c == *i.container {
+            return Vec::new();
+        }
+        if c.pid != i.container.pid {
+            self.by_pid.remove(&i.container.pid);
+            self.by_pid.insert(c.pid, instance);
+        }
+        let c = c.seal();
+        i.container = c.clone();
+        for (mntns, birth) in &i.namespaces {
+            let Some(slot) = self.table.shard_mut(*mntns).get_mut(mntns) else {
+                continue;
+            };
+            for g in std::iter::once(&mut slot.now).chain(&mut slot.before) {
+                if g.birth == *birth && matches!(&g.owner, Owner::Container(x) if x.instance == instance) {
+                    g.owner = Owner::Container(c.clone());
+                }
+            }
+        }
+        self.changed = true;
+        i.namespaces.clone()
+    }
+
+    /// The container is over; its labels stay for the events that are still on their way.
+    pub(super) fn end(&mut self, instance: u64, now: u64) {
+        let Some(i) = self.instances.get_mut(&instance) else {
+            return;
+        };
+        if i.ended.is_some() {
+            return;
+        }
+        i.ended = Some(now);
+        self.tombstones.push_back((now, instance));
+        if self.by_pid.get(&i.container.pid) == Some(&instance) {
+            self.by_pid.remove(&i.container.pid);
+        }
+        for cgroup in &i.cgroups {
+            if self.by_cgroup.get(cgroup) == Some(&instance) {
+                self.by_cgroup.remove(cgroup);
+            }
+        }
+    }
+
+    /// Forgets what ended long ago. Returns the generations that went, present ones only: their filter keys are due.
+    pub(super) fn expire(&mut self, now: u64) -> Vec<(u64, u64)> {
+        let mut due = Vec::new();
+        while let Some((_, instance)) = self.tombstones.pop_front_if(|(end, _)| now.saturating_sub(*end) >= TOMBSTONE) {
+            let Some(i) = self.instances.remove(&instance) else {
+                continue;
+            };
+            self.forget_id(&i.container.id, instance);
+            for (mntns, birth) in i.namespaces {
+                if self.forget_generation(mntns, birth) {
+                    due.push((mntns, birth));
+                }
+            }
+            self.changed = true;
+        }
+        due
+    }
+
+    fn forget_id(&mut self, id: &str, instance: u64) {
+        if let Some(all) = self.by_id.get_mut(id) {
+            all.retain(|i| *i != instance);
+            if all.is_empty() {
+                self.by_id.remove(id);
+            }
+        }
+    }
+
+    /// True where the generation was the present one.
+    fn forget_generation(&mut self, mntns: u64, birth: u64) -> bool {
+        let shard = self.table.shard_mut(mntns);
+        let Some(slot) = shard.get_mut(&mntns) else {
+            return false;
+        };
+        slot.before.retain(|g| g.birth != birth);
+        if slot.now.birth != birth {
+            return false;
+        }
+        // An older generation may be remembered for longer than this one: containers do not end in order of birth.
+        if slot.before.is_empty() {
+            shard.remove(&mntns);
+        } else {
+            slot.now.owner = Owner::Host;
+        }
+        true
+    }
+
+    /// Boot-clock nanoseconds at which `expire` has something to do.
+    pub(super) fn next_expiry(&self) -> Option<u64> {
+        self.tombstones.front().map(|(end, _)| end + TOMBSTONE)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.instances.values().filter(|i| i.ended.is_none()).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::containers::container::RuntimeName;
+
+    fn container(r: &mut Registry, id: &str, mntns: u64) -> Arc<Container> {
+        Container::new(r.next_instance(), id.into(), RuntimeName::Runc, mntns).seal()
+    }
+
+    fn id_at(r: &Registry, mntns: u64, time: u64) -> Option<String> {
+        match &r.table().at(mntns, time)?.owner {
+            Owner::Host => Some("host".into()),
+            Owner::Container(c) => Some(c.id.to_string()),
+        }
+    }
+
+    #[test]
+    fn a_reused_number_is_told_apart_by_time() {
+        let mut r = Registry::default();
+        for (i, id) in ["a", "b", "c"].into_iter().enumerate() {
+            let c = container(&mut r, id, 7);
+            r.birth(7, 100 * (i as u64 + 1), Owner::Container(c));
+        }
+        for (time, id) in [(100, "a"), (199, "a"), (200, "b"), (250, "b"), (300, "c"), (u64::MAX, "c")] {
+            assert_eq!(id_at(&r, 7, time).as_deref(), Some(id), "at {time}");
+        }
+        assert_eq!(id_at(&r, 7, 99).as_deref(), Some("a"), "an event may carry a time from just before the birth");
+        assert_eq!(id_at(&r, 8, 100), None);
+    }
+
+    #[test]
+    fn labels_outlive_the_container_and_go_only_with_their_own_generation() {
+        let mut r = Registry::default();
+        let a = container(&mut r, "a", 7);
+        r.birth(7, 100, Owner::Container(a.clone()));
+        r.end(a.instance, 1000);
+        assert!(r.expire(1000 + TOMBSTONE - 1).is_empty());
+        assert_eq!(id_at(&r, 7, 500).as_deref(), Some("a"));
+        let b = container(&mut r, "b", 7);
+        r.birth(7, 2000, Owner::Container(b));
+        assert!(r.expire(1000 + TOMBSTONE).is_empty(), "the present generation is b's: its filter key must stay");
+        assert_eq!(id_at(&r, 7, u64::MAX).as_deref(), Some("b"));
+        assert!(r.running("a").is_empty());
+        assert_eq!(r.running("b").len(), 1);
+    }
+
+    #[test]
+    fn an_expired_present_generation_gives_up_its_filter_key() {
+        let mut r = Registry::default();
+        let a = container(&mut r, "a", 7);
+        r.birth(7, 100, Owner::Container(a.clone()));
+        r.birth(9, 150, Owner::Container(a.clone()));
+        r.end(a.instance, 1000);
+        assert_eq!(r.next_expiry(), Some(1000 + TOMBSTONE));
+        let mut due = r.expire(1000 + TOMBSTONE);
+        due.sort_unstable();
+        assert_eq!(due, [(7, 100), (9, 150)]);
+        assert_eq!((id_at(&r, 7, 500), r.next_expiry(), r.len()), (None, None, 0));
+    }
+
+    #[test]
+    fn news_reaches_every_namespace_of_the_container_and_no_other() {
+        let mut r = Registry::default();
+        let a = container(&mut r, "a", 7);
+        r.birth(7, 100, Owner::Container(a.clone()));
+        r.birth(9, 150, Owner::Container(a.clone()));
+        r.birth(9, 300, Owner::Host);
+        let before = r.table().clone();
+        let touched = r.update(a.instance, |c| c.name = Some("web".into()));
+        assert_eq!(touched, [(7, 100), (9, 150)]);
+        let name = |t: &Table, ns, time| match &t.at(ns, time).unwrap().owner {
+            Owner::Container(c) => c.name.clone(),
+            Owner::Host => None,
+        };
+        assert_eq!(name(r.table(), 7, 200).as_deref(), Some("web"));
+        assert_eq!(name(r.table(), 9, 200).as_deref(), Some("web"));
+        assert_eq!(name(r.table(), 9, 400), None);
+        assert_eq!(name(&before, 7, 200), None, "a published table never changes");
+    }
+
+    #[test]
+    fn a_cgroup_of_the_past_names_nobody() {
+        let mut r = Registry::default();
+        let a = container(&mut r, "a", 7);
+        r.birth(7, 100, Owner::Container(a.clone()));
+        r.set_cgroup(a.instance, 55);
+        assert_eq!(r.by_cgroup(55), Some(a.instance));
+        r.end(a.instance, 200);
+        assert_eq!(r.by_cgroup(55), None);
+    }
+}

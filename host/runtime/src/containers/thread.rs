@@ -1,0 +1,309 @@
+//! The containers' thread: drains the tracker, hears the runtimes, publishes the table, corrects the filters.
+//!
+//! A current-thread tokio runtime. Sleeps until something happens: no polling while nothing starts or stops.
+
+use super::{
+    ContainersError, ContainersOptions, ContainersStatus, Published, Shared,
+    admission::Admission,
+    clients::{self, Client, ClientError, News, Question, docker},
+    container::RuntimeName,
+    follow::Follower,
+    identify, snapshot,
+    tracker::Tracker,
+};
+use crate::bpf::KernelBtf;
+use rustc_hash::FxHashMap;
+use std::{
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, SystemTime},
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::mpsc,
+};
+
+/// A birth is written to the ring this much after its time was taken, at most, in nanoseconds.
+const WRITE_SLACK: u64 = 2_000_000;
+const QUEUE: usize = 1024;
+
+/// Boot-clock nanoseconds, as the kernel's BPF programs take them.
+pub(super) fn boot_time() -> u64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}
+
+/// Wall-clock minus boot-clock nanoseconds.
+fn boot_to_wall() -> i64 {
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    (wall.as_nanos() as u64).wrapping_sub(boot_time()) as i64
+}
+
+pub(super) fn start(
+    options: ContainersOptions,
+    kernel: &KernelBtf,
+) -> Result<(Arc<Shared>, JoinHandle<()>), ContainersError> {
+    let docker = docker_socket(&options)?;
+    let (tracker, admission) = Tracker::load(kernel)?;
+    let (go, waiting) = std::sync::mpsc::channel::<Arc<Shared>>();
+    let (done, is_done) = std::sync::mpsc::channel::<Result<(), ContainersError>>();
+    let host_root = options.host_root.clone();
+    // Starting a thread is a fork: it makes the tracker learn the host's mount namespace.
+    let thread = std::thread::Builder::new()
+        .name("ig-containers".to_owned())
+        .spawn(move || {
+            let Ok(shared) = waiting.recv() else { return };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+            let ready = runtime.and_then(|runtime| {
+                let fd = runtime.block_on(async { register(tracker.readiness()?) })?;
+                Ok((runtime, fd))
+            });
+            let (runtime, fd) = match ready {
+                Ok(ready) => ready,
+                Err(source) => return drop(done.send(Err(ContainersError::Thread { source }))),
+            };
+            let mut worker = Worker::new(host_root, shared, tracker);
+            worker.look_around();
+            drop(done.send(Ok(())));
+            runtime.block_on(worker.run(fd, docker));
+        })
+        .map_err(|source| ContainersError::Thread { source })?;
+    let shared = Arc::new(share(admission, &options.host_root)?);
+    // Either side going away shows in the other channel.
+    drop(go.send(shared.clone()));
+    match is_done.recv() {
+        Ok(Ok(())) => Ok((shared, thread)),
+        Ok(Err(e)) => Err(e),
+        Err(closed) => Err(ContainersError::Thread { source: std::io::Error::other(closed) }),
+    }
+}
+
+#[expect(deprecated, reason = "the replacement is unsafe for types that may close their descriptor; this one keeps it")]
+fn register(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(fd, Interest::READABLE)
+}
+
+fn share(mut admission: Admission, host_root: &Path) -> Result<Shared, ContainersError> {
+    let mut host_mntns = admission.host_mntns();
+    if host_mntns == 0 {
+        // The first process could not be reached through its children; /proc may know.
+        let proc = identify::on_host(host_root, Path::new("/proc"));
+        let links = ["1", "self"].iter().find_map(|p| snapshot::namespace(&proc.join(p).join("ns/mnt")));
+        host_mntns = links.unwrap_or_default();
+        admission.set_host_mntns(host_mntns)?;
+    }
+    Ok(Shared {
+        published: Arc::new(Published::new(host_mntns)),
+        admission: Mutex::new(admission),
+        status: Mutex::new(ContainersStatus::default()),
+        stop: AtomicBool::new(false),
+    })
+}
+
+/// Where Docker's API is, if it is wanted: a path named by the user must exist, the default ones need not, now or ever.
+#[derive(Clone, Debug)]
+enum DockerSocket {
+    Named(PathBuf),
+    DefaultBelow(PathBuf),
+}
+
+fn docker_socket(options: &ContainersOptions) -> Result<Option<DockerSocket>, ContainersError> {
+    if !options.runtimes.contains(&RuntimeName::Docker) {
+        return Ok(None);
+    }
+    match &options.docker_socket {
+        Some(path) if !path.exists() => Err(ContainersError::NoDockerSocket { path: path.clone() }),
+        Some(path) => {
+            docker::DockerClient::new(path).map_err(|source| ContainersError::Client { source })?;
+            Ok(Some(DockerSocket::Named(path.clone())))
+        }
+        None => Ok(Some(DockerSocket::DefaultBelow(options.host_root.clone()))),
+    }
+}
+
+impl DockerSocket {
+    fn connect(&self) -> Result<Option<docker::DockerClient>, ClientError> {
+        match self {
+            DockerSocket::Named(path) => docker::DockerClient::new(path).map(Some),
+            DockerSocket::DefaultBelow(root) => {
+                docker::default_socket(root).map(|p| docker::DockerClient::new(&p)).transpose()
+            }
+        }
+    }
+}
+
+/// The clients that run, by runtime.
+#[derive(Default)]
+struct Clients {
+    questions: FxHashMap<RuntimeName, mpsc::Sender<Question>>,
+}
+
+impl Clients {
+    fn start<C: Client>(
+        &mut self,
+        runtime: RuntimeName,
+        connect: impl Fn() -> Result<Option<C>, ClientError> + Send + 'static,
+        news: &mpsc::Sender<News>,
+    ) {
+        let (ask, questions) = mpsc::channel(QUEUE);
+        self.questions.insert(runtime, ask);
+        tokio::spawn(clients::follow(connect, news.clone(), questions));
+    }
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    tracker: Tracker,
+    follower: Follower,
+    host_root: PathBuf,
+    /// Lost events that a look around has made up for.
+    made_up_for: u64,
+}
+
+impl Worker {
+    fn new(host_root: PathBuf, shared: Arc<Shared>, tracker: Tracker) -> Self {
+        {
+            let mut status = shared.status();
+            status.attached.clone_from(&tracker.attached);
+            status.missing.clone_from(&tracker.missing);
+        }
+        let follower = Follower::new(host_root.clone(), shared.published.host_mntns, boot_to_wall());
+        Worker { shared, tracker, follower, host_root, made_up_for: 0 }
+    }
+
+    async fn run(mut self, ring: AsyncFd<OwnedFd>, docker: Option<DockerSocket>) {
+        let (news, mut hear) = mpsc::channel(QUEUE);
+        // One line a runtime.
+        let mut ask = Clients::default();
+        if let Some(docker) = docker {
+            ask.start(RuntimeName::Docker, move || docker.connect(), &news);
+        }
+        // `news` lives to the end of this function, so that the channel stays open without any client.
+        while !self.shared.stop.load(Ordering::Acquire) {
+            let pause = self.follower.next_tick().map(|t| Duration::from_nanos(t.saturating_sub(boot_time())));
+            tokio::select! {
+                ready = ring.readable() => match ready {
+                    Ok(mut guard) => guard.clear_ready(),
+                    // Cannot happen for a live descriptor; the pause keeps a broken one from taking the processor.
+                    Err(_gone) => tokio::time::sleep(Duration::from_millis(10)).await,
+                },
+                () = self.shared.published.kick.notified() => {}
+                Some(n) = hear.recv() => self.hear(n),
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+            }
+            while let Ok(n) = hear.try_recv() {
+                self.hear(n);
+            }
+            while self.drain() {
+                self.carry_out(&ask);
+            }
+            self.follower.tick(boot_time());
+            self.carry_out(&ask);
+            self.check_loss();
+        }
+    }
+
+    fn hear(&mut self, news: News) {
+        {
+            let mut status = self.shared.status();
+            match &news {
+                News::Connected(runtime) => {
+                    status.failed.retain(|e| e.runtime() != *runtime);
+                    status.connected.retain(|r| r != runtime);
+                    status.connected.push(*runtime);
+                }
+                News::Lost(runtime, error) => {
+                    status.connected.retain(|r| r != runtime);
+                    status.failed.retain(|e| e.runtime() != *runtime);
+                    status.failed.push(error.clone());
+                }
+                _ => {}
+            }
+        }
+        self.follower.news(news, boot_time());
+    }
+
+    /// Reads what the kernel wrote; true where there is more than is read at once.
+    fn drain(&mut self) -> bool {
+        let began = boot_time();
+        self.follower.set_boot_to_wall(boot_to_wall());
+        let (follower, mut malformed) = (&mut self.follower, 0);
+        let all = self.tracker.drain(|event| match event {
+            Some(event) => follower.event(event, began),
+            None => malformed += 1,
+        });
+        if malformed > 0 {
+            self.shared.status().malformed += malformed;
+        }
+        self.publish();
+        if all {
+            self.shared.published.advance(began.saturating_sub(WRITE_SLACK));
+        }
+        !all
+    }
+
+    fn publish(&mut self) {
+        if self.follower.registry.take_changed() {
+            self.shared.published.publish(self.follower.registry.table().clone());
+            self.shared.status().containers = self.follower.registry.len();
+        }
+    }
+
+    /// Publishes, corrects the filters, asks the runtimes.
+    fn carry_out(&mut self, ask: &Clients) {
+        self.publish();
+        self.filters();
+        for (runtime, question) in std::mem::take(&mut self.follower.todo.ask) {
+            if let Some(client) = ask.questions.get(&runtime) {
+                // A full queue means a runtime that does not answer; the name's deadline takes care of the rows.
+                drop(client.try_send(question));
+            }
+        }
+    }
+
+    fn filters(&mut self) {
+        let todo = &mut self.follower.todo;
+        todo.watch_init.drain(..).for_each(|pid| self.tracker.watch_init(pid));
+        todo.watch_runtime.drain(..).for_each(|pid| self.tracker.watch_runtime(pid));
+        if todo.decide.is_empty() && todo.retire.is_empty() {
+            return;
+        }
+        let mut admission = self.shared.admission();
+        for (mntns, birth) in todo.decide.drain(..) {
+            let table = self.follower.registry.table();
+            // Of a generation that is over nothing is to be decided.
+            if let Some(g) = table.now(mntns).filter(|g| g.birth == birth) {
+                admission.decide(mntns, birth, &g.owner);
+            }
+        }
+        todo.retire.drain(..).for_each(|(mntns, birth)| admission.retire(mntns, birth));
+    }
+
+    /// Takes in what runs already.
+    fn look_around(&mut self) {
+        let began = boot_time();
+        let proc = identify::on_host(&self.host_root, Path::new("/proc"));
+        let all = snapshot::walk(&proc, self.shared.published.host_mntns);
+        self.follower.walked(&all, boot_time());
+        while self.drain() {}
+        self.publish();
+        self.filters();
+        self.shared.published.advance(began);
+    }
+
+    /// After lost events: births may be among them, so what runs is looked at again.
+    fn check_loss(&mut self) {
+        let loss = self.tracker.loss();
+        if loss.events > self.made_up_for {
+            self.made_up_for = loss.events;
+            self.shared.published.missed.store(true, Ordering::Relaxed);
+            self.look_around();
+        }
+        self.shared.status().loss = loss;
+    }
+}

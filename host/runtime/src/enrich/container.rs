@@ -1,0 +1,361 @@
+//! Labels rows with their container, and leaves out the rows of containers that were not asked for.
+//!
+//! Runs on the event thread. Never waits: a row whose container is not decided yet is set aside with a copy of its record
+//! and comes back with a later batch, at most two seconds on. Nothing leaves uncounted.
+
+use crate::containers::{Container, Containers, MEMBERS, Resolution, Selector, TableReader, Verdict};
+use ig_event::{
+    Batch, DataSource, Entity, FieldDef, FieldId, Kind, Operator, OperatorError, Reason, SourceKind, Stage, Storage,
+};
+use rustc_hash::FxHashMap;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// A field with this tag holds the number of the mount namespace.
+const MNTNS_TAG: &str = "type:gadget_mntns_id";
+/// How long a row waits.
+const WAIT: Duration = Duration::from_millis(2200);
+/// Rows set aside for one mount namespace, and for all.
+const HELD_PER_NAMESPACE: usize = 4096;
+const HELD_ROWS: usize = 65_536;
+const HELD_BYTES: usize = 64 << 20;
+/// How soon to look again at rows that wait.
+const RETRY: Duration = Duration::from_millis(2);
+
+/// What is done with the rows of a namespace.
+#[derive(Clone, Debug)]
+enum Answer {
+    Show(Arc<Entity>),
+    /// Of a container whose name did not come in time.
+    ShowUnlabelled(Option<Arc<Entity>>),
+    ShowHost,
+    LeaveOut,
+    Wait,
+}
+
+/// An answer for every row of a namespace since `birth`, good until the table changes.
+struct Remembered {
+    birth: u64,
+    answer: Answer,
+}
+
+struct HeldRow {
+    since: Instant,
+    time: u64,
+    record: Vec<u8>,
+}
+
+/// Operator of stage `Enrich`. Use, once a batch: `clear` the batch, `take_ready`, fill it, `process`.
+pub struct ContainerEnricher {
+    /// Keeps the tracker going.
+    _containers: Option<Containers>,
+    reader: TableReader,
+    selector: Arc<Selector>,
+    include_host: bool,
+    slot: u32,
+    /// Offset of the mount namespace's number in the record.
+    mntns: u32,
+    /// Offset of the boot-clock time, if the record has one.
+    time: Option<u32>,
+    snapshot: bool,
+    remembered: FxHashMap<u64, Remembered>,
+    held: FxHashMap<u64, Vec<HeldRow>>,
+    held_rows: usize,
+    held_bytes: usize,
+    /// Rows at the start of the batch that `take_ready` put there, labelled.
+    taken: usize,
+}
+
+impl ContainerEnricher {
+    /// Adds the fields of a container to `source`; `None` where its records name no mount namespace, so that nothing can
+    /// be said of their containers. Fields that the source has already under these names stay as they are.
+    pub fn new(
+        source: &mut DataSource,
+        containers: Containers,
+        selector: Arc<Selector>,
+        include_host: bool,
+    ) -> Option<Self> {
+        let mut enricher = Self::with_reader(source, containers.reader(), selector, include_host)?;
+        enricher._containers = Some(containers);
+        Some(enricher)
+    }
+
+    fn with_reader(
+        source: &mut DataSource,
+        reader: TableReader,
+        selector: Arc<Selector>,
+        include_host: bool,
+    ) -> Option<Self> {
+        let mntns = source.fields().iter().find_map(|f| match f.def.storage {
+            Storage::Record { offset, size: 8 } if f.has_tag(MNTNS_TAG) => Some(offset),
+            _ => None,
+        })?;
+        let time = source.fields().iter().find_map(|f| match f.def.storage {
+            Storage::BootTime { offset } => Some(offset),
+            _ => None,
+        });
+        let slot = add_fields(source);
+        Some(ContainerEnricher {
+            _containers: None,
+            reader,
+            selector,
+            include_host,
+            slot,
+            mntns,
+            time,
+            snapshot: source.kind == SourceKind::Snapshot,
+            remembered: FxHashMap::default(),
+            held: FxHashMap::default(),
+            held_rows: 0,
+            held_bytes: 0,
+            taken: 0,
+        })
+    }
+
+    /// Puts the rows whose wait is over into the empty `batch`, in order and labelled. They were counted as produced when
+    /// they first arrived.
+    pub fn take_ready(&mut self, batch: &mut Batch) {
+        debug_assert!(batch.is_empty(), "rows that waited come first");
+        self.refresh();
+        self.release(batch, false);
+        self.taken = batch.len();
+    }
+
+    /// As `take_ready`, for the last batch of a run: nobody waits any longer.
+    pub fn take_all(&mut self, batch: &mut Batch) {
+        debug_assert!(batch.is_empty(), "rows that waited come first");
+        self.refresh();
+        self.release(batch, true);
+        self.taken = batch.len();
+    }
+
+    /// When to call `take_ready` again though no new row came; `None`: nothing waits.
+    pub fn wait(&self) -> Option<Duration> {
+        (self.held_rows > 0).then_some(RETRY)
+    }
+
+    /// Rows set aside.
+    pub fn held(&self) -> usize {
+        self.held_rows
+    }
+
+    /// Labels the rows of the batch, sets aside those of undecided containers, leaves out those not asked for.
+    pub fn process(&mut self, batch: &mut Batch) {
+        // With rows waiting, the table stays that of `take_ready`: a namespace's rows stay in order.
+        if self.held_rows == 0 {
+            self.refresh();
+        }
+        let mut last: Option<(u64, u64, Answer)> = None;
+        let mut waiting = false;
+        for row in self.taken..batch.len() {
+            if !batch.is_live(row) {
+                continue;
+            }
+            let mntns = word(batch.record_bytes(row, self.mntns, 8));
+            let time = self.time.map_or(u64::MAX, |offset| word(batch.record_bytes(row, offset, 8)));
+            let answer = match &last {
+                Some((ns, birth, answer)) if *ns == mntns && time >= *birth => answer.clone(),
+                _ => {
+                    let (answer, lasting) = self.answer(mntns, time);
+                    last = lasting.map(|birth| (mntns, birth, answer.clone()));
+                    answer
+                }
+            };
+            match answer {
+                Answer::Wait if self.snapshot => {
+                    let time = if self.time.is_some() { time } else { self.reader.now() };
+                    let answer = self.give_up(mntns, time);
+                    self.apply(batch, row, answer);
+                }
+                Answer::Wait => {
+                    waiting = true;
+                    self.set_aside(batch, row, mntns, time);
+                }
+                answer => self.apply(batch, row, answer),
+            }
+        }
+        self.taken = 0;
+        if waiting {
+            self.reader.catch_up();
+        }
+    }
+
+    fn refresh(&mut self) {
+        if self.reader.refresh() {
+            self.remembered.clear();
+        }
+    }
+
+    /// The answer for a row, and the time from which it holds for all rows of the namespace while the table stays.
+    fn answer(&mut self, mntns: u64, time: u64) -> (Answer, Option<u64>) {
+        if let Some(r) = self.remembered.get(&mntns)
+            && time >= r.birth
+        {
+            return (r.answer.clone(), Some(r.birth));
+        }
+        // A source without times says when its rows happened only by their coming now.
+        let time = if self.time.is_some() { time } else { self.reader.now() };
+        let resolution = self.reader.resolve(mntns, time);
+        let lasting = match &resolution {
+            Resolution::Host => true,
+            Resolution::Known(c) => c.pid != 0,
+            Resolution::Pending | Resolution::Unknown => false,
+        };
+        let answer = self.judge(&resolution);
+        let birth = self.reader.present_birth(mntns).filter(|birth| lasting && time >= *birth);
+        if let Some(birth) = birth {
+            self.remembered.insert(mntns, Remembered { birth, answer: answer.clone() });
+        }
+        (answer, birth)
+    }
+
+    fn judge(&self, resolution: &Resolution) -> Answer {
+        match resolution {
+            Resolution::Known(c) => self.judge_container(c),
+            Resolution::Host if self.include_host => Answer::ShowHost,
+            Resolution::Host => Answer::LeaveOut,
+            Resolution::Pending => Answer::Wait,
+            // The tracker saw everything, so nobody's container it is; else it may be one that was missed.
+            Resolution::Unknown if self.reader.may_have_missed() => Answer::ShowUnlabelled(None),
+            Resolution::Unknown if self.include_host => Answer::ShowHost,
+            Resolution::Unknown => Answer::LeaveOut,
+        }
+    }
+
+    fn judge_container(&self, c: &Container) -> Answer {
+        match self.selector.verdict(c) {
+            Verdict::No => Answer::LeaveOut,
+            Verdict::Yes if c.name.is_some() => Answer::Show(c.entity().clone()),
+            Verdict::Yes | Verdict::Unknown => Answer::ShowUnlabelled(Some(c.entity().clone())),
+        }
+    }
+
+    fn apply(&self, batch: &mut Batch, row: usize, answer: Answer) {
+        match answer {
+            Answer::Show(entity) => batch.set_entity(self.slot, row, Some(entity)),
+            Answer::ShowUnlabelled(entity) => {
+                batch.set_entity(self.slot, row, entity);
+                batch.loss.add(Reason::Unlabelled, 1);
+            }
+            Answer::ShowHost => {}
+            Answer::LeaveOut => batch.discard(row, Reason::OtherContainer),
+            Answer::Wait => {}
+        }
+    }
+
+    fn set_aside(&mut self, batch: &mut Batch, row: usize, mntns: u64, time: u64) {
+        let record = batch.record(row);
+        let rows = self.held.entry(mntns).or_default();
+        let full = rows.len() >= HELD_PER_NAMESPACE
+            || self.held_rows >= HELD_ROWS
+            || self.held_bytes + record.len() > HELD_BYTES;
+        if full {
+            return batch.discard(row, Reason::HoldOverflow);
+        }
+        self.held_rows += 1;
+        self.held_bytes += record.len();
+        rows.push(HeldRow { since: Instant::now(), time, record: record.to_vec() });
+        batch.withdraw(row);
+    }
+
+    /// Moves rows whose container is decided, or whose time is up, into the batch.
+    fn release(&mut self, batch: &mut Batch, at_once: bool) {
+        if self.held_rows == 0 {
+            return;
+        }
+        for (mntns, mut rows) in std::mem::take(&mut self.held) {
+            let mut kept = 0;
+            for row in &rows {
+                let (mut answer, _) = self.answer(mntns, row.time);
+                if matches!(answer, Answer::Wait) {
+                    if !at_once && row.since.elapsed() < WAIT {
+                        break;
+                    }
+                    answer = self.give_up(mntns, row.time);
+                }
+                let number = batch.push(&row.record);
+                self.apply(batch, number, answer);
+                self.held_bytes -= row.record.len();
+                kept += 1;
+            }
+            self.held_rows -= kept;
+            rows.drain(..kept);
+            if !rows.is_empty() {
+                self.held.insert(mntns, rows);
+            }
+        }
+        if self.held_rows > 0 {
+            self.reader.catch_up();
+        }
+    }
+
+    /// What is known by now has to do: never dropped in silence.
+    fn give_up(&self, mntns: u64, time: u64) -> Answer {
+        match self.reader.owner(mntns, time) {
+            Some(c) if self.selector.verdict(&c) == Verdict::No => Answer::LeaveOut,
+            Some(c) => Answer::ShowUnlabelled(Some(c.entity().clone())),
+            None => Answer::ShowUnlabelled(None),
+        }
+    }
+}
+
+fn word(bytes: &[u8]) -> u64 {
+    let mut w = [0; 8];
+    w[..bytes.len()].copy_from_slice(bytes);
+    u64::from_le_bytes(w)
+}
+
+/// Adds `k8s.*` and `runtime.*` and returns their entity slot.
+fn add_fields(source: &mut DataSource) -> u32 {
+    let slot = source.new_entity_slot();
+    let mut groups: Vec<(&str, FieldId)> = Vec::new();
+    for (member, m) in MEMBERS.iter().enumerate() {
+        let group = match groups.iter().find(|(name, _)| *name == m.group) {
+            Some((_, id)) => *id,
+            None => {
+                let existing = source.find(m.group).map(|f| f.id);
+                let Some(id) = existing.or_else(|| source.add(FieldDef::new(m.group, Kind::Bytes, Storage::Group)))
+                else {
+                    continue;
+                };
+                groups.push((m.group, id));
+                id
+            }
+        };
+        // Before every field of the gadget: -31 … as users of upstream know them.
+        let order = member as i64 - 31;
+        let mut def = FieldDef::new(m.name, m.kind, Storage::Entity { slot, member: member as u32 })
+            .under(group)
+            .annotate("description", m.description)
+            .annotate("columns.order", order.to_string());
+        if m.hidden {
+            def = def.annotate("columns.hidden", "true");
+        }
+        if m.width > 0 {
+            def = def.annotate("columns.width", m.width.to_string());
+        }
+        // Of a name that the gadget has already nothing is added: its field stays.
+        source.add(def);
+    }
+    slot
+}
+
+impl Operator for ContainerEnricher {
+    fn name(&self) -> &str {
+        "container"
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Enrich
+    }
+
+    fn process(&mut self, batch: &mut Batch) -> Result<(), OperatorError> {
+        ContainerEnricher::process(self, batch);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,4 @@
+//! Operators that add what the host knows to events.
+
+pub mod container;
+pub mod names;
