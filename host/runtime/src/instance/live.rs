@@ -1,0 +1,409 @@
+//! A live run: programs in the kernel, one loop on the caller's thread, and an account at the end.
+//!
+//! Order of a stop: detach, wait for running programs, drain, release held rows, last counters. How a run is put together
+//! is in `load`, what its rows come from in `feed`.
+
+use super::{
+    Note, PipelineOptions, RunError, Sink, Stop, Summary,
+    feed::{Buffer, Drained, Feed, MapPlan, Source, Tables, run_iterators},
+    load::Recording,
+    pipeline::{Pipeline, is_quiet_end},
+};
+use crate::{
+    bpf::{
+        Loaded,
+        loader::State,
+        maps::RawMap,
+        perf::PerfReader,
+        ring::Ring,
+        sys,
+        wait::{LostCounter, Waiter},
+    },
+    containers::{Containers, ContainersOptions, FilterHandle, Selector},
+    gadget::schema::Producer,
+};
+use ig_event::{DataSource, Reason, SourceKind};
+use std::{
+    collections::BTreeSet,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Rows after which a batch is handed on, even if the buffer holds more.
+const BATCH_ROWS: usize = 1024;
+/// Bytes after which it is.
+const BATCH_BYTES: usize = 1 << 20;
+/// Loss counters are read at least this often while events flow, and always before the end.
+const COUNTERS_EVERY: Duration = Duration::from_millis(100);
+/// Longest time to empty a buffer after the last event.
+const DRAIN_AT_MOST: Duration = Duration::from_secs(30);
+/// Times, 2 ms apart, that the tracker is given at the end to name the containers of rows that wait.
+const LAST_LOOKS: u32 = 10;
+
+/// What the caller decides about a run.
+pub struct LiveOptions {
+    /// The gadget's parameters that were given, `(key, text)`.
+    pub params: Vec<(String, String)>,
+    pub pipeline: PipelineOptions,
+    /// Bytes of each event buffer: a power of two, at least a page.
+    pub ring_bytes: u32,
+    pub selector: Arc<Selector>,
+    /// Events of processes that are in no container, too.
+    pub include_host: bool,
+    pub containers: ContainersOptions,
+    /// Record raw events to this file.
+    pub record: Option<PathBuf>,
+    /// Where compiled guests are kept.
+    pub wasm_cache: Option<PathBuf>,
+    /// Mount bpffs and tracefs if they are missing.
+    pub auto_mount: bool,
+    pub timeout: Option<Duration>,
+    /// Between two readings of a map that is a table. Zero reads it only at the end.
+    pub map_interval: Duration,
+    /// Readings after which the run ends; 0 never ends it.
+    pub map_count: u64,
+}
+
+/// A gadget that is loaded and not yet attached, or running.
+pub struct Live {
+    pub(super) name: String,
+    pub(super) ring_bytes: u32,
+    /// `None` once detached.
+    pub(super) loaded: Option<Loaded>,
+    pub(super) producers: Vec<Producer>,
+    pub(super) sources: Vec<Arc<DataSource>>,
+    pub(super) state: Vec<Source>,
+    pub(super) pipeline: Pipeline,
+    /// Counts events that a full map of the gadget swallowed; not of one source, so told to the first.
+    pub(super) map_full: Option<LostCounter>,
+    pub(super) recording: Option<Recording>,
+    pub(super) containers: Option<Containers>,
+    pub(super) _filter: Option<FilterHandle>,
+    pub(super) notes: Vec<Note>,
+    pub(super) told: BTreeSet<String>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) maps: MapPlan,
+}
+
+impl Live {
+    /// The final schema, by source.
+    pub fn sources(&self) -> &[Arc<DataSource>] {
+        &self.sources
+    }
+
+    /// Opens the buffers, then lets the programs run.
+    pub fn attach(&mut self, sink: &mut dyn Sink) -> Result<(), RunError> {
+        for i in 0..self.producers.len() {
+            if let Producer::Tracer { map } = &self.producers[i] {
+                self.state[i].feed = Some(self.tracer(map)?);
+            }
+        }
+        self.map_full = self.counter(LostCounter::MAP_FULL)?;
+        self.notes.drain(..).for_each(|n| sink.note(n));
+        if let Some(recording) = &mut self.recording {
+            recording.open()?;
+        }
+        let Some(loaded) = &mut self.loaded else { return Ok(()) };
+        let attached = loaded.attach();
+        let reports = loaded.reports();
+        let hooks = reports.iter().filter(|r| r.state == State::Attached).count();
+        reports.into_iter().for_each(|r| sink.note(Note::Program(r)));
+        attached?;
+        for i in 0..self.producers.len() {
+            match &self.producers[i] {
+                Producer::Tracer { .. } => {}
+                Producer::Iter { programs } => {
+                    let row = self.sources[i].record_size as usize;
+                    self.state[i].feed =
+                        Some(Feed::Iterator { programs: programs.iter().map(|p| (p.clone(), row)).collect() });
+                }
+                Producer::MapIter { map } => {
+                    let fd = self.map_fd(map)?;
+                    let map = RawMap::new(fd).map_err(|e| self.read_error(map, e))?;
+                    self.state[i].feed = Some(Feed::Map { map });
+                }
+            }
+        }
+        sink.note(Note::Running { gadget: self.name.clone(), hooks, buffer: self.ring_bytes });
+        Ok(())
+    }
+
+    fn map_fd(&self, map: &str) -> Result<OwnedFd, RunError> {
+        let missing = || std::io::Error::new(std::io::ErrorKind::NotFound, "the object has no such map");
+        let fd = self.loaded.as_ref().and_then(|l| l.map_fd(map));
+        let fd = fd.ok_or_else(missing).and_then(|fd| fd.try_clone_to_owned());
+        fd.map_err(|e| self.read_error(map, e))
+    }
+
+    fn read_error(&self, what: &str, source: std::io::Error) -> RunError {
+        RunError::Read { gadget: self.name.clone(), what: what.to_owned(), source }
+    }
+
+    fn tracer(&self, map: &str) -> Result<Feed, RunError> {
+        let fd = self.map_fd(map)?;
+        let info = self.loaded.as_ref().and_then(|l| l.map_info(map));
+        let size = info.map_or(self.ring_bytes, |i| i.max_entries);
+        let is_ring = info.is_some_and(|i| i.kind == crate::bpf::object::MAP_RINGBUF);
+        let buffer = match is_ring {
+            true => Ring::new(fd.as_fd(), size).map(Buffer::Ring),
+            false => PerfReader::new(fd.as_fd(), self.ring_bytes).map(Buffer::Perf),
+        };
+        let buffer = buffer.map_err(|e| self.read_error(map, e))?;
+        let lost = self.counter(&format!("{map}{}", LostCounter::SUFFIX))?;
+        Ok(Feed::Tracer { buffer, lost })
+    }
+
+    /// A counter of the gadget, if it has one of this name.
+    fn counter(&self, name: &str) -> Result<Option<LostCounter>, RunError> {
+        let fd = self.loaded.as_ref().and_then(|l| l.map_fd(name));
+        fd.map(LostCounter::new).transpose().map_err(|e| self.read_error(name, e))
+    }
+
+    /// Runs until stopped, timed out, or done (a snapshot is done once it is shown). The account comes back either way.
+    pub fn run(mut self, stop: &Stop, sink: &mut dyn Sink) -> (Summary, Option<RunError>) {
+        let looped = self.event_loop(stop, sink);
+        // From here on nothing new is produced; what is in the buffers still counts.
+        if let Some(missed) = self.loaded.take().map(|l| l.missed_runs()).filter(|n| *n > 0) {
+            sink.note(Note::MissedRuns { gadget: self.name.clone(), missed });
+        }
+        let drained = self.last_words(sink);
+        self.pipeline.stop(sink);
+        let recorded = self.recording.take().map_or(Ok(()), Recording::finish);
+        let closed = [&looped, &drained].into_iter().any(|r| r.as_ref().is_err_and(is_quiet_end));
+        let real = |r: Result<(), RunError>| r.err().filter(|e| !is_quiet_end(e));
+        let failed = real(looped).or_else(|| real(drained)).or_else(|| real(recorded));
+        (Summary { ledgers: self.pipeline.ledgers(), closed }, failed)
+    }
+
+    fn event_loop(&mut self, stop: &Stop, sink: &mut dyn Sink) -> Result<(), RunError> {
+        let mut waiter = Waiter::new().map_err(RunError::Wait)?;
+        waiter.add(stop.as_fd()).map_err(RunError::Wait)?;
+        let mut streams = false;
+        for s in &self.state {
+            if let Some(Feed::Tracer { buffer, .. }) = &s.feed {
+                streams = true;
+                match buffer {
+                    Buffer::Ring(r) => waiter.add(r.fd()).map_err(RunError::Wait)?,
+                    Buffer::Perf(p) => p.fds().try_for_each(|fd| waiter.add(fd)).map_err(RunError::Wait)?,
+                }
+            }
+        }
+        self.pipeline.start(sink)?;
+        // A time too far off to be told is no end.
+        let end = self.timeout.and_then(|t| Instant::now().checked_add(t));
+        self.tables(Tables::Iterators, sink)?;
+        let tables = self.state.iter().any(|s| matches!(s.feed, Some(Feed::Map { .. })));
+        if tables {
+            self.maps.advance(Instant::now());
+        }
+        let mut counters_due = Instant::now() + COUNTERS_EVERY;
+        while (streams || tables) && !stop.requested() && end.is_none_or(|e| Instant::now() < e) {
+            if self.maps.due.is_some_and(|due| Instant::now() >= due) && !self.read_maps(sink)? && !streams {
+                break;
+            }
+            let mut all = Drained::default();
+            for i in 0..self.state.len() {
+                all.add(self.drain(i, sink)?);
+            }
+            if Instant::now() >= counters_due {
+                self.counters(sink)?;
+                self.container_notes(sink);
+                counters_due = Instant::now() + COUNTERS_EVERY;
+            }
+            if all.more {
+                continue;
+            }
+            let wake_by = [end, self.held_until(), self.maps.due].into_iter().flatten().min();
+            let mut rings: Vec<&mut Ring> = self.state.iter_mut().filter_map(Source::ring).collect();
+            waiter.wait(all.pace(self.ring_bytes), &mut rings, wake_by).map_err(RunError::Wait)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the map tables that are due; false once it was the last time.
+    fn read_maps(&mut self, sink: &mut dyn Sink) -> Result<bool, RunError> {
+        self.tables(Tables::Maps, sink)?;
+        self.maps.left = self.maps.left.map(|n| n.saturating_sub(1));
+        self.maps.advance(Instant::now());
+        Ok(self.maps.due.is_some())
+    }
+
+    /// When the first held row must go out, named or not.
+    fn held_until(&self) -> Option<Instant> {
+        self.state.iter().filter_map(|s| Some(Instant::now() + s.enricher.as_ref()?.wait()?)).min()
+    }
+
+    /// Tells each thing about the tracking once.
+    fn container_notes(&mut self, sink: &mut dyn Sink) {
+        let Some(c) = &self.containers else { return };
+        for note in c.notes() {
+            // A count that has grown is no news: the ledger has the numbers.
+            if self.told.insert(note.chars().filter(|c| !c.is_ascii_digit()).collect()) {
+                sink.note(Note::Containers(note));
+            }
+        }
+    }
+
+    /// One batch out of the buffer of a source, at most. One pass only, so that no flood of events keeps the run from
+    /// stopping, from reading its counters, or from its other sources.
+    fn drain(&mut self, i: usize, sink: &mut dyn Sink) -> Result<Drained, RunError> {
+        let s = &mut self.state[i];
+        let Some(Feed::Tracer { buffer, .. }) = &mut s.feed else { return Ok(Drained::default()) };
+        let batch = &mut s.batch;
+        if let Some(e) = &mut s.enricher {
+            e.take_ready(batch);
+        }
+        let held = batch.bytes();
+        let mut push = |rec: &[u8]| {
+            batch.push(rec);
+        };
+        let rows = match buffer {
+            Buffer::Ring(r) => r.drain(BATCH_ROWS, BATCH_BYTES, &mut push),
+            Buffer::Perf(p) => p.drain(BATCH_ROWS, &mut push),
+        };
+        let bytes = s.batch.bytes() - held;
+        self.pipeline.produced(i, rows as u64);
+        self.hand_on(i, sink)?;
+        Ok(Drained { rows, bytes, more: rows >= BATCH_ROWS || bytes >= BATCH_BYTES })
+    }
+
+    /// Enriches what is in the batch of a source and takes it to the sink.
+    fn hand_on(&mut self, i: usize, sink: &mut dyn Sink) -> Result<(), RunError> {
+        let s = &mut self.state[i];
+        s.batch.boot_to_wall = boot_to_wall();
+        if let Some(e) = &mut s.enricher {
+            e.process(&mut s.batch);
+        }
+        if s.batch.is_empty() && s.batch.loss.is_empty() && self.sources[i].kind == SourceKind::Events {
+            return Ok(());
+        }
+        let recorded = self.recording.as_mut().map_or(Ok(()), |r| r.batch(i as u32, &s.batch));
+        let done = self.pipeline.process(i, &mut s.batch, sink);
+        s.batch.clear();
+        recorded.and(done)
+    }
+
+    /// Reads the kernel's loss counters and puts what is new into the account. One that fails does not stop the others.
+    fn counters(&mut self, sink: &mut dyn Sink) -> Result<(), RunError> {
+        let mut result = Ok(());
+        for i in 0..self.state.len() {
+            let map_full = if i == 0 { self.map_full.as_mut().map(LostCounter::take) } else { None };
+            let ring_full = self.state[i].feed.as_mut().and_then(Feed::lost);
+            let mut new = 0;
+            for (reason, count) in [(Reason::RingFull, ring_full), (Reason::MapFull, map_full)] {
+                match count {
+                    None => {}
+                    Some(Ok(count)) => {
+                        self.state[i].batch.loss.add(reason, count);
+                        new += count;
+                    }
+                    Some(Err(e)) => result = result.and(Err(self.read_error("the loss counters", e))),
+                }
+            }
+            if new > 0 {
+                self.pipeline.produced(i, new);
+                result = result.and(self.hand_on(i, sink));
+            }
+        }
+        result
+    }
+
+    /// Runs the iterators or reads the map tables, once. A map is emptied by reading it.
+    fn tables(&mut self, which: Tables, sink: &mut dyn Sink) -> Result<(), RunError> {
+        let mut result = Ok(());
+        for i in 0..self.state.len() {
+            let s = &mut self.state[i];
+            let batch = &mut s.batch;
+            let mut push = |rec: &[u8]| {
+                batch.push(rec);
+            };
+            let read = match &s.feed {
+                Some(Feed::Iterator { programs }) if which == Tables::Iterators => match &self.loaded {
+                    Some(loaded) => run_iterators(loaded, programs, &mut push),
+                    None => continue,
+                },
+                Some(Feed::Map { map }) if which == Tables::Maps => {
+                    let mut row = Vec::new();
+                    map.drain(|key, value| {
+                        row.clear();
+                        row.extend_from_slice(key);
+                        row.extend_from_slice(value);
+                        push(&row);
+                    })
+                    .map(|_| ())
+                }
+                _ => continue,
+            };
+            // What was read before a failure has left the kernel: it is shown and counted all the same.
+            self.pipeline.produced(i, self.state[i].batch.len() as u64);
+            let handed = self.hand_on(i, sink);
+            result = result.and(read.map_err(|e| self.read_error("a table", e))).and(handed);
+        }
+        result
+    }
+
+    /// After detaching: everything the programs have written, the last counters, and rows that still wait for a name.
+    /// An error ends the output, not the account: what comes after it is counted as not delivered.
+    fn last_words(&mut self, sink: &mut dyn Sink) -> Result<(), RunError> {
+        // A program that was running on another CPU when it was detached may still be writing its record.
+        if sys::wait_for_running_programs().is_err() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        // What the maps have gathered since the last reading is not thrown away, unless all that was asked for is shown.
+        let mut result = match self.maps.left {
+            Some(0) => Ok(()),
+            _ => self.tables(Tables::Maps, sink),
+        };
+        result = result.and(self.drain_all(sink));
+        for _ in 0..LAST_LOOKS {
+            if self.state.iter().all(|s| s.enricher.as_ref().is_none_or(|e| e.held() == 0)) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+            result = result.and(self.drain_all(sink));
+        }
+        for i in 0..self.state.len() {
+            let s = &mut self.state[i];
+            if let Some(e) = &mut s.enricher {
+                e.take_all(&mut s.batch);
+            }
+            if !s.batch.is_empty() {
+                result = result.and(self.hand_on(i, sink));
+            }
+        }
+        result = result.and(self.counters(sink));
+        self.container_notes(sink);
+        result
+    }
+
+    /// Empties the buffers of programs that write no more.
+    fn drain_all(&mut self, sink: &mut dyn Sink) -> Result<(), RunError> {
+        let mut result = Ok(());
+        for i in 0..self.state.len() {
+            // Bounded, should a record never be finished.
+            let until = Instant::now() + DRAIN_AT_MOST;
+            loop {
+                match self.drain(i, sink) {
+                    Err(e) => result = result.and(Err(e)),
+                    Ok(d) if d.rows == 0 && self.state[i].pending() == 0 => break,
+                    Ok(_) => {}
+                }
+                if Instant::now() >= until {
+                    break;
+                }
+            }
+        }
+        result
+    }
+}
+
+/// Wall-clock minus boot-clock, in nanoseconds.
+fn boot_to_wall() -> i64 {
+    let ns = |clock| {
+        let t = rustix::time::clock_gettime(clock);
+        t.tv_sec * 1_000_000_000 + t.tv_nsec
+    };
+    ns(rustix::time::ClockId::Realtime) - ns(rustix::time::ClockId::Boottime)
+}

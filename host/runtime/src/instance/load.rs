@@ -1,0 +1,202 @@
+//! From a gadget to a run that is ready to start: tracker, schema, guest, pipeline, programs, filter map, in this order.
+//! Whatever the user got wrong comes out here, before anything is attached.
+
+use super::{
+    Gadget, GadgetError, Live, LiveOptions, Note, RunError,
+    feed::{MapPlan, Source},
+    filesystems,
+    pipeline::Pipeline,
+    record::{Header, RecordError, Recorder},
+};
+use crate::{
+    bpf::{KernelBtf, LoadOptions},
+    containers::Containers,
+    enrich::container::ContainerEnricher,
+    gadget::schema::Producer,
+    wasm::{Engine, EngineOptions, Guest, GuestOptions, Level},
+};
+use ig_event::{Batch, DataSource};
+use std::{collections::BTreeSet, fs::File, io::BufWriter, os::unix::fs::OpenOptionsExt, path::PathBuf, sync::Arc};
+
+/// Map of mount namespaces that the gadget looks at.
+const FILTER_MAP: &str = "gadget_mntns_filter_map";
+const FILTER_VAR: &str = "gadget_filter_by_mntns";
+/// Containers alive at once that a filter map has room for; upstream's objects declare 1,024.
+const FILTER_ENTRIES: u32 = 65_536;
+
+impl Gadget {
+    /// Puts the gadget into the kernel without starting it.
+    pub fn load(self, options: LiveOptions) -> Result<Live, RunError> {
+        filesystems::ensure(options.auto_mount)?;
+        let values = self.values(&options.params)?;
+        let mut notes = Vec::new();
+        notes.extend(self.warnings.iter().map(|w| Note::Metadata(format!("{}: {w}", self.image.reference))));
+        let mut sources: Vec<DataSource> = self.plans.iter().map(|p| p.source.clone()).collect();
+        let producers: Vec<Producer> = self.plans.iter().map(|p| p.producer.clone()).collect();
+
+        let containers = match needs_containers(&self, &sources) {
+            true => start_containers(&options, &self.kernel, &mut notes)?,
+            false => None,
+        };
+        let mut enrichers = Vec::new();
+        for s in &mut sources {
+            enrichers.push(
+                containers
+                    .as_ref()
+                    .and_then(|c| ContainerEnricher::new(s, c.clone(), options.selector.clone(), options.include_host)),
+            );
+        }
+        let recording = options.record.clone().map(|path| self.recording(path, &options, &sources));
+        let guest = self.guest(&options, &mut sources, &mut notes)?;
+        for (plan, source) in self.plans.iter().zip(&mut sources) {
+            plan.finish(source)
+                .map_err(|source| GadgetError::Schema { image: self.image.reference.clone(), source })?;
+        }
+        let sources: Vec<_> = sources.into_iter().map(Arc::new).collect();
+        let pipeline = Pipeline::new(&sources, guest, &options.pipeline)?;
+
+        let load = self.load_options(&options, values, containers.is_some());
+        let loaded = crate::bpf::load(&self.image.reference, &self.object, &self.kernel, load)?;
+        let filter = match (&containers, loaded.map_fd(FILTER_MAP)) {
+            (Some(c), Some(map)) if !options.include_host => Some(c.add_filter(map, options.selector.clone())?),
+            _ => None,
+        };
+        let state = sources
+            .iter()
+            .zip(enrichers)
+            .map(|(s, enricher)| Source { batch: Batch::new(s.clone()), enricher, feed: None })
+            .collect();
+        Ok(Live {
+            name: self.image.reference,
+            ring_bytes: options.ring_bytes,
+            loaded: Some(loaded),
+            producers,
+            sources,
+            state,
+            pipeline,
+            map_full: None,
+            recording,
+            containers,
+            _filter: filter,
+            notes,
+            told: BTreeSet::new(),
+            timeout: options.timeout,
+            maps: MapPlan::new(options.map_interval, options.map_count),
+        })
+    }
+
+    fn load_options(
+        &self,
+        options: &LiveOptions,
+        values: Vec<(String, Vec<u8>)>,
+        tracked: bool,
+    ) -> LoadOptions<'static> {
+        let mut load = LoadOptions { params: values, ring_bytes: options.ring_bytes, ..LoadOptions::default() };
+        if self.object.var(FILTER_VAR).is_some() {
+            load.params.push((FILTER_VAR.into(), vec![u8::from(tracked && !options.include_host)]));
+        }
+        if self.object.map(FILTER_MAP).is_some() {
+            load.max_entries.insert(FILTER_MAP.into(), FILTER_ENTRIES);
+        }
+        load.alternatives = self.metadata.alternatives.iter().map(|(job, sets)| (job.clone(), sets.clone())).collect();
+        load.attach_to =
+            self.metadata.programs.iter().filter_map(|(p, m)| Some((p.clone(), m.attach_to.clone()?))).collect();
+        load
+    }
+
+    fn guest(
+        &self,
+        options: &LiveOptions,
+        sources: &mut Vec<DataSource>,
+        notes: &mut Vec<Note>,
+    ) -> Result<Option<Guest>, RunError> {
+        let Some(wasm) = &self.image.wasm else { return Ok(None) };
+        let engine =
+            Arc::new(Engine::new(EngineOptions { cache_dir: options.wasm_cache.clone(), ..EngineOptions::default() })?);
+        let digest = self.image.wasm_digest.as_deref().unwrap_or(&self.image.digest);
+        let guest_options = GuestOptions {
+            gadget: self.metadata.name.clone(),
+            params: self.final_params(&options.params),
+            log_level: Level::Info,
+        };
+        let guest = Guest::new(&engine, wasm, digest, guest_options, sources)?;
+        notes.extend(engine.cache_problem().map(Note::WasmCache));
+        Ok(Some(guest))
+    }
+
+    fn recording(&self, path: PathBuf, options: &LiveOptions, sources: &[DataSource]) -> Recording {
+        let header = Header {
+            image: self.image.reference.clone(),
+            digest: self.image.digest.clone(),
+            metadata: String::from_utf8_lossy(&self.image.metadata).into_owned(),
+            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            params: self.final_params(&options.params),
+            sources: sources.to_vec(),
+        };
+        Recording { path, header, wasm: self.image.wasm.clone(), recorder: None }
+    }
+}
+
+/// A recording that is to be made, or is being made.
+pub(super) struct Recording {
+    pub(super) path: PathBuf,
+    pub(super) header: Header,
+    pub(super) wasm: Option<Vec<u8>>,
+    pub(super) recorder: Option<Recorder<BufWriter<File>>>,
+}
+
+impl Recording {
+    /// Creates the file. Not before everything else is known to be right: an older recording would be gone for nothing.
+    pub(super) fn open(&mut self) -> Result<(), RunError> {
+        // For the owner only: command lines and paths of the whole machine may hold secrets.
+        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&self.path);
+        let file = file.map_err(|e| self.failed(e.into()))?;
+        let made = Recorder::new(BufWriter::with_capacity(1 << 20, file), &self.header, self.wasm.as_deref());
+        self.recorder = Some(made.map_err(|e| self.failed(e))?);
+        Ok(())
+    }
+
+    /// After a failure nothing more is written, the end mark included, so that a replay says that it was cut short.
+    pub(super) fn batch(&mut self, source: u32, batch: &Batch) -> Result<(), RunError> {
+        let Some(recorder) = &mut self.recorder else { return Ok(()) };
+        recorder.batch(source, batch).map_err(|e| {
+            self.recorder = None;
+            self.failed(e)
+        })
+    }
+
+    pub(super) fn finish(mut self) -> Result<(), RunError> {
+        let done = self.recorder.take().map_or(Ok(()), |r| r.finish().map(|_| ()));
+        done.map_err(|e| self.failed(e))
+    }
+
+    pub(super) fn failed(&self, e: RecordError) -> RunError {
+        match e {
+            RecordError::Io(source) => RunError::RecordFile { path: self.path.display().to_string(), source },
+            e => e.into(),
+        }
+    }
+}
+
+/// A gadget without a mount namespace in its events and without a filter map has nothing to do with containers.
+fn needs_containers(gadget: &Gadget, sources: &[DataSource]) -> bool {
+    gadget.object.map(FILTER_MAP).is_some()
+        || sources.iter().any(|s| s.fields().iter().any(|f| f.has_tag("type:gadget_mntns_id")))
+}
+
+/// Without the tracker, events of the host can still be shown, without labels; a choice of containers cannot be made.
+fn start_containers(
+    options: &LiveOptions,
+    kernel: &KernelBtf,
+    notes: &mut Vec<Note>,
+) -> Result<Option<Containers>, RunError> {
+    // The kernel's types are read once for the tracker and the gadget.
+    match Containers::start_with(options.containers.clone(), kernel) {
+        Ok(c) => Ok(Some(c)),
+        Err(e) if options.include_host && options.selector.selects_all() => {
+            notes.push(Note::Containers(format!("not tracked, so events carry no container: {e}")));
+            Ok(None)
+        }
+        Err(e) => Err(e.into()),
+    }
+}

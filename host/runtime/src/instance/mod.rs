@@ -1,0 +1,162 @@
+//! A running gadget: its event loop, its pipeline, recording and replay.
+//!
+//! One thread, the caller's, owns a run from the ring buffer to the sink. Nothing here prints: what there is to say goes
+//! to the `Sink` as a `Note`.
+
+mod feed;
+mod filesystems;
+mod gadget;
+mod live;
+mod load;
+mod pipeline;
+pub mod record;
+mod replay;
+mod stop;
+
+pub use filesystems::FilesystemError;
+pub use gadget::{Gadget, GadgetError};
+pub use live::{Live, LiveOptions};
+pub use pipeline::PipelineOptions;
+pub use replay::Replay;
+pub use stop::Stop;
+
+use crate::{
+    bpf::loader::{LoadError, ProgramReport, State},
+    containers::ContainersError,
+    gadget::params::ParamError,
+    wasm::{CacheProblem, GuestNote, WasmError},
+};
+use ig_event::{
+    Batch, Ledger, OperatorError,
+    transform::{FilterError, LimitError, SortError},
+};
+use std::{fmt, io, sync::Arc};
+
+/// Takes what a run has to show.
+pub trait Sink {
+    /// Rows of one source, in output order (`Batch::iter`).
+    fn batch(&mut self, source: usize, batch: &Batch) -> Result<(), SinkError>;
+    /// Something to say besides the data.
+    fn note(&mut self, note: Note);
+}
+
+/// A sink that takes no more.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The reader has gone: the run ends quietly.
+    #[error("the reader of the output has gone")]
+    Closed,
+    #[error("writing the output")]
+    Io(#[source] io::Error),
+}
+
+/// What a run says besides its data. `Display` is one line for people.
+#[derive(Debug)]
+pub enum Note {
+    /// A program that was skipped, or how it was attached.
+    Program(ProgramReport),
+    /// The container tracker has something to say.
+    Containers(String),
+    /// The guest did something wrong, or said something.
+    Guest(GuestNote),
+    /// The guest failed after its last batch.
+    GuestStop(WasmError),
+    /// Compiled guests cannot be kept, so every start compiles.
+    WasmCache(Arc<CacheProblem>),
+    /// Something odd in gadget.yaml.
+    Metadata(String),
+    /// The kernel skipped runs of the gadget's programs. Whether an event is missing for each, only the program could say,
+    /// so they are not in the ledger.
+    MissedRuns { gadget: String, missed: u64 },
+    /// Events flow from now on.
+    Running { gadget: String, hooks: usize, buffer: u32 },
+}
+
+impl Note {
+    /// False for what only `-v` shows.
+    pub fn is_for_everybody(&self) -> bool {
+        match self {
+            Note::Program(p) => matches!(p.state, State::Skipped { .. }),
+            Note::Guest(note) => note.is_for_everybody(),
+            Note::Containers(_) | Note::GuestStop(_) | Note::MissedRuns { .. } => true,
+            Note::Running { .. } | Note::WasmCache(_) | Note::Metadata(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::Program(p) => match &p.state {
+                State::Attached => write!(f, "program {} attached to {}", p.name, p.hook),
+                State::Loaded => write!(f, "program {} loaded for {}", p.name, p.hook),
+                State::Disabled => write!(f, "program {} is switched off", p.name),
+                State::NotNeeded => write!(f, "program {} ({}) is not needed: another does its job", p.name, p.hook),
+                State::Skipped { reason, hint } => {
+                    write!(f, "warning: program {} ({}) was skipped: {reason}", p.name, p.hook)?;
+                    hint.as_ref().map_or(Ok(()), |h| write!(f, "; {h}"))
+                }
+            },
+            Note::Containers(text) => write!(f, "warning: {text}"),
+            Note::Guest(note) if note.problem().is_some() => write!(f, "warning: {note}"),
+            Note::Guest(note) => note.fmt(f),
+            Note::GuestStop(e) => write!(f, "warning: {e}"),
+            Note::WasmCache(problem) => write!(f, "compiled Wasm is not kept: {problem}"),
+            Note::Metadata(text) => f.write_str(text),
+            Note::MissedRuns { gadget, missed } => write!(
+                f,
+                "warning: {gadget}: the kernel skipped {missed} runs of its programs, which were at work on that CPU already; \
+                 events may be missing and not counted"
+            ),
+            Note::Running { gadget, hooks, buffer } => {
+                write!(f, "{gadget}: running, {hooks} programs attached, event buffer {} KiB", buffer / 1024)
+            }
+        }
+    }
+}
+
+/// The account of a run that has ended.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// By data source.
+    pub ledgers: Vec<(String, Ledger)>,
+    /// The reader of the output went away before the end, which is nobody's fault.
+    pub closed: bool,
+}
+
+/// Why a run did not start, or ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Gadget(#[from] GadgetError),
+    #[error(transparent)]
+    Param(#[from] ParamError),
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    #[error(transparent)]
+    Sort(#[from] SortError),
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    #[error(transparent)]
+    Filesystem(#[from] FilesystemError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Containers(#[from] ContainersError),
+    #[error(transparent)]
+    Wasm(#[from] WasmError),
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
+    #[error("{what}, and --fail-on-trap was given")]
+    GuestFailed { what: String },
+    #[error(transparent)]
+    Sink(SinkError),
+    #[error(transparent)]
+    Record(#[from] record::RecordError),
+    #[error("recording file {path}")]
+    RecordFile { path: String, source: io::Error },
+    #[error("waiting for events")]
+    Wait(#[source] io::Error),
+    #[error("reading {what} of gadget {gadget}")]
+    Read { gadget: String, what: String, source: io::Error },
+}

@@ -1,0 +1,12 @@
+//! From a gadget image to a running gadget: images, BPF, Wasm, containers, enrichment.
+//!
+//! Rules of this crate: it never prints and never reads argv, environment or home directories; the caller passes what it
+//! needs. Async (tokio) stays at the edges: the registry and the runtime clients.
+
+pub mod bpf;
+pub mod containers;
+pub mod enrich;
+pub mod gadget;
+pub mod image;
+pub mod instance;
+pub mod wasm;
