@@ -1,0 +1,81 @@
+//! The configuration file: where images live and come from. Flags win over it; it wins over the defaults.
+//!
+//! `~/.ig/config.yaml`, else `/etc/ig/config.yaml`: the first that exists; `--config FILE` names the only one to read.
+
+use crate::error::{CliError, Kind};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// Keys of the file. An unknown key is an error: a misspelt one must not be ignored.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Config {
+    /// OCI store directory.
+    pub store: Option<PathBuf>,
+    /// Registry of names without one. Default `ghcr.io`.
+    pub default_registry: Option<String>,
+    /// Path before bare names. Default `inspektor-gadget/gadget`.
+    pub default_prefix: Option<String>,
+    /// `host[:port]` of registries that are spoken to in plain HTTP.
+    pub insecure_registries: Vec<String>,
+    /// Docker-style credentials file.
+    pub authfile: Option<PathBuf>,
+    /// Where the observed host's files are, when ig itself runs in a container.
+    pub host_root: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads `explicit`, which must exist, or else the default files that do.
+    pub fn load(explicit: Option<&Path>, home: Option<&Path>) -> Result<Config, CliError> {
+        if let Some(path) = explicit {
+            return Self::read(path)?.ok_or_else(|| {
+                CliError::user(format!("config file {}: no such file", path.display()))
+                    .hint("name an existing file with --config")
+            });
+        }
+        let user = home.map(|h| h.join(".ig/config.yaml"));
+        for path in user.iter().map(PathBuf::as_path).chain([Path::new("/etc/ig/config.yaml")]) {
+            if let Some(config) = Self::read(path)? {
+                return Ok(config);
+            }
+        }
+        Ok(Config::default())
+    }
+
+    fn read(path: &Path) -> Result<Option<Config>, CliError> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(t) => t,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(CliError::environment(format!("config file {}: {e}", path.display()))),
+        };
+        if text.trim().is_empty() {
+            return Ok(Some(Config::default()));
+        }
+        serde_saphyr::from_str(&text).map(Some).map_err(|e| CliError {
+            kind: Kind::User,
+            message: format!("config file {}: {e}", path.display()),
+            hint: Some(
+                "keys: store, default-registry, default-prefix, insecure-registries, authfile, host-root".into(),
+            ),
+            detail: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_keys_and_refuses_unknown_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.yaml");
+        std::fs::write(&path, "store: /s\ninsecure-registries: [\"127.0.0.1:5000\"]\n").unwrap();
+        let c = Config::load(Some(&path), None).unwrap();
+        assert_eq!(c.store.as_deref(), Some(Path::new("/s")));
+        assert_eq!(c.insecure_registries, ["127.0.0.1:5000"]);
+        std::fs::write(&path, "stroe: /s\n").unwrap();
+        assert!(Config::load(Some(&path), None).unwrap_err().message.contains("stroe"));
+        assert!(Config::load(Some(&dir.path().join("none")), None).unwrap_err().message.contains("no such file"));
+    }
+}

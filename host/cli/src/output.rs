@@ -1,0 +1,222 @@
+//! Standard output as a sink of batches: printers render into one reused buffer, which is written once per batch.
+//!
+//! A closed pipe is not an error: the reader has seen enough. The rows it did not get are counted as such.
+
+use ig_event::{
+    Batch, DataSource, FieldId, HostNames,
+    output::{FieldSelection, OutputMode, Printer, PrinterEnv, printer},
+};
+use ig_runtime::instance::{Note, Sink, SinkError, Stop};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+};
+use std::{
+    io::{IsTerminal, Read, Write},
+    os::fd::AsFd,
+    sync::Arc,
+};
+
+use crate::{
+    args::OutputArgs,
+    error::{CliError, Kind},
+};
+
+/// Prints batches to stdout and notes to stderr.
+pub struct Terminal {
+    printers: Vec<Box<dyn Printer + Send>>,
+    mode: OutputMode,
+    buf: Vec<u8>,
+    verbose: bool,
+    header_due: bool,
+}
+
+/// The output mode asked for, or columns.
+pub fn output_mode(args: &OutputArgs) -> Result<OutputMode, CliError> {
+    match &args.output {
+        None => Ok(OutputMode::Columns),
+        Some(m) => m.parse().map_err(|e: ig_event::output::OutputError| CliError::chain(Kind::User, &e, e.hint())),
+    }
+}
+
+impl Terminal {
+    /// One printer per source, compiled for these fields.
+    pub fn new(
+        sources: &[Arc<DataSource>],
+        args: &OutputArgs,
+        names: &Arc<HostNames>,
+        verbose: bool,
+    ) -> Result<Self, CliError> {
+        let mode = output_mode(args)?;
+        let width = terminal_width();
+        let mut printers = Vec::with_capacity(sources.len());
+        for source in sources {
+            let selection =
+                FieldSelection::parse(&args.fields, source).map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?;
+            let env =
+                PrinterEnv { names: names.clone(), zone: jiff::tz::TimeZone::system(), width, clear_screen: false };
+            printers
+                .push(printer(source, mode, &selection, env).map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?);
+        }
+        Ok(Terminal { printers, mode, buf: Vec::with_capacity(128 << 10), verbose, header_due: true })
+    }
+
+    /// Fields that some printer reads, by source.
+    pub fn needed_fields(&self, source: usize) -> Vec<FieldId> {
+        self.printers[source].needed_fields()
+    }
+
+    /// Prints what comes before the first row, so that a quiet gadget still shows that it runs.
+    pub fn start(&mut self) -> Result<(), SinkError> {
+        if std::mem::take(&mut self.header_due) && self.mode != OutputMode::None {
+            for p in &mut self.printers {
+                p.header(&mut self.buf);
+            }
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        if self.buf.is_empty() {
+            return Ok(());
+        }
+        let r = write_out(&self.buf);
+        self.buf.clear();
+        r.map_err(|e| match e.kind() {
+            std::io::ErrorKind::BrokenPipe => SinkError::Closed,
+            _ => SinkError::Io(e),
+        })
+    }
+}
+
+impl Sink for Terminal {
+    fn batch(&mut self, source: usize, batch: &Batch) -> Result<(), SinkError> {
+        if self.mode == OutputMode::None {
+            return Ok(());
+        }
+        self.printers[source].batch(batch, &mut self.buf);
+        self.flush()
+    }
+
+    fn note(&mut self, note: Note) {
+        if note.is_for_everybody() || self.verbose {
+            say(&note.to_string());
+        }
+    }
+}
+
+/// Writes all of `bytes` to stdout, also where somebody has made it non-blocking.
+fn write_out(mut bytes: &[u8]) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    while !bytes.is_empty() {
+        match out.write(bytes) {
+            Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+            Ok(n) => bytes = &bytes[n..],
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => wait_for_room()?,
+            Err(e) => return Err(e),
+        }
+    }
+    loop {
+        match out.flush() {
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => wait_for_room()?,
+            done => return done,
+        }
+    }
+}
+
+fn wait_for_room() -> std::io::Result<()> {
+    let out = std::io::stdout();
+    match poll(&mut [PollFd::new(&out, PollFlags::OUT)], None) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Ends the run when the reader of stdout goes away, also while there is nothing to write to it.
+pub fn stop_when_nobody_reads(stop: &Stop) -> std::io::Result<()> {
+    let (flag, mut waker) = (stop.flag(), stop.waker()?);
+    // The thread sleeps until then, or for ever; it ends with the process.
+    let watch = move || {
+        let out = std::io::stdout();
+        loop {
+            // Errors and hang-ups are reported unasked; a plain file reports neither.
+            let mut fds = [PollFd::new(&out, PollFlags::empty())];
+            match poll(&mut fds, None) {
+                Err(Errno::INTR) => {}
+                Ok(_) if fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) => {
+                    flag.store(true, std::sync::atomic::Ordering::SeqCst);
+                    match waker.write(b"s") {
+                        Ok(_) | Err(_) => return,
+                    }
+                }
+                Ok(_) | Err(_) => return,
+            }
+        }
+    };
+    std::thread::Builder::new().name("stdout-watch".into()).stack_size(64 << 10).spawn(watch).map(|_| ())
+}
+
+/// An input that can be waited for, and whose waiting ends when the run is to stop: it then reads as ended.
+pub struct Interruptible<R> {
+    pub input: R,
+    pub stop: Arc<Stop>,
+}
+
+impl<R: Read + AsFd> Read for Interruptible<R> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let mut fds = [PollFd::new(&self.input, PollFlags::IN), PollFd::new(&*self.stop, PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Err(Errno::INTR) => continue,
+                Err(e) => return Err(e.into()),
+                Ok(_) if self.stop.requested() => return Ok(0),
+                Ok(_) => return self.input.read(buf),
+            }
+        }
+    }
+}
+
+/// Text that may hold anything, made safe for a terminal: control characters and those that change the direction of
+/// writing are shown as escapes. New lines and tabs stay.
+pub(crate) fn harmless(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        let turns =
+            matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() && !matches!(c, '\n' | '\t') || turns {
+            safe.extend(c.escape_unicode());
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
+/// A line for people, on stderr: often with words of an image, a registry or a guest in it. Failing to complain is not
+/// worth an error.
+pub fn say(text: &str) {
+    let mut err = std::io::stderr().lock();
+    match writeln!(err, "{}", harmless(text)) {
+        Ok(()) | Err(_) => {}
+    }
+}
+
+/// Columns of the terminal on stdout; `None` when stdout is none.
+fn terminal_width() -> Option<usize> {
+    if !std::io::stdout().is_terminal() {
+        return None;
+    }
+    terminal_size::terminal_size_of(std::io::stdout()).map(|(w, _)| w.0 as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_cannot_steer_the_terminal() {
+        assert_eq!(harmless("error: a\tb\nhint: é 日本"), "error: a\tb\nhint: é 日本");
+        assert_eq!(harmless("\x1b[2J\r\u{9b}x\u{202e}y\u{2067}"), "\\u{1b}[2J\\u{d}\\u{9b}x\\u{202e}y\\u{2067}");
+    }
+}
