@@ -1,0 +1,87 @@
+//! An exact number of events, made by `tests/bench/load.c` under a user id that nobody else has.
+//!
+//! The user id is the trick: a gadget told `--uid` sees this load and nothing else of a busy machine, so counts can be
+//! compared exactly.
+
+use serde::Deserialize;
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+use tempfile::TempDir;
+
+/// No account has it, and no runtime hands it out.
+pub const UID: u32 = 54_321;
+
+pub struct Load {
+    dir: TempDir,
+}
+
+/// What the generator counted.
+#[derive(Debug, Deserialize)]
+pub struct Done {
+    pub ops: u64,
+    pub ops_per_s: f64,
+}
+
+impl Load {
+    /// Compiles the generator, static so that it opens no file of its own.
+    pub fn build() -> Load {
+        let dir = tempfile::Builder::new().prefix("ig-load").tempdir().expect("a temporary directory");
+        let source = crate::source_root().join("tests/bench/load.c");
+        compile(&source, &dir.path().join("load"));
+        let nothing = dir.path().join("nothing.c");
+        std::fs::write(&nothing, "int main(void){return 0;}\n").expect("a writable directory");
+        compile(&nothing, &dir.path().join("nothing"));
+        let ok = Command::new("chmod").arg("-R").arg("a+rX").arg(dir.path()).status().is_ok_and(|s| s.success());
+        assert!(ok, "chmod failed");
+        Load { dir }
+    }
+
+    /// A path that cannot be opened: the cheapest open there is.
+    pub fn missing_path(&self) -> PathBuf {
+        self.dir.path().join("missing")
+    }
+
+    /// A static program that does nothing.
+    pub fn nothing(&self) -> PathBuf {
+        self.dir.path().join("nothing")
+    }
+
+    /// Starts `load ARGUMENTS` as `UID`. Starting it is one exec of that user by itself.
+    pub fn start(&self, arguments: &[&str], path: &Path) -> Child {
+        Command::new("setpriv")
+            .arg(format!("--reuid={UID}"))
+            .args(["--clear-groups", "--pdeathsig=KILL", "--"])
+            .arg(self.dir.path().join("load"))
+            .args(arguments)
+            .env("LOAD_PATH", path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("setpriv of util-linux")
+    }
+
+    pub fn run(&self, arguments: &[&str], path: &Path) -> Done {
+        finish(self.start(arguments, path))
+    }
+}
+
+/// Ends the load between two operations and returns its exact count.
+pub fn stop(child: Child) -> Done {
+    let ok = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().is_ok_and(|s| s.success());
+    assert!(ok, "the load had ended already");
+    finish(child)
+}
+
+pub fn finish(child: Child) -> Done {
+    let out = child.wait_with_output().expect("a child of ours");
+    assert!(out.status.success(), "the load failed: {}", out.status);
+    serde_json::from_slice(&out.stdout).expect("the load's JSON line")
+}
+
+fn compile(source: &Path, binary: &Path) {
+    let ok =
+        Command::new("cc").args(["-O2", "-static", "-o"]).arg(binary).arg(source).status().is_ok_and(|s| s.success());
+    assert!(ok, "cc failed on {}", source.display());
+}
