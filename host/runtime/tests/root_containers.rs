@@ -228,7 +228,10 @@ fn keys(map: &FilterMap) -> Vec<u64> {
 }
 
 fn start(socket: Option<PathBuf>) -> Containers {
-    let options = ContainersOptions { docker_socket: socket, ..ContainersOptions::default() };
+    let options = ContainersOptions {
+        sockets: socket.map(|s| (RuntimeName::Docker, s)).into_iter().collect(),
+        ..ContainersOptions::default()
+    };
     let containers = Containers::start(options).expect("the tracker loads: are you root?");
     assert_eq!(containers.notes(), Vec::<String>::new());
     containers
@@ -443,9 +446,10 @@ fn root_plain_runc() {
 #[test]
 fn root_a_named_socket_must_exist() {
     let path = PathBuf::from("/nonexistent/docker.sock");
-    let options = ContainersOptions { docker_socket: Some(path.clone()), ..ContainersOptions::default() };
+    let options =
+        ContainersOptions { sockets: [(RuntimeName::Docker, path.clone())].into(), ..ContainersOptions::default() };
     match Containers::start(options) {
-        Err(e @ ContainersError::NoDockerSocket { .. }) => {
+        Err(e @ ContainersError::NoSocket { .. }) => {
             assert_eq!(e.to_string(), "docker: no socket at /nonexistent/docker.sock");
             assert!(e.hint().is_some());
         }

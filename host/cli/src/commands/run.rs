@@ -11,7 +11,7 @@ use crate::{
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches};
 use ig_event::{HostNames, Ledger, Reason, TextEnv, output::OutputMode};
 use ig_runtime::{
-    containers::{ContainersOptions, Selector},
+    containers::{ContainersOptions, RuntimeName, Selector},
     enrich::names::host_names,
     gadget::params::{Param, ParamType},
     instance::{Gadget, LiveOptions, PipelineOptions, SinkError, Stop, Summary},
@@ -247,7 +247,7 @@ pub fn run(
         include_host: args.containers.host,
         containers: ContainersOptions {
             host_root: ctx.host_root.clone(),
-            docker_socket: args.containers.docker_socketpath.clone(),
+            sockets: args.containers.docker_socketpath.clone().map(|p| (RuntimeName::Docker, p)).into_iter().collect(),
             ..ContainersOptions::default()
         },
         record: args.record.clone(),

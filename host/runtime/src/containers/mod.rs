@@ -27,6 +27,7 @@ use arc_swap::ArcSwap;
 use aya::maps::MapError;
 use registry::{Owner, Table};
 use std::{
+    collections::BTreeMap,
     os::fd::BorrowedFd,
     path::PathBuf,
     sync::{
@@ -42,16 +43,37 @@ use tokio::sync::Notify;
 pub struct ContainersOptions {
     /// Where the observed host's root file system is: `/`, or `/host` in a container.
     pub host_root: PathBuf,
-    /// Docker's socket where the user named one: it must exist. `None`: the default ones, if they exist.
-    pub docker_socket: Option<PathBuf>,
+    /// Sockets that the user named, as paths on the observed host: each must exist. Of the other runtimes the default
+    /// ones are used if and when they exist.
+    pub sockets: BTreeMap<RuntimeName, PathBuf>,
     /// Runtimes whose API may be asked. Containers of the others are seen all the same, by what the kernel and their
     /// bundles tell.
     pub runtimes: Vec<RuntimeName>,
+    /// containerd's namespaces to list and watch; empty: all.
+    pub containerd_namespaces: Vec<String>,
+    /// How containerd is asked. CRI-O is always asked by CRI.
+    pub protocol: RuntimeProtocol,
+}
+
+/// `--runtime-protocol`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RuntimeProtocol {
+    /// Each runtime's own API.
+    #[default]
+    Internal,
+    /// The Kubernetes container runtime interface, which knows pods and their labels and nothing outside Kubernetes.
+    Cri,
 }
 
 impl Default for ContainersOptions {
     fn default() -> Self {
-        ContainersOptions { host_root: "/".into(), docker_socket: None, runtimes: RuntimeName::ALL.to_vec() }
+        ContainersOptions {
+            host_root: "/".into(),
+            sockets: BTreeMap::new(),
+            runtimes: RuntimeName::ALL.to_vec(),
+            containerd_namespaces: Vec::new(),
+            protocol: RuntimeProtocol::default(),
+        }
     }
 }
 
@@ -71,8 +93,8 @@ pub enum ContainersError {
     MissingMap { map: &'static str },
     #[error("cannot start the thread that follows containers: {source}")]
     Thread { source: std::io::Error },
-    #[error("docker: no socket at {}", path.display())]
-    NoDockerSocket { path: PathBuf },
+    #[error("{runtime}: no socket at {}", path.display())]
+    NoSocket { runtime: RuntimeName, path: PathBuf },
     #[error("{source}")]
     Client { source: ClientError },
     #[error("the gadget's container filter map cannot be used: {source}")]
@@ -88,8 +110,8 @@ impl ContainersError {
         let hint = match self {
             ContainersError::Load { source } => return source.hint(),
             ContainersError::Hook { .. } => "needs root, or CAP_BPF and CAP_PERFMON",
-            ContainersError::NoDockerSocket { .. } => {
-                "is Docker running? without a socket of your own choice, none is required"
+            ContainersError::NoSocket { runtime, .. } => {
+                return Some(format!("is {runtime} running? without a socket of your own choice, none is required"));
             }
             ContainersError::Filter { .. } => {
                 "`gadget_mntns_filter_map` must be a hash map with 8-byte keys and 4-byte values"

@@ -5,7 +5,7 @@
 use super::{
     ContainersError, ContainersOptions, ContainersStatus, Published, Shared,
     admission::Admission,
-    clients::{self, Client, ClientError, News, Question, docker},
+    clients::{self, Client, ClientError, News, Question, Socket, docker},
     container::RuntimeName,
     follow::Follower,
     identify, snapshot,
@@ -48,7 +48,7 @@ pub(super) fn start(
     options: ContainersOptions,
     kernel: &KernelBtf,
 ) -> Result<(Arc<Shared>, JoinHandle<()>), ContainersError> {
-    let docker = docker_socket(&options)?;
+    let docker = Socket::of(&options, RuntimeName::Docker, docker::SOCKETS)?;
     let (tracker, admission) = Tracker::load(kernel)?;
     let (go, waiting) = std::sync::mpsc::channel::<Arc<Shared>>();
     let (done, is_done) = std::sync::mpsc::channel::<Result<(), ContainersError>>();
@@ -105,38 +105,6 @@ fn share(mut admission: Admission, host_root: &Path) -> Result<Shared, Container
     })
 }
 
-/// Where Docker's API is, if it is wanted: a path named by the user must exist, the default ones need not, now or ever.
-#[derive(Clone, Debug)]
-enum DockerSocket {
-    Named(PathBuf),
-    DefaultBelow(PathBuf),
-}
-
-fn docker_socket(options: &ContainersOptions) -> Result<Option<DockerSocket>, ContainersError> {
-    if !options.runtimes.contains(&RuntimeName::Docker) {
-        return Ok(None);
-    }
-    match &options.docker_socket {
-        Some(path) if !path.exists() => Err(ContainersError::NoDockerSocket { path: path.clone() }),
-        Some(path) => {
-            docker::DockerClient::new(path).map_err(|source| ContainersError::Client { source })?;
-            Ok(Some(DockerSocket::Named(path.clone())))
-        }
-        None => Ok(Some(DockerSocket::DefaultBelow(options.host_root.clone()))),
-    }
-}
-
-impl DockerSocket {
-    fn connect(&self) -> Result<Option<docker::DockerClient>, ClientError> {
-        match self {
-            DockerSocket::Named(path) => docker::DockerClient::new(path).map(Some),
-            DockerSocket::DefaultBelow(root) => {
-                docker::default_socket(root).map(|p| docker::DockerClient::new(&p)).transpose()
-            }
-        }
-    }
-}
-
 /// The clients that run, by runtime.
 #[derive(Default)]
 struct Clients {
@@ -176,12 +144,16 @@ impl Worker {
         Worker { shared, tracker, follower, host_root, made_up_for: 0 }
     }
 
-    async fn run(mut self, ring: AsyncFd<OwnedFd>, docker: Option<DockerSocket>) {
+    async fn run(mut self, ring: AsyncFd<OwnedFd>, docker: Option<Socket>) {
         let (news, mut hear) = mpsc::channel(QUEUE);
         // One line a runtime.
         let mut ask = Clients::default();
         if let Some(docker) = docker {
-            ask.start(RuntimeName::Docker, move || docker.connect(), &news);
+            ask.start(
+                RuntimeName::Docker,
+                move || docker.find().map(|p| docker::DockerClient::new(&p)).transpose(),
+                &news,
+            );
         }
         // `news` lives to the end of this function, so that the channel stays open without any client.
         while !self.shared.stop.load(Ordering::Acquire) {

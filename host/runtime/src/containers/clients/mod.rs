@@ -5,10 +5,10 @@
 
 pub(super) mod docker;
 
-use super::container::RuntimeName;
+use super::{ContainersError, ContainersOptions, container::RuntimeName, identify};
 use std::{
     future::Future,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 use tokio::sync::mpsc;
@@ -74,6 +74,45 @@ impl ClientError {
         | ClientError::StreamEnded { runtime, .. }
         | ClientError::Deadline { runtime, .. }) = self;
         *runtime
+    }
+}
+
+/// Where a runtime's API is: a path named by the user must exist, the default ones need not, now or ever.
+#[derive(Clone, Debug)]
+pub(super) enum Socket {
+    Named(PathBuf),
+    Default { host_root: PathBuf, paths: &'static [&'static str] },
+}
+
+impl Socket {
+    /// `None`: the runtime's API is not to be asked. `paths`: where it listens by default, on the observed host.
+    pub(super) fn of(
+        options: &ContainersOptions,
+        runtime: RuntimeName,
+        paths: &'static [&'static str],
+    ) -> Result<Option<Socket>, ContainersError> {
+        if !options.runtimes.contains(&runtime) {
+            return Ok(None);
+        }
+        let host_root = options.host_root.clone();
+        let Some(path) = options.sockets.get(&runtime) else {
+            return Ok(Some(Socket::Default { host_root, paths }));
+        };
+        let path = identify::on_host(&host_root, path);
+        if !path.exists() {
+            return Err(ContainersError::NoSocket { runtime, path });
+        }
+        Ok(Some(Socket::Named(path)))
+    }
+
+    /// The socket to connect to now; `None`: there is none yet.
+    pub(super) fn find(&self) -> Option<PathBuf> {
+        match self {
+            Socket::Named(path) => Some(path.clone()),
+            Socket::Default { host_root, paths } => {
+                paths.iter().map(|p| identify::on_host(host_root, Path::new(p))).find(|p| p.exists())
+            }
+        }
     }
 }
 
@@ -170,6 +209,25 @@ mod tests {
         Arc,
         atomic::{AtomicU32, Ordering},
     };
+
+    #[test]
+    fn a_named_socket_must_exist_and_a_default_one_is_looked_for_below_the_hosts_root() {
+        let root = tempfile::tempdir().unwrap();
+        let mut options = ContainersOptions { host_root: root.path().to_owned(), ..ContainersOptions::default() };
+        let of = |options: &ContainersOptions| Socket::of(options, RuntimeName::Docker, &["/run/a", "/var/run/b"]);
+        let socket = of(&options).unwrap().unwrap();
+        assert_eq!(socket.find(), None);
+        let path = root.path().join("var/run/b");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(socket.find(), Some(path.clone()));
+        options.sockets.insert(RuntimeName::Docker, "/run/c".into());
+        assert!(matches!(of(&options), Err(ContainersError::NoSocket { runtime: RuntimeName::Docker, .. })));
+        options.sockets.insert(RuntimeName::Docker, "/var/run/b".into());
+        assert_eq!(of(&options).unwrap().unwrap().find(), Some(path));
+        options.runtimes.clear();
+        assert!(of(&options).unwrap().is_none());
+    }
 
     /// Ends its stream at once for the first `failures` connections.
     struct Scripted {
