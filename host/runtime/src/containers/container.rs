@@ -82,7 +82,8 @@ pub struct Pod {
     pub name: Box<str>,
     pub uid: Box<str>,
     pub container_name: Box<str>,
-    pub labels: BTreeMap<Box<str>, Box<str>>,
+    /// `None`: not known. While the container is not `complete` they may still come; after that they will hardly.
+    pub labels: Option<BTreeMap<Box<str>, Box<str>>>,
 }
 
 /// One start of one container.
@@ -110,7 +111,9 @@ pub struct Container {
     /// Wall-clock nanoseconds of the birth of its mount namespace.
     pub started_at: u64,
     pub pod: Option<Arc<Pod>>,
-    /// Nothing more is awaited that a selection or a label needs: the name is known, or will not come.
+    /// Nothing more is awaited that a selection or a label needs: the name and, of a pod, its labels are known, or their
+    /// time is up. What is `None` in a complete container counts as not there; knowledge that comes late is taken all the
+    /// same, and every selection decided anew.
     pub complete: bool,
     pub(super) entity: Arc<Entity>,
 }
@@ -145,6 +148,11 @@ impl Container {
         Arc::new(self)
     }
 
+    /// Labels of its pod; `None`: not known, see `complete`, or it is in no pod.
+    pub fn pod_labels(&self) -> Option<&BTreeMap<Box<str>, Box<str>>> {
+        self.pod.as_deref()?.labels.as_ref()
+    }
+
     /// The object that the rows of this container refer to; values in the order of `MEMBERS`.
     pub fn entity(&self) -> &Arc<Entity> {
         &self.entity
@@ -173,8 +181,8 @@ fn pod_text(c: &Container, part: fn(&Pod) -> &str) -> EntityValue {
 }
 
 fn labels(c: &Container) -> EntityValue {
-    let Some(pod) = &c.pod else { return text(None) };
-    EntityValue::Text(pod.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",").into())
+    let Some(labels) = c.pod_labels() else { return text(None) };
+    EntityValue::Text(labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",").into())
 }
 
 const fn member(
