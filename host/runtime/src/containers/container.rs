@@ -86,6 +86,25 @@ pub struct Pod {
     pub labels: Option<BTreeMap<Box<str>, Box<str>>>,
 }
 
+impl Pod {
+    /// Adds what `other` knows and this one does not.
+    pub(super) fn fill(&mut self, other: &Pod) {
+        let texts = [
+            (&mut self.node, &other.node),
+            (&mut self.namespace, &other.namespace),
+            (&mut self.name, &other.name),
+            (&mut self.uid, &other.uid),
+            (&mut self.container_name, &other.container_name),
+        ];
+        for (mine, theirs) in texts.into_iter().filter(|(mine, _)| mine.is_empty()) {
+            mine.clone_from(theirs);
+        }
+        if self.labels.is_none() {
+            self.labels.clone_from(&other.labels);
+        }
+    }
+}
+
 /// One start of one container.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Container {
@@ -111,6 +130,10 @@ pub struct Container {
     /// Wall-clock nanoseconds of the birth of its mount namespace.
     pub started_at: u64,
     pub pod: Option<Arc<Pod>>,
+    /// Id of its pod's sandbox.
+    pub sandbox: Option<Box<str>>,
+    /// containerd's namespace, where the container is one of containerd's.
+    pub namespace: Option<Box<str>>,
     /// Nothing more is awaited that a selection or a label needs: the name and, of a pod, its labels are known, or their
     /// time is up. What is `None` in a complete container counts as not there; knowledge that comes late is taken all the
     /// same, and every selection decided anew.
@@ -137,6 +160,8 @@ impl Container {
             image_digest: None,
             started_at: 0,
             pod: None,
+            sandbox: None,
+            namespace: None,
             complete: false,
             entity: Arc::default(),
         }
@@ -146,6 +171,11 @@ impl Container {
     pub(super) fn seal(mut self) -> Arc<Self> {
         self.entity = Arc::new(Entity { values: MEMBERS.iter().map(|m| (m.value)(&self)).collect() });
         Arc::new(self)
+    }
+
+    /// True for the container that holds a pod together and runs nothing of the user's ("pause").
+    pub fn is_sandbox(&self) -> bool {
+        self.sandbox.as_deref() == Some(&*self.id)
     }
 
     /// Labels of its pod; `None`: not known, see `complete`, or it is in no pod.
