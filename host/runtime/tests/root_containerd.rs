@@ -188,6 +188,7 @@ fn a_daemon_that_dies(containers: &Containers, cd: &mut Containerd, kubelet: &mu
     assert_eq!(containers.list().iter().filter(|c| &*c.id == "web").count(), 2);
     let said = containerd::text(cd.run("red", &["--rm", "--label", "nerdctl/name=again"], "again-id", &SAY));
     assert_eq!(container(containers, &said).name.as_deref(), Some("again"));
+    kubelet.connect_again(&cd.socket());
     kubelet.container(pod, "after", &SAY);
     of_the_pod(&container(containers, &kubelet.said(pod, "after")), pod, "after");
 }
