@@ -8,7 +8,7 @@
 use super::{DONE, FILTER, RESULT, SHELL, cases::cases};
 use rustix::{
     mount::{MountFlags, mount, mount_move},
-    process::{Pid, Signal, WaitOptions, WaitStatus, chroot, kill_process_group, wait},
+    process::{Pid, Signal, WaitOptions, WaitStatus, chroot, kill_process_group, setsid, wait},
     system::{RebootCommand, reboot},
 };
 use std::{
@@ -118,6 +118,8 @@ fn mount_all() -> io::Result<()> {
 
 fn serve() -> io::Result<()> {
     mount_all()?;
+    // Until then it is in group 0, that of the kernel's threads.
+    setsid()?;
     println!("kernel {}", rustix::system::uname().release().to_string_lossy());
     if std::env::var_os(SHELL).is_some() {
         println!("`init --case NAME` runs a test; leave the shell to power off");

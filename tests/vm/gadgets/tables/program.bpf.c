@@ -69,11 +69,13 @@ SEC("iter/task")
 int on_task(struct bpf_iter__task *ctx)
 {
 	struct row row = {.kind = "task"};
+	// Kept: the verifier forgets what it knew of a pointer that is read from the context again.
+	struct task_struct *task = ctx->task;
 
-	if (!ctx->task)
+	if (!task)
 		return 0;
-	row.pid = ctx->task->tgid;
-	row.number = ctx->task->pid;
+	row.pid = task->tgid;
+	row.number = task->pid;
 	bpf_seq_write(ctx->meta->seq, &row, sizeof(row));
 	return 0;
 }
@@ -82,12 +84,14 @@ SEC("iter/task_file")
 int on_task_file(struct bpf_iter__task_file *ctx)
 {
 	struct row row = {.kind = "task_file"};
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
 
-	if (!ctx->task || !ctx->file)
+	if (!task || !file)
 		return 0;
-	row.pid = ctx->task->tgid;
+	row.pid = task->tgid;
 	row.number = ctx->fd;
-	row.value = BPF_CORE_READ((struct inode___number *)ctx->file->f_inode, i_ino);
+	row.value = BPF_CORE_READ((struct inode___number *)file->f_inode, i_ino);
 	bpf_seq_write(ctx->meta->seq, &row, sizeof(row));
 	return 0;
 }
@@ -96,11 +100,12 @@ SEC("iter/tcp")
 int on_tcp(struct bpf_iter__tcp *ctx)
 {
 	struct row row = {.kind = "tcp"};
+	struct sock_common *sk = ctx->sk_common;
 
-	if (!ctx->sk_common)
+	if (!sk)
 		return 0;
-	row.number = BPF_CORE_READ(ctx->sk_common, skc_num);
-	row.value = BPF_CORE_READ(ctx->sk_common, skc_state);
+	row.number = BPF_CORE_READ(sk, skc_num);
+	row.value = BPF_CORE_READ(sk, skc_state);
 	bpf_seq_write(ctx->meta->seq, &row, sizeof(row));
 	return 0;
 }
@@ -109,11 +114,12 @@ SEC("iter/udp")
 int on_udp(struct bpf_iter__udp *ctx)
 {
 	struct row row = {.kind = "udp"};
+	struct udp_sock *sk = ctx->udp_sk;
 
-	if (!ctx->udp_sk)
+	if (!sk)
 		return 0;
-	row.number = BPF_CORE_READ(ctx->udp_sk, inet.sk.__sk_common.skc_num);
-	row.value = BPF_CORE_READ(ctx->udp_sk, inet.sk.__sk_common.skc_state);
+	row.number = BPF_CORE_READ(sk, inet.sk.__sk_common.skc_num);
+	row.value = BPF_CORE_READ(sk, inet.sk.__sk_common.skc_state);
 	bpf_seq_write(ctx->meta->seq, &row, sizeof(row));
 	return 0;
 }
