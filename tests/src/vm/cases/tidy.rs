@@ -1,6 +1,6 @@
 //! What is left and what is missing: nothing stays in the kernel, and every event is seen or counted.
 
-use super::run;
+use super::{kernel, run};
 use crate::{
     kernel::{Objects, pins},
     load::{Load, UID},
@@ -34,6 +34,12 @@ pub(super) fn sigkill() {
     }
 }
 
+/// Runs that the kernel left out, as the warning says.
+fn missed_runs(stderr: &str) -> u64 {
+    let told = stderr.lines().find_map(|l| l.split_once("the kernel skipped ")?.1.split_once(" runs of its programs"));
+    told.map_or(0, |(n, _)| n.parse().unwrap_or_else(|_e| panic!("{n} is no number")))
+}
+
 /// Through a ring of one page: what was generated is what was printed and what is counted as lost.
 fn accounted(gadget: &str, work: impl FnOnce(&Load) -> u64) {
     let load = Load::at(Path::new(LOAD));
@@ -44,7 +50,12 @@ fn accounted(gadget: &str, work: impl FnOnce(&Load) -> u64) {
     ledger.check();
     let seen = done.lines().count() as u64;
     assert_eq!(seen, ledger.delivered, "lines printed and rows said to be delivered differ");
-    assert_eq!(seen + ledger.lost_total(), generated, "generated {generated}, but {ledger:?}");
+    // From Linux 7.0 on a program on a raw tracepoint may be preempted by one that runs into the same tracepoint. The kernel
+    // then leaves out the second run; the gadget cannot count it, and the host says how often it happened.
+    let missed = missed_runs(&done.stderr);
+    let known = seen + ledger.lost_total();
+    assert!(known <= generated && generated <= known + missed, "generated {generated}, {ledger:?}\n{}", done.stderr);
+    assert!(missed == 0 || kernel() >= (7, 0), "nothing preempts these programs here:\n{}", done.stderr);
     assert!(seen > 0, "nothing was seen: {ledger:?}");
 }
 
