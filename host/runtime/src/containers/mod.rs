@@ -420,6 +420,35 @@ impl Drop for FilterHandle {
     }
 }
 
+/// Reads `bytes` as each of the things that runtimes leave behind.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    tracker::Event::parse(bytes);
+    for cut in [false, true] {
+        identify::invocation(bytes, cut);
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let (unified, pids) = identify::cgroup_paths(text);
+        for path in unified.into_iter().chain(pids).chain([text]) {
+            if let Some(found) = identify::from_cgroup(path) {
+                assert!(identify::cgroup_is_of(path, &found.id), "{path} names {} and is not of it", found.id);
+            }
+        }
+    }
+    if let Ok(config) = serde_json::from_slice::<identify::BundleConfig>(bytes) {
+        config.engine();
+        config.container_name();
+        config.image_name();
+        config.pod();
+        config.docker_dir("0123456789ab");
+    }
+    if let Ok(config) = serde_json::from_slice::<identify::DockerConfig>(bytes) {
+        config.name();
+        config.image_name();
+        config.image_id();
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod testing;
 
