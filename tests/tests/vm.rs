@@ -1,5 +1,5 @@
-//! The cases of `ig_tests::vm` on other kernels, in QEMU: one test a kernel. The two that need longest to fetch nothing new
-//! run with `make test`, all with `make test-vm`. `IG_VM_FILTER=name` chooses cases.
+//! The cases of `ig_tests::vm` on other kernels, in QEMU: one test a kernel, so that a failure shows that machine's console. The
+//! stable and the old stable Debian run with `make test`, all four with `make test-vm`. `IG_VM_FILTER=name` chooses cases.
 
 use ig_tests::vm::{FILTER, machine::Machine};
 use std::path::Path;

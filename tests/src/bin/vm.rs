@@ -16,7 +16,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let init = std::env::current_exe().map(|p| p.with_file_name("vm-init")).unwrap_or_else(|_e| PathBuf::from("vm-init"));
+    let init =
+        std::env::current_exe().map(|p| p.with_file_name("vm-init")).unwrap_or_else(|_e| PathBuf::from("vm-init"));
     let machine = Machine::new(suite, &init);
     match job {
         Job::Shell => machine.shell(),

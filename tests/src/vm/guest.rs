@@ -70,7 +70,8 @@ fn move_to_tmpfs() -> io::Result<()> {
     for entry in fs::read_dir("/")?.flatten().filter(|e| e.path() != new) {
         copy(&entry.path(), &new.join(entry.file_name()))?;
         // The space is needed again; what cannot be removed (a mount point) does no harm.
-        let removed = if entry.path().is_dir() { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+        let removed =
+            if entry.path().is_dir() { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
         drop(removed);
     }
     std::env::set_current_dir(new)?;
@@ -197,4 +198,3 @@ fn tail(path: &str) -> String {
     let bytes = fs::read(path).unwrap_or_default();
     String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(SHOWN)..]).into_owned()
 }
-

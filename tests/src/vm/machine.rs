@@ -16,14 +16,14 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// The longest that all tests of a kernel may take; they take one to four minutes.
-const LIMIT: Duration = Duration::from_secs(15 * 60);
+/// The longest that all tests of a kernel may take; they take two to four minutes.
+const LIMIT: Duration = Duration::from_secs(12 * 60);
 /// What the guest finds in /bin besides our own files, with the libraries they need.
 const TOOLS: [&str; 4] = ["runc", "crun", "bpftool", "setpriv"];
 /// Commands of busybox that cases and people use there.
 const APPLETS: [&str; 22] = [
-    "sh", "cat", "chmod", "dmesg", "echo", "env", "false", "find", "grep", "head", "kill", "ls", "mkdir", "mount", "ps",
-    "readlink", "rm", "sleep", "stat", "tail", "true", "vi",
+    "sh", "cat", "chmod", "dmesg", "echo", "env", "false", "find", "grep", "head", "kill", "ls", "mkdir", "mount",
+    "ps", "readlink", "rm", "sleep", "stat", "tail", "true", "vi",
 ];
 const QEMU: &str = "qemu-system-x86_64";
 
@@ -102,14 +102,17 @@ impl Machine {
     }
 
     fn qemu(&self, variables: &[(&str, &str)]) -> Command {
-        let mut line = "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off lsm=lockdown,yama,bpf".to_owned();
+        let mut line =
+            "console=ttyS0 quiet loglevel=4 oops=panic panic=-1 mitigations=off lsm=lockdown,yama,bpf".to_owned();
         for (name, value) in variables {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
             assert!(value.bytes().all(plain), "{name}={value:?} cannot stand on a kernel's command line");
             line.push_str(&format!(" {name}={value}"));
         }
         let mut c = Command::new(QEMU);
-        c.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2G"])
+        // Two processors in turns on one thread: side by side, QEMU 7.2 once corrupted the memory of 6.12. Page tables of four
+        // levels are quicker to walk than five.
+        c.args(["-accel", "tcg,thread=single", "-cpu", "max,la57=off", "-smp", "2", "-m", "2G"])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
             .arg("-kernel")
             .arg(&self.kernel)
@@ -121,7 +124,8 @@ impl Machine {
 
     /// A shell on the terminal; Ctrl-A X ends the machine.
     pub fn shell(&self) -> ExitCode {
-        let status = self.qemu(&[(SHELL, "1")]).args(["-chardev", "stdio,id=s,mux=on", "-serial", "chardev:s"]).status();
+        let status =
+            self.qemu(&[(SHELL, "1")]).args(["-chardev", "stdio,id=s,mux=on", "-serial", "chardev:s"]).status();
         match status {
             Ok(s) if s.success() => ExitCode::SUCCESS,
             Ok(_) => ExitCode::FAILURE,

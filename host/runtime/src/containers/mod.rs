@@ -391,7 +391,10 @@ fn notes(status: &ContainersStatus) -> Vec<String> {
         }
     };
     count(loss.events, "kernel events were lost; running containers were looked up again");
-    count(loss.missed_runs, "runs of its programs were left out by the kernel; running containers were looked up again");
+    count(
+        loss.missed_runs,
+        "runs of its programs were left out by the kernel; running containers were looked up again",
+    );
     count(
         loss.filter_full + status.filter_refused,
         "namespaces found a gadget's container filter full: their events are missing",

@@ -151,10 +151,7 @@ mod tests {
             "perf.type \"sofware\" is neither a number nor one of hardware, software, tracepoint, hw_cache, raw"
         );
         assert!(said(&[("perf.config", "instructions")]).contains("cpu_clock"), "not a software event");
-        assert_eq!(
-            said(&[("perf.type", "raw"), ("perf.config", "cycles")]),
-            "perf.config \"cycles\" is no number"
-        );
+        assert_eq!(said(&[("perf.type", "raw"), ("perf.config", "cycles")]), "perf.config \"cycles\" is no number");
         for bad in ["0", "-1", "many", "1.5"] {
             assert!(said(&[("sampler.frequency", bad)]).contains("no number above 0"), "{bad}");
         }

@@ -110,7 +110,8 @@ pub(super) fn perf_events() {
     }
     // The pages that are wholly ours; the allocator writes to the edges.
     let first = start.div_ceil(PAGE);
-    let wrong: Vec<_> = (first..first + PAGES - 1).map(|p| by_page.get(&p).copied()).filter(|n| *n != Some(1)).collect();
+    let wrong: Vec<_> =
+        (first..first + PAGES - 1).map(|p| by_page.get(&p).copied()).filter(|n| *n != Some(1)).collect();
     assert!(wrong.is_empty(), "each page faults once, but {} did not: {wrong:?}\n{}", wrong.len(), done.stderr);
     // 400 at 200 a second, 98 at the default pace. An emulated timer may be late.
     let clock = rows.iter().filter(|r| at(r, "what") == "clock").count();
@@ -155,8 +156,7 @@ pub(super) fn map_tables() {
         (0..argument).for_each(|_| ask(NOBODY + argument));
     }
     let (rows, _) = rows(ig);
-    let mut table: Vec<_> =
-        rows.iter().map(|r| (at(r, "argument").as_i64(), at(r, "calls").as_i64())).collect();
+    let mut table: Vec<_> = rows.iter().map(|r| (at(r, "argument").as_i64(), at(r, "calls").as_i64())).collect();
     table.sort_unstable();
     let wanted = (1..=20).map(|n| (Some(i64::from(NOBODY + n)), Some(i64::from(n))));
     assert_eq!(table, wanted.collect::<Vec<_>>());

@@ -131,11 +131,8 @@ fn chosen(runtime: Runtime) {
     let rows = done.rows();
     let text = |r: &Value, name| at(r, name).as_str().unwrap_or_default().to_owned();
     let seen: Vec<_> = rows.iter().map(|r| (text(r, "runtime.containerName"), text(r, "args"))).collect();
-    let wanted = [
-        "/bin/busybox sh -c /bin/busybox true; /bin/busybox echo done",
-        "/bin/busybox true",
-        "/bin/busybox echo done",
-    ];
+    let wanted =
+        ["/bin/busybox sh -c /bin/busybox true; /bin/busybox echo done", "/bin/busybox true", "/bin/busybox echo done"];
     let wanted: Vec<_> = wanted.iter().map(|a| ("wanted".to_owned(), (*a).to_owned())).collect();
     assert_eq!(seen, wanted, "{}", done.stderr);
     let ledger = done.ledger();

@@ -22,7 +22,10 @@ pub(super) fn sigkill() {
     for arguments in [&["hooks", "--host", "--pid", &pid][..], &["trace_exec"]] {
         let ig = run(arguments[0], &arguments[1..]).start_ready();
         let held = Objects::of(ig.pid());
-        assert!(!held.programs.is_empty() && !held.maps.is_empty(), "a running gadget holds programs and maps: {held:?}");
+        assert!(
+            !held.programs.is_empty() && !held.maps.is_empty(),
+            "a running gadget holds programs and maps: {held:?}"
+        );
         assert!(!held.still_there().is_empty(), "the kernel lists what a running gadget holds");
         ig.signal("KILL");
         assert_eq!(ig.wait().status.code(), None);
