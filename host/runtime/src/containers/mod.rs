@@ -392,6 +392,10 @@ fn notes(status: &ContainersStatus) -> Vec<String> {
     };
     count(loss.events, "kernel events were lost; running containers were looked up again");
     count(
+        loss.missed_runs,
+        "runs of its programs were left out by the kernel; running containers were looked up again",
+    );
+    count(
         loss.filter_full + status.filter_refused,
         "namespaces found a gadget's container filter full: their events are missing",
     );
@@ -461,7 +465,7 @@ mod tests {
     fn notes_name_every_loss_and_nothing_else() {
         assert!(notes(&ContainersStatus::default()).is_empty());
         let status = ContainersStatus {
-            loss: TrackerLoss { events: 3, filter_full: 1, ..TrackerLoss::default() },
+            loss: TrackerLoss { events: 3, filter_full: 1, missed_runs: 5, ..TrackerLoss::default() },
             filter_refused: 2,
             missing: vec![("tracepoint/syscalls/sys_exit_unshare".into(), "no tracefs".into())],
             ..ContainersStatus::default()

@@ -271,8 +271,8 @@ impl Worker {
     /// After lost events: births may be among them, so what runs is looked at again.
     fn check_loss(&mut self) {
         let loss = self.tracker.loss();
-        if loss.events > self.made_up_for {
-            self.made_up_for = loss.events;
+        if loss.unseen() > self.made_up_for {
+            self.made_up_for = loss.unseen();
             self.shared.published.missed.store(true, Ordering::Relaxed);
             self.look_around();
         }
