@@ -25,7 +25,7 @@ pub struct GlobalArgs {
     /// OCI store directory [default: /var/lib/ig/oci-store as root, else ~/.ig/oci-store]
     #[arg(long, global = true, value_name = "DIR")]
     pub store: Option<PathBuf>,
-    /// Mount bpffs and tracefs if they are missing
+    /// Mount bpffs, tracefs and debugfs where they are missing [default: on where HOST_ROOT is not /]
     #[arg(long, global = true)]
     pub auto_mount_filesystems: bool,
 }

@@ -5,8 +5,10 @@
 
 pub mod bpf;
 pub mod containers;
+pub mod doctor;
 pub mod enrich;
 pub mod gadget;
+pub mod host_root;
 pub mod image;
 pub mod instance;
 pub mod wasm;

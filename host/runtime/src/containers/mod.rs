@@ -5,6 +5,7 @@
 //! Nothing here prints; what people should know is in `Containers::notes` and `Containers::status`.
 
 mod admission;
+mod cgroups;
 mod clients;
 mod container;
 mod filter;
@@ -147,6 +148,8 @@ pub struct ContainersStatus {
     pub filter_refused: u64,
     /// Running containers.
     pub containers: usize,
+    /// No mount of proc numbers processes as the host does: what needs one by its number is not looked up.
+    pub without_proc: bool,
     /// Runtimes whose API answers.
     pub connected: Vec<RuntimeName>,
     /// The last failure of each runtime's API since it answered.
@@ -402,6 +405,13 @@ fn notes(status: &ContainersStatus) -> Vec<String> {
         notes.push(format!(
             "container tracker: hook {hook} is missing ({reason}); some containers are found at their first exec"
         ));
+    }
+    if status.without_proc {
+        notes.push(
+            "container tracker: /proc belongs to another pid namespace, so containers that ran before are found at their \
+             next program start; share the host's (--pid=host, hostPID) or mount its root (-v /:/host, HOST_ROOT=/host)"
+                .to_owned(),
+        );
     }
     notes.extend(status.failed.iter().map(ToString::to_string));
     notes
