@@ -40,6 +40,8 @@ pub enum Command {
     Image(crate::commands::image::ImageArgs),
     /// List the gadgets that can be run right now, and where each comes from
     ListGadgets(crate::commands::list_gadgets::ListGadgetsArgs),
+    /// Show what this host can do, and what to do about what it cannot
+    Doctor(crate::commands::doctor::DoctorArgs),
     /// Print the version
     Version,
     /// Print a completion script for a shell

@@ -48,6 +48,7 @@ fn dispatch(args: Vec<OsString>) -> Result<ExitCode, (error::CliError, bool)> {
         Command::Replay(args) => commands::replay::run(&args, &ctx),
         Command::Image(args) => commands::image::run(args, &ctx),
         Command::ListGadgets(args) => commands::list_gadgets::run(args, &ctx),
+        Command::Doctor(args) => commands::doctor::run(&args, &ctx),
         Command::Version => commands::version::run("ig"),
         Command::Completion { shell } => {
             let mut script = Vec::new();

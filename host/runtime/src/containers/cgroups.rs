@@ -5,8 +5,12 @@
 
 use super::identify;
 use std::{
+    ffi::OsString,
     fs,
-    os::unix::{ffi::OsStringExt, fs::MetadataExt},
+    os::{
+        fd::AsFd,
+        unix::{ffi::OsStringExt, fs::MetadataExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -103,7 +107,7 @@ fn unescaped(text: &str) -> PathBuf {
         bytes.push(code.unwrap_or(*first));
         rest = if code.is_some() { &tail[3..] } else { tail };
     }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+    PathBuf::from(OsString::from_vec(bytes))
 }
 
 /// Has this thread see cgroup paths as the host does: in a container they are told relative to the container's own. `proc`
@@ -115,8 +119,7 @@ pub(super) fn enter_hosts_namespace(proc: &Path) {
     }
     for pid in ["1", "2"] {
         let Ok(link) = fs::File::open(proc.join(pid).join("ns/cgroup")) else { continue };
-        let kind = Some(rustix::thread::LinkNameSpaceType::ControlGroup);
-        if rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&link), kind).is_ok() {
+        if crate::bpf::sys::enter_cgroup_namespace(link.as_fd()).is_ok() {
             return;
         }
     }

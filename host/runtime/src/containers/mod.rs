@@ -17,6 +17,7 @@ mod thread;
 mod tracker;
 
 pub use clients::ClientError;
+pub(crate) use clients::default_sockets;
 pub(crate) use container::MEMBERS;
 pub use container::{Container, Pod, RuntimeName, UnknownRuntime};
 pub use filter::{Attribute, Selector, SelectorError, Verdict};

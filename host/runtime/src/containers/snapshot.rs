@@ -6,7 +6,6 @@ use super::identify;
 use rustc_hash::FxHashMap;
 use std::{
     fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
