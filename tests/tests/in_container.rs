@@ -147,18 +147,14 @@ mod root {
 
     /// The probes really load and attach: what this kernel is known to take, whichever it is, works.
     #[test]
-    fn doctor_tries_programs_and_leaves_none_behind() {
+    fn doctor_really_loads_and_attaches() {
         let _alone = alone();
-        let before = ig_tests::kernel::programs();
         let done = Ig::new(&["doctor", "-o", "json"]).run().expect_success();
         let report: Value = serde_json::from_str(&done.stdout()).unwrap();
         for check in ["raw tracepoint", "tracepoint", "tp_btf", "iterator", "perf_event", "socket filter", "tc"] {
             assert_eq!(status(&report, check), "ok: loads and attaches");
         }
         assert_eq!(status(&report, "ring buffer"), "ok: can be made");
-        ig_tests::wait_for("its programs to go", std::time::Duration::from_secs(5), || {
-            (ig_tests::kernel::programs() == before).then_some(())
-        });
     }
 
     /// Where no cgroup is mounted, containers are known by their runtime's command line and files.

@@ -7,6 +7,7 @@ pub mod bpf;
 pub mod containers;
 pub mod doctor;
 pub mod enrich;
+pub mod fd_passing;
 pub mod gadget;
 pub mod host_root;
 pub mod image;
