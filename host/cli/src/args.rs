@@ -13,7 +13,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
     /// Configuration file [default: ~/.ig/config.yaml, then /etc/ig/config.yaml, if they exist]
@@ -28,6 +28,9 @@ pub struct GlobalArgs {
     /// Mount bpffs, tracefs and debugfs where they are missing [default: on where HOST_ROOT is not /]
     #[arg(long, global = true)]
     pub auto_mount_filesystems: bool,
+    /// In a container without CAP_SYS_ADMIN: run this command in a unit of the host's systemd (needs HOST_ROOT)
+    #[arg(long, global = true)]
+    pub auto_sd_unit_restart: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -71,7 +71,11 @@ fn screen(report: &Report) -> String {
     });
     text.push_str(&report.missing.iter().map(|m| escaped(m)).collect::<Vec<_>>().join(", "));
     text.push_str(&format!(". {warnings} warnings, {unknown} not checked"));
-    text.push_str(if unknown > 0 { ": run it as root, or with the capabilities above, to check them.\n" } else { ".\n" });
+    text.push_str(if unknown > 0 {
+        ": run it as root, or with the capabilities above, to check them.\n"
+    } else {
+        ".\n"
+    });
     text
 }
 

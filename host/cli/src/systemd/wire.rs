@@ -73,7 +73,11 @@ impl Writer {
     }
 
     pub(super) fn strings<'a>(&mut self, all: impl IntoIterator<Item = &'a str>) -> &mut Self {
-        self.array(4, |w| all.into_iter().for_each(|s| drop(w.string(s))))
+        self.array(4, |w| {
+            for s in all {
+                w.string(s);
+            }
+        })
     }
 
     /// A member of an `a(sv)`.

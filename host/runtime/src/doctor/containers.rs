@@ -130,7 +130,8 @@ fn runtime(runtime: RuntimeName, socket: &Socket, status: Option<(&ContainersSta
         Some(e) => e.to_string(),
         None => format!("{} has not answered within {} s", path.display(), ANSWERS_WITHIN.as_secs()),
     };
-    Check::warn(name, cause).remedy(format!("is {name} healthy? its containers are seen all the same, without its names"))
+    Check::warn(name, cause)
+        .remedy(format!("is {name} healthy? its containers are seen all the same, without its names"))
 }
 
 fn socket_flag(runtime: RuntimeName) -> String {
@@ -174,10 +175,7 @@ mod tests {
             check(RuntimeName::Docker, &at, Some((&status, 2))),
             "answers at /run/docker.sock; 2 containers run now"
         );
-        assert_eq!(
-            check(RuntimeName::Podman, &at, Some((&status, 0))),
-            "/run/docker.sock has not answered within 3 s"
-        );
+        assert_eq!(check(RuntimeName::Podman, &at, Some((&status, 0))), "/run/docker.sock has not answered within 3 s");
         assert_eq!(check(RuntimeName::Docker, &at, None), "socket at /run/docker.sock; not asked");
         let missing = Socket::Missing("/run/docker.sock".into());
         assert_eq!(runtime(RuntimeName::Docker, &missing, Some((&status, 0))).status, Status::Ok);
@@ -196,6 +194,8 @@ mod tests {
         assert!(matches!(find(&options, RuntimeName::Docker), Socket::NotASocket(_)));
         std::fs::remove_file(root.path().join("run/docker.sock")).unwrap();
         let _listener = std::os::unix::net::UnixListener::bind(root.path().join("run/docker.sock")).unwrap();
-        assert!(matches!(find(&options, RuntimeName::Docker), Socket::At(p) if p == root.path().join("run/docker.sock")));
+        assert!(
+            matches!(find(&options, RuntimeName::Docker), Socket::At(p) if p == root.path().join("run/docker.sock"))
+        );
     }
 }

@@ -22,9 +22,8 @@ pub(super) fn checks(btf: &KernelBtf) -> Vec<Check> {
 fn types(read: Result<u32, (String, Option<String>)>) -> Check {
     match read {
         Ok(n) => Check::ok("BTF", format!("{} ({n} types)", KernelBtf::PATH)),
-        Err((e, hint)) => {
-            Check::fail("BTF", e).remedy(hint.unwrap_or_else(|| "boot a kernel built with CONFIG_DEBUG_INFO_BTF".into()))
-        }
+        Err((e, hint)) => Check::fail("BTF", e)
+            .remedy(hint.unwrap_or_else(|| "boot a kernel built with CONFIG_DEBUG_INFO_BTF".into())),
     }
 }
 

@@ -100,6 +100,11 @@ impl Report {
     }
 }
 
+/// True where this process has CAP_SYS_ADMIN, without which most containers can neither mount nor load anything.
+pub fn has_sys_admin() -> bool {
+    privileges::Privileges::own().has_sys_admin()
+}
+
 /// Looks at everything.
 pub fn examine(options: &DoctorOptions) -> Report {
     let btf = KernelBtf::new();

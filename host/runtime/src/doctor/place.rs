@@ -43,7 +43,8 @@ fn cgroups(mountinfo: &str) -> Check {
 }
 
 pub(super) fn host(root: &Path) -> Vec<Check> {
-    let exists = host_root::join(root, Path::new("/proc")).is_dir() && host_root::join(root, Path::new("/etc")).is_dir();
+    let exists =
+        host_root::join(root, Path::new("/proc")).is_dir() && host_root::join(root, Path::new("/etc")).is_dir();
     vec![host_root_check(root, exists), pid_namespace(host_root::shares_pid_namespace(), host_root::proc(root))]
 }
 
@@ -150,7 +151,10 @@ mod tests {
     fn a_store_without_room_or_permission_is_said() {
         let dir = Path::new("/var/lib/ig/oci-store");
         let s = |writable, free| store(dir, Path::new("/var/lib"), writable, free);
-        assert_eq!(s(Ok(()), Some(1 << 30)).finding, "/var/lib/ig/oci-store: writable, 1024 MiB free, made when needed");
+        assert_eq!(
+            s(Ok(()), Some(1 << 30)).finding,
+            "/var/lib/ig/oci-store: writable, 1024 MiB free, made when needed"
+        );
         assert_eq!(s(Ok(()), Some(1)).status, Status::Warn);
         assert_eq!(s(Ok(()), None).status, Status::Unknown);
         let refused = s(Err("read-only file system".into()), Some(1 << 30));

@@ -89,6 +89,10 @@ impl Privileges {
         self.effective.is_some_and(|e| e >> capability & 1 != 0)
     }
 
+    pub(super) fn has_sys_admin(&self) -> bool {
+        self.has(SYS_ADMIN)
+    }
+
     /// May load BPF programs of every kind.
     pub(super) fn can_load(&self) -> bool {
         self.has(SYS_ADMIN) || self.has(BPF) && self.has(PERFMON)

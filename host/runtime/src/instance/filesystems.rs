@@ -26,13 +26,8 @@ pub(crate) const TRACEFS: KernelFilesystem = KernelFilesystem {
     elsewhere: Some("/sys/kernel/debug/tracing"),
     needed: true,
 };
-pub(crate) const DEBUGFS: KernelFilesystem = KernelFilesystem {
-    kind: "debugfs",
-    path: "/sys/kernel/debug",
-    magic: 0x6462_6720,
-    elsewhere: None,
-    needed: false,
-};
+pub(crate) const DEBUGFS: KernelFilesystem =
+    KernelFilesystem { kind: "debugfs", path: "/sys/kernel/debug", magic: 0x6462_6720, elsewhere: None, needed: false };
 pub(crate) const ALL: [KernelFilesystem; 3] = [BPFFS, TRACEFS, DEBUGFS];
 
 impl KernelFilesystem {
