@@ -403,9 +403,11 @@ fn notes(status: &ContainersStatus) -> Vec<String> {
     count(loss.args_unreadable, "command lines of container runtimes could not be read");
     count(status.malformed, "tracker records were not of the expected shape");
     for (hook, reason) in &status.missing {
-        notes.push(format!(
-            "container tracker: hook {hook} is missing ({reason}); some containers are found at their first exec"
-        ));
+        let effect = match hook.contains("execve") {
+            true => "what runtimes do to set up a container is shown as the container's",
+            false => "some containers are found at their first exec",
+        };
+        notes.push(format!("container tracker: hook {hook} is missing ({reason}); {effect}"));
     }
     if status.without_proc {
         notes.push(
@@ -427,6 +429,35 @@ pub struct FilterHandle {
 impl Drop for FilterHandle {
     fn drop(&mut self) {
         self.running.shared.admission().remove(self.index);
+    }
+}
+
+/// Reads `bytes` as each of the things that runtimes leave behind.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    tracker::Event::parse(bytes);
+    for cut in [false, true] {
+        identify::invocation(bytes, cut);
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let (unified, pids) = identify::cgroup_paths(text);
+        for path in unified.into_iter().chain(pids).chain([text]) {
+            if let Some(found) = identify::from_cgroup(path) {
+                assert!(identify::cgroup_is_of(path, &found.id), "{path} names {} and is not of it", found.id);
+            }
+        }
+    }
+    if let Ok(config) = serde_json::from_slice::<identify::BundleConfig>(bytes) {
+        config.engine();
+        config.container_name();
+        config.image_name();
+        config.pod();
+        config.docker_dir("0123456789ab");
+    }
+    if let Ok(config) = serde_json::from_slice::<identify::DockerConfig>(bytes) {
+        config.name();
+        config.image_name();
+        config.image_id();
     }
 }
 
