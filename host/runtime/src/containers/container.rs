@@ -86,6 +86,18 @@ pub struct Pod {
     pub labels: Option<BTreeMap<Box<str>, Box<str>>>,
 }
 
+/// Whether the runtime has said all it can of a container's image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ImageAnswer {
+    /// Id or digest may still come, within seconds.
+    #[default]
+    Awaited,
+    /// Nobody answered in time.
+    TimeUp,
+    /// What is `None` now is not there: a container without an image, an image that was never in a registry.
+    Given,
+}
+
 /// One start of one container.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Container {
@@ -108,6 +120,7 @@ pub struct Container {
     pub image_name: Option<Box<str>>,
     pub image_id: Option<Box<str>>,
     pub image_digest: Option<Box<str>>,
+    pub image_answer: ImageAnswer,
     /// Wall-clock nanoseconds of the birth of its mount namespace.
     pub started_at: u64,
     pub pod: Option<Arc<Pod>>,
@@ -135,6 +148,7 @@ impl Container {
             image_name: None,
             image_id: None,
             image_digest: None,
+            image_answer: ImageAnswer::Awaited,
             started_at: 0,
             pod: None,
             complete: false,
@@ -146,6 +160,16 @@ impl Container {
     pub(super) fn seal(mut self) -> Arc<Self> {
         self.entity = Arc::new(Entity { values: MEMBERS.iter().map(|m| (m.value)(&self)).collect() });
         Arc::new(self)
+    }
+
+    /// Something that a selection may depend on can still come.
+    pub fn is_settling(&self) -> bool {
+        !self.complete || self.image_answer == ImageAnswer::Awaited
+    }
+
+    /// The word of an unprivileged user: its id and name begin with that user's number and a slash.
+    pub fn is_claim(&self) -> bool {
+        self.id.contains('/')
     }
 
     /// Labels of its pod; `None`: not known, see `complete`, or it is in no pod.

@@ -1,17 +1,18 @@
 //! From kernel events and runtimes' news to the registry: who was born where, whose it is, and when it is over.
 //!
 //! Whom to trust is decided here: what root of the host says in its own mount namespace, or in one that is no container's,
-//! is believed. Anybody else only claims an id, which shows as `UID/ID`. The names that a rootless conmon is given are not
-//! kept: such containers go by their ids.
+//! is believed. Anybody else only claims an id, which shows as `UID/ID`: what their conmon or their own Podman says of it is
+//! taken for that id only, and remembered apart, so that no user can crowd out what root says.
 //!
 //! Runs on the containers' thread only. Synchronous and free of clocks and sockets, so that tests can replay events.
 
 use super::{
     clients::{Described, News, Question},
-    container::{Container, RuntimeName},
+    container::{Container, ImageAnswer, RuntimeName},
     identify::{self, BundleConfig, DockerConfig, Invocation, Launch},
     registry::{Owner, Registry},
-    snapshot::{self, Process},
+    remembered::Remembered,
+    snapshot::{self, Process, Recorded},
     tracker::{Event, INIT_USER_NS, RuntimeEvent, TaskEvent},
 };
 use rustc_hash::FxHashMap;
@@ -25,6 +26,8 @@ use std::{
 pub(super) const NAME_DEADLINE: u64 = 2_000_000_000;
 /// Descriptions kept of containers that do not run (yet).
 const MAX_DESCRIBED: usize = 65_536;
+/// The same of all unprivileged users together.
+const MAX_CLAIMED: usize = 4096;
 
 /// A running process of a container runtime.
 struct RuntimeProcess {
@@ -62,11 +65,13 @@ pub(super) struct Follower {
     runtimes: FxHashMap<u32, RuntimeProcess>,
     /// Paths of cgroups made since the start, by (is it v1's pids hierarchy, id).
     cgroups: FxHashMap<(bool, u64), Box<str>>,
-    /// Names that conmon was given, by container id.
-    monitors: FxHashMap<Box<str>, Box<str>>,
+    /// Names that conmon was given, by container id: root's word, and everybody else's by the id they may claim.
+    monitors: Remembered<Box<str>>,
+    claimed_monitors: Remembered<Box<str>>,
     described: FxHashMap<Box<str>, Described>,
-    /// Image id to digest; `None` until there is an answer, or for ever.
-    digests: FxHashMap<Box<str>, Option<Box<str>>>,
+    claimed_described: Remembered<Described>,
+    /// Image id to what the runtime answered; `None` until it does. `Some(None)`: the image was never in a registry.
+    digests: FxHashMap<Box<str>, Option<Option<Box<str>>>>,
     /// (deadline on the boot clock, instance) of containers without a name, oldest first.
     waiting: VecDeque<(u64, u64)>,
     host_mntns: u64,
@@ -87,8 +92,10 @@ impl Follower {
             registry: Registry::default(),
             runtimes: FxHashMap::default(),
             cgroups: FxHashMap::default(),
-            monitors: FxHashMap::default(),
+            monitors: Remembered::new(MAX_DESCRIBED),
+            claimed_monitors: Remembered::new(MAX_CLAIMED),
             described: FxHashMap::default(),
+            claimed_described: Remembered::new(MAX_CLAIMED),
             digests: FxHashMap::default(),
             waiting: VecDeque::new(),
             host_mntns,
@@ -137,8 +144,10 @@ impl Follower {
             Some(_) if self.container_at(e.mntns, u64::MAX).is_some() => None,
             Some(Invocation::Monitor { id, name, .. }) => {
                 // Anybody may call a program conmon and give anyone's container a name.
-                if let Some(name) = name.filter(|_| is_root(&e) && self.monitors.len() < MAX_DESCRIBED) {
-                    self.monitors.insert(id, name);
+                match name {
+                    Some(name) if is_root(&e) => self.monitors.insert(id, name),
+                    Some(name) => self.claimed_monitors.insert(claimed_id(e.euid, &id), name),
+                    None => {}
                 }
                 None
             }
@@ -236,7 +245,7 @@ impl Follower {
         c.bundle = Some(launched.bundle.clone());
         c.image_name = launched.config.image_name();
         c.pod = launched.config.pod().map(Arc::new);
-        c.name = launched.config.container_name().or_else(|| self.monitors.get(id).cloned());
+        c.name = launched.config.container_name().or_else(|| self.monitor_name(claimed, id));
         c.started_at = started_at;
         let docker_dir = launched.config.docker_dir(id).map(Path::to_path_buf);
         if runtime == RuntimeName::Docker && claimed.is_none() {
@@ -244,6 +253,14 @@ impl Follower {
         }
         self.finish(&mut c, claimed, now);
         Some(c.seal())
+    }
+
+    /// The name that the container's conmon was given.
+    fn monitor_name(&self, claimed_by: Option<u32>, id: &str) -> Option<Box<str>> {
+        match claimed_by {
+            Some(uid) => self.claimed_monitors.get(&claimed_id(uid, id)).cloned(),
+            None => self.monitors.get(id).cloned(),
+        }
     }
 
     fn add_docker_file(&self, c: &mut Container, dir: Option<PathBuf>) {
@@ -261,7 +278,19 @@ impl Follower {
             let name = c.name.take().unwrap_or_else(|| c.id.clone());
             c.name = Some(format!("{uid}/{name}").into());
             c.id = claimed_id(uid, &c.id);
+            if let Some(d) = self.claimed_described.get(&c.id) {
+                add_description(c, d);
+            }
             c.complete = true;
+            // Their Podman may still say more; nobody waits for it.
+            c.image_answer = ImageAnswer::Given;
+            return;
+        }
+        if c.is_claim() {
+            // By the word of a user's own daemon, which said all it knows.
+            c.name.get_or_insert_with(|| c.id.clone());
+            c.complete = true;
+            c.image_answer = ImageAnswer::Given;
             return;
         }
         if let Some(d) = self.described.get(&c.id) {
@@ -271,15 +300,30 @@ impl Follower {
             c.name.get_or_insert_with(|| c.id.clone());
         }
         c.complete = c.name.is_some();
-        if !c.complete {
-            self.waiting.push_back((now + NAME_DEADLINE, c.instance));
+        if c.runtime.named_by_id() {
+            // A bundle has no image.
+            c.image_answer = ImageAnswer::Given;
+        }
+        let image_missing = c.image_id.is_none() && c.image_answer == ImageAnswer::Awaited;
+        if !c.complete || image_missing {
             self.todo.ask.push((c.runtime, Question::Container(c.id.clone())));
         }
-        c.image_digest = c.image_digest.take().or_else(|| self.digest(c.runtime, c.image_id.as_deref()?));
+        self.add_digest(c);
+        if c.is_settling() {
+            self.waiting.push_back((now + NAME_DEADLINE, c.instance));
+        }
     }
 
-    /// The image's digest; asks for it once where it is not known.
-    fn digest(&mut self, runtime: RuntimeName, image_id: &str) -> Option<Box<str>> {
+    fn add_digest(&mut self, c: &mut Container) {
+        let Some(image_id) = c.image_id.clone() else { return };
+        if let Some(digest) = self.digest(c.runtime, &image_id) {
+            c.image_digest = digest.or(c.image_digest.take());
+            c.image_answer = ImageAnswer::Given;
+        }
+    }
+
+    /// The image's digest as its runtime told it; asks for it once where it has not.
+    fn digest(&mut self, runtime: RuntimeName, image_id: &str) -> Option<Option<Box<str>>> {
         if let Some(known) = self.digests.get(image_id) {
             return known.clone();
         }
@@ -387,12 +431,15 @@ impl Follower {
         for p in runtimes().filter(|p| p.mntns == host_mntns) {
             self.running_runtime(p);
         }
-        let recorded = snapshot::recorded(&self.host_root);
+        let recorded = snapshot::recorded(&self.host_root, &self.state_dirs());
         let news = |p: &Process, r: &Registry| p.mntns != self.host_mntns && r.is_news(p.mntns, p.started);
         let found: Vec<&Process> = all.iter().filter(|p| news(p, &self.registry)).collect();
         // First those that a state file names, so that the processes beside them find their container by id.
-        for p in found.iter().filter(|p| recorded.contains_key(&p.pid)) {
-            self.adopt_recorded(p, &recorded[&p.pid], now);
+        for p in &found {
+            let believed = |r: &&Recorded| r.user.is_none_or(|uid| self.is_of_user(p.pid, uid));
+            if let Some(r) = recorded.get(&p.pid).filter(believed) {
+                self.adopt_recorded(p, r, now);
+            }
         }
         for p in &found {
             if self.registry.is_news(p.mntns, p.started) {
@@ -422,22 +469,39 @@ impl Follower {
         self.runtime_exec(RuntimeEvent { tgid, parent_tgid, mntns, euid, user_ns, args, args_cut: false });
     }
 
-    fn adopt_recorded(&mut self, p: &Process, recorded: &snapshot::Recorded, now: u64) {
-        let program = if recorded.crun { RuntimeName::Crun } else { RuntimeName::Runc };
+    /// Directories of state that running runtimes of root's were told to use.
+    fn state_dirs(&self) -> Vec<PathBuf> {
+        let launches = self.runtimes.values().filter_map(|r| r.launch.as_ref());
+        let mut dirs: Vec<PathBuf> =
+            launches.filter(|l| l.unprivileged.is_none()).filter_map(|l| l.launch.root.clone()).collect();
+        dirs.sort_unstable();
+        dirs.dedup();
+        dirs
+    }
+
+    /// True where the process is in a user namespace that this unprivileged user can have made: one where they are
+    /// somebody. Their files and their daemons may name any process.
+    fn is_of_user(&self, pid: u32, uid: u32) -> bool {
+        std::fs::read_to_string(self.proc(pid, "uid_map")).is_ok_and(|map| identify::maps_single(&map, uid))
+    }
+
+    fn adopt_recorded(&mut self, p: &Process, recorded: &Recorded, now: u64) {
+        let program = recorded.program;
         let launch = Launch { program, id: recorded.id.clone(), bundle: recorded.bundle.clone(), root: None };
         let bundle = recorded.bundle.clone().unwrap_or_default();
-        let config = BundleConfig::read(&identify::on_host(&self.host_root, &bundle)).unwrap_or_default();
+        let read = || BundleConfig::read(&identify::on_host(&self.host_root, &bundle));
+        let config = recorded.user.is_none().then(read).flatten().unwrap_or_default();
         let runtime = identify::engine(&launch, &bundle, &config);
         let mut c = Container::new(self.registry.next_instance(), launch.id, runtime, p.mntns);
         c.bundle = recorded.bundle.clone();
         c.image_name = config.image_name();
         c.pod = config.pod().map(Arc::new);
-        c.name = config.container_name().or_else(|| self.monitors.get(&recorded.id).cloned());
+        c.name = config.container_name().or_else(|| self.monitor_name(recorded.user, &recorded.id));
         c.started_at = self.wall(p.started);
-        if runtime == RuntimeName::Docker {
+        if runtime == RuntimeName::Docker && recorded.user.is_none() {
             self.add_docker_file(&mut c, config.docker_dir(&recorded.id).map(Path::to_path_buf));
         }
-        self.finish(&mut c, None, now);
+        self.finish(&mut c, recorded.user, now);
         self.adopt(p, Owner::Container(c.seal()));
     }
 
@@ -462,24 +526,33 @@ impl Follower {
             News::Removed(_, id) => {
                 self.described.remove(&id);
                 self.monitors.remove(&id);
+                self.claimed_described.remove(&id);
+                self.claimed_monitors.remove(&id);
             }
             News::Image { id, digest } => {
                 for instance in self.registry.with_image(&id) {
-                    // No selection depends on a digest yet: nothing to decide anew.
-                    self.registry.update(instance, |c| c.image_digest = digest.clone());
+                    let touched = self.registry.update(instance, |c| {
+                        c.image_digest = digest.clone();
+                        c.image_answer = ImageAnswer::Given;
+                    });
+                    self.todo.decide.extend(touched);
                 }
-                self.digests.insert(id, digest);
+                self.digests.insert(id, Some(digest));
             }
-            News::Connected(_) | News::Lost(..) => {}
+            News::Connected(_) | News::Lost(..) | News::FirstAnswer => {}
         }
     }
 
     fn described(&mut self, runtime: RuntimeName, d: Described, now: u64) {
-        let digest = d.image_id.as_deref().and_then(|i| self.digest(runtime, i));
+        let ask = d.image_id.as_deref().filter(|_| d.user.is_none());
+        let digest = ask.and_then(|i| self.digest(runtime, i));
         for instance in self.registry.all_of(&d.id) {
             let touched = self.registry.update(instance, |c| {
                 add_description(c, &d);
-                c.image_digest = digest.clone().or(c.image_digest.take());
+                if let Some(digest) = &digest {
+                    c.image_digest = digest.clone().or(c.image_digest.take());
+                    c.image_answer = ImageAnswer::Given;
+                }
                 c.complete |= c.name.is_some();
             });
             self.todo.decide.extend(touched);
@@ -487,6 +560,9 @@ impl Follower {
         // A running container that neither the kernel nor the walk gave away: its process leads to its namespace.
         if let Some(pid) = d.pid.filter(|_| self.registry.running(&d.id).is_empty()) {
             self.adopt_described(runtime, &d, pid, now);
+        }
+        if d.user.is_some() {
+            return self.claimed_described.insert(d.id.clone(), d);
         }
         let room = self.described.len() < MAX_DESCRIBED;
         match self.described.get_mut(&d.id) {
@@ -510,6 +586,9 @@ impl Follower {
         if mntns == self.host_mntns || matches!(generation.owner, Owner::Container(_)) {
             return;
         }
+        if d.user.is_some_and(|uid| !self.is_of_user(pid, uid)) {
+            return;
+        }
         let birth = generation.birth;
         let mut c = Container::new(self.registry.next_instance(), d.id.clone(), runtime, mntns);
         c.started_at = self.wall(birth);
@@ -526,7 +605,12 @@ impl Follower {
     /// Does what is due at `now`.
     pub(super) fn tick(&mut self, now: u64) {
         while let Some((_, instance)) = self.waiting.pop_front_if(|(deadline, _)| *deadline <= now) {
-            let touched = self.registry.update(instance, |c| c.complete = true);
+            let touched = self.registry.update(instance, |c| {
+                c.complete = true;
+                if c.image_answer == ImageAnswer::Awaited {
+                    c.image_answer = ImageAnswer::TimeUp;
+                }
+            });
             self.todo.decide.extend(touched);
         }
         let over = self.registry.expire(now);
@@ -545,7 +629,7 @@ impl Follower {
 }
 
 /// A slash is in nobody's id or name: an unprivileged user's container never passes for another.
-fn claimed_id(uid: u32, id: &str) -> Box<str> {
+pub(super) fn claimed_id(uid: u32, id: &str) -> Box<str> {
     format!("{uid}/{id}").into()
 }
 
@@ -561,6 +645,7 @@ fn add_description(c: &mut Container, d: &Described) {
     }
     c.image_name = d.image_name.clone().or(c.image_name.take());
     c.image_id = d.image_id.clone().or(c.image_id.take());
+    c.image_digest = d.image_digest.clone().or(c.image_digest.take());
 }
 
 #[cfg(test)]

@@ -185,6 +185,15 @@ pub(super) fn cgroup_paths(text: &str) -> (Option<&str>, Option<&str>) {
     (unified, pids)
 }
 
+/// True where the user is mapped by an entry of their own in `/proc/PID/uid_map`: what an unprivileged user may map of the
+/// host beside the ranges that are set aside for them. Root maps ranges.
+pub(super) fn maps_single(uid_map: &str, uid: u32) -> bool {
+    uid_map.lines().any(|line| {
+        let mut numbers = line.split_ascii_whitespace().skip(1).map(str::parse::<u32>);
+        numbers.next() == Some(Ok(uid)) && numbers.next() == Some(Ok(1))
+    })
+}
+
 /// Larger files are no state or configuration of a container.
 const MAX_FILE: u64 = 4 << 20;
 

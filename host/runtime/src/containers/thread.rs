@@ -5,10 +5,13 @@
 use super::{
     ContainersError, ContainersOptions, ContainersStatus, Published, Shared,
     admission::Admission,
-    clients::{self, Client, ClientError, News, Question, Socket, docker},
+    changes::{Listener, Message},
+    clients::{self, Client, ClientError, News, Question, Socket, docker, podman},
     container::RuntimeName,
     follow::Follower,
-    identify, snapshot,
+    identify,
+    registry::Moment,
+    snapshot,
     tracker::Tracker,
 };
 use crate::bpf::KernelBtf;
@@ -18,7 +21,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, SystemTime},
@@ -31,6 +34,8 @@ use tokio::{
 /// A birth is written to the ring this much after its time was taken, at most, in nanoseconds.
 const WRITE_SLACK: u64 = 2_000_000;
 const QUEUE: usize = 1024;
+/// How often /proc is looked at where there is no tracker.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Boot-clock nanoseconds, as the kernel's BPF programs take them.
 pub(super) fn boot_time() -> u64 {
@@ -46,10 +51,11 @@ fn boot_to_wall() -> i64 {
 
 pub(super) fn start(
     options: ContainersOptions,
-    kernel: &KernelBtf,
+    kernel: Option<&KernelBtf>,
 ) -> Result<(Arc<Shared>, JoinHandle<()>), ContainersError> {
     let docker = Socket::of(&options, RuntimeName::Docker, docker::SOCKETS)?;
-    let (tracker, admission) = Tracker::load(kernel)?;
+    let podman = Socket::of(&options, RuntimeName::Podman, podman::SOCKETS)?;
+    let (tracker, admission) = kernel.map(Tracker::load).transpose()?.unzip();
     let (go, waiting) = std::sync::mpsc::channel::<Arc<Shared>>();
     let (done, is_done) = std::sync::mpsc::channel::<Result<(), ContainersError>>();
     let host_root = options.host_root.clone();
@@ -60,7 +66,8 @@ pub(super) fn start(
             let Ok(shared) = waiting.recv() else { return };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
             let ready = runtime.and_then(|runtime| {
-                let fd = runtime.block_on(async { register(tracker.readiness()?) })?;
+                let readiness = tracker.as_ref().map(Tracker::readiness).transpose()?;
+                let fd = runtime.block_on(async { readiness.map(register).transpose() })?;
                 Ok((runtime, fd))
             });
             let (runtime, fd) = match ready {
@@ -70,7 +77,7 @@ pub(super) fn start(
             let mut worker = Worker::new(host_root, shared, tracker);
             worker.look_around();
             drop(done.send(Ok(())));
-            runtime.block_on(worker.run(fd, docker));
+            runtime.block_on(worker.run(fd, docker, podman));
         })
         .map_err(|source| ContainersError::Thread { source })?;
     let shared = Arc::new(share(admission, &options.host_root)?);
@@ -88,19 +95,35 @@ fn register(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, Interest::READABLE)
 }
 
-fn share(mut admission: Admission, host_root: &Path) -> Result<Shared, ContainersError> {
-    let mut host_mntns = admission.host_mntns();
+/// Ready when the tracker has written something; never without a tracker.
+async fn written(ring: Option<&AsyncFd<OwnedFd>>) {
+    match ring {
+        None => std::future::pending().await,
+        Some(ring) => match ring.readable().await {
+            Ok(mut guard) => guard.clear_ready(),
+            // Cannot happen for a live descriptor; the pause keeps a broken one from taking the processor.
+            Err(_gone) => tokio::time::sleep(Duration::from_millis(10)).await,
+        },
+    }
+}
+
+fn share(mut admission: Option<Admission>, host_root: &Path) -> Result<Shared, ContainersError> {
+    let mut host_mntns = admission.as_ref().map_or(0, Admission::host_mntns);
     if host_mntns == 0 {
         // The first process could not be reached through its children; /proc may know.
         let proc = identify::on_host(host_root, Path::new("/proc"));
         let links = ["1", "self"].iter().find_map(|p| snapshot::namespace(&proc.join(p).join("ns/mnt")));
         host_mntns = links.unwrap_or_default();
-        admission.set_host_mntns(host_mntns)?;
+        if let Some(admission) = &mut admission {
+            admission.set_host_mntns(host_mntns)?;
+        }
     }
     Ok(Shared {
         published: Arc::new(Published::new(host_mntns)),
         admission: Mutex::new(admission),
         status: Mutex::new(ContainersStatus::default()),
+        new_listeners: Mutex::default(),
+        asking: Arc::default(),
         stop: AtomicBool::new(false),
     })
 }
@@ -117,7 +140,9 @@ impl Clients {
         runtime: RuntimeName,
         connect: impl Fn() -> Result<Option<C>, ClientError> + Send + 'static,
         news: &mpsc::Sender<News>,
+        asking: &AtomicUsize,
     ) {
+        asking.fetch_add(1, Ordering::AcqRel);
         let (ask, questions) = mpsc::channel(QUEUE);
         self.questions.insert(runtime, ask);
         tokio::spawn(clients::follow(connect, news.clone(), questions));
@@ -126,7 +151,9 @@ impl Clients {
 
 struct Worker {
     shared: Arc<Shared>,
-    tracker: Tracker,
+    /// `None`: this kernel, or this user's rights, do not allow it.
+    tracker: Option<Tracker>,
+    listeners: Vec<Listener>,
     follower: Follower,
     host_root: PathBuf,
     /// Lost events that a look around has made up for.
@@ -134,36 +161,46 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(host_root: PathBuf, shared: Arc<Shared>, tracker: Tracker) -> Self {
-        {
+    fn new(host_root: PathBuf, shared: Arc<Shared>, tracker: Option<Tracker>) -> Self {
+        if let Some(tracker) = &tracker {
             let mut status = shared.status();
             status.attached.clone_from(&tracker.attached);
             status.missing.clone_from(&tracker.missing);
         }
         let follower = Follower::new(host_root.clone(), shared.published.host_mntns, boot_to_wall());
-        Worker { shared, tracker, follower, host_root, made_up_for: 0 }
+        Worker { shared, tracker, listeners: Vec::new(), follower, host_root, made_up_for: 0 }
     }
 
-    async fn run(mut self, ring: AsyncFd<OwnedFd>, docker: Option<Socket>) {
-        let (news, mut hear) = mpsc::channel(QUEUE);
-        // One line a runtime.
-        let mut ask = Clients::default();
+    /// Starts the runtimes' clients.
+    fn clients(&self, docker: Option<Socket>, podman: Option<Socket>, news: &mpsc::Sender<News>) -> Clients {
+        let (mut ask, asking) = (Clients::default(), &self.shared.asking);
         if let Some(docker) = docker {
-            ask.start(
-                RuntimeName::Docker,
-                move || docker.find().map(|p| docker::DockerClient::new(&p)).transpose(),
-                &news,
-            );
+            let connect = move || docker.find().map(|p| docker::DockerClient::new(&p)).transpose();
+            ask.start(RuntimeName::Docker, connect, news, asking);
         }
+        if let Some(podman) = podman {
+            // With a socket of the user's choice nobody else's are looked for.
+            if matches!(podman, Socket::Default { .. }) {
+                asking.fetch_add(1, Ordering::AcqRel);
+                tokio::spawn(podman::follow_users(self.host_root.clone(), news.clone(), asking.clone()));
+            }
+            let connect = move || Ok(podman.find().map(|p| podman::PodmanClient::new(&p)));
+            ask.start(RuntimeName::Podman, connect, news, asking);
+        }
+        ask
+    }
+
+    async fn run(mut self, ring: Option<AsyncFd<OwnedFd>>, docker: Option<Socket>, podman: Option<Socket>) {
+        let (news, mut hear) = mpsc::channel(QUEUE);
+        let ask = self.clients(docker, podman, &news);
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // `news` lives to the end of this function, so that the channel stays open without any client.
         while !self.shared.stop.load(Ordering::Acquire) {
             let pause = self.follower.next_tick().map(|t| Duration::from_nanos(t.saturating_sub(boot_time())));
             tokio::select! {
-                ready = ring.readable() => match ready {
-                    Ok(mut guard) => guard.clear_ready(),
-                    // Cannot happen for a live descriptor; the pause keeps a broken one from taking the processor.
-                    Err(_gone) => tokio::time::sleep(Duration::from_millis(10)).await,
-                },
+                () = written(ring.as_ref()) => {}
+                _ = look.tick(), if ring.is_none() => self.look_around(),
                 () = self.shared.published.kick.notified() => {}
                 Some(n) = hear.recv() => self.hear(n),
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
@@ -177,10 +214,40 @@ impl Worker {
             self.follower.tick(boot_time());
             self.carry_out(&ask);
             self.check_loss();
+            self.tell();
         }
     }
 
+    /// Tells whoever listens what happened since.
+    fn tell(&mut self) {
+        let new = std::mem::take(&mut *self.shared.new_listeners());
+        let moments = self.follower.registry.take_moments();
+        if self.listeners.is_empty() && new.is_empty() {
+            return;
+        }
+        let to_wall = boot_to_wall();
+        for moment in moments {
+            let moment = match moment {
+                Moment::Ended(c, boot) => Moment::Ended(c, boot.wrapping_add_signed(to_wall)),
+                known => known,
+            };
+            self.listeners.iter_mut().for_each(|l| l.send(Message::Moment(moment.clone())));
+        }
+        for mut listener in new {
+            for c in self.follower.registry.all_running() {
+                listener.send(Message::Moment(Moment::Known(c)));
+            }
+            listener.send(Message::Complete);
+            self.listeners.push(listener);
+        }
+        self.listeners.retain(|l| !l.is_gone());
+        self.follower.registry.listen(!self.listeners.is_empty());
+    }
+
     fn hear(&mut self, news: News) {
+        if news == News::FirstAnswer {
+            self.shared.asking.fetch_sub(1, Ordering::AcqRel);
+        }
         {
             let mut status = self.shared.status();
             match &news {
@@ -205,9 +272,11 @@ impl Worker {
         let began = boot_time();
         self.follower.set_boot_to_wall(boot_to_wall());
         let (follower, mut malformed) = (&mut self.follower, 0);
-        let all = self.tracker.drain(|event| match event {
-            Some(event) => follower.event(event, began),
-            None => malformed += 1,
+        let all = self.tracker.as_mut().is_none_or(|tracker| {
+            tracker.drain(|event| match event {
+                Some(event) => follower.event(event, began),
+                None => malformed += 1,
+            })
         });
         if malformed > 0 {
             self.shared.status().malformed += malformed;
@@ -240,12 +309,16 @@ impl Worker {
 
     fn filters(&mut self) {
         let todo = &mut self.follower.todo;
-        todo.watch_init.drain(..).for_each(|pid| self.tracker.watch_init(pid));
-        todo.watch_runtime.drain(..).for_each(|pid| self.tracker.watch_runtime(pid));
-        if todo.decide.is_empty() && todo.retire.is_empty() {
-            return;
-        }
         let mut admission = self.shared.admission();
+        let (Some(tracker), Some(admission)) = (&mut self.tracker, admission.as_mut()) else {
+            for list in [&mut todo.watch_init, &mut todo.watch_runtime] {
+                list.clear();
+            }
+            todo.decide.clear();
+            return todo.retire.clear();
+        };
+        todo.watch_init.drain(..).for_each(|pid| tracker.watch_init(pid));
+        todo.watch_runtime.drain(..).for_each(|pid| tracker.watch_runtime(pid));
         for (mntns, birth) in todo.decide.drain(..) {
             let table = self.follower.registry.table();
             // Of a generation that is over nothing is to be decided.
@@ -262,6 +335,10 @@ impl Worker {
         let proc = identify::on_host(&self.host_root, Path::new("/proc"));
         let all = snapshot::walk(&proc, self.shared.published.host_mntns);
         self.follower.walked(&all, boot_time());
+        if self.tracker.is_none() {
+            let pids = all.iter().map(|p| p.pid).collect();
+            self.follower.registry.end_all_but(&pids, boot_time());
+        }
         while self.drain() {}
         self.publish();
         self.filters();
@@ -270,7 +347,8 @@ impl Worker {
 
     /// After lost events: births may be among them, so what runs is looked at again.
     fn check_loss(&mut self) {
-        let loss = self.tracker.loss();
+        let Some(tracker) = &self.tracker else { return };
+        let loss = tracker.loss();
         if loss.events > self.made_up_for {
             self.made_up_for = loss.events;
             self.shared.published.missed.store(true, Ordering::Relaxed);

@@ -28,7 +28,7 @@ const RETRY: Duration = Duration::from_millis(2);
 #[derive(Clone, Debug)]
 enum Answer {
     Show(Arc<Entity>),
-    /// Of a container whose name did not come in time.
+    /// Of a container whose name, or what the selection depends on, did not come in time.
     ShowUnlabelled(Option<Arc<Entity>>),
     ShowHost,
     LeaveOut,
@@ -228,6 +228,8 @@ impl ContainerEnricher {
         match self.selector.verdict(c) {
             Verdict::No => Answer::LeaveOut,
             Verdict::Yes if c.name.is_some() => Answer::Show(c.entity().clone()),
+            // Its image's digest or its pod's labels decide, and are on their way.
+            Verdict::Unknown if c.is_settling() => Answer::Wait,
             Verdict::Yes | Verdict::Unknown => Answer::ShowUnlabelled(Some(c.entity().clone())),
         }
     }

@@ -70,6 +70,7 @@ impl DockerClient {
             image_name: c.config.and_then(|c| c.image).map(Into::into),
             image_id: c.image.map(Into::into),
             pid: c.state.and_then(|s| s.pid).and_then(|p| u32::try_from(p).ok()).filter(|p| *p != 0),
+            ..Described::default()
         }))
     }
 }
@@ -135,7 +136,7 @@ impl Client for DockerClient {
                 name: c.names.unwrap_or_default().first().and_then(|n| name(n)),
                 image_name: c.image.map(Into::into),
                 image_id: c.image_id.map(Into::into),
-                pid: None,
+                ..Described::default()
             })
         });
         Ok(described.collect())

@@ -4,6 +4,7 @@
 //! for them but rows whose container has no name yet. A runtime is one file here, and one line where clients are started.
 
 pub(super) mod docker;
+pub(super) mod podman;
 
 use super::{ContainersError, ContainersOptions, container::RuntimeName, identify};
 use std::{
@@ -26,8 +27,21 @@ pub(super) struct Described {
     pub(super) name: Option<Box<str>>,
     pub(super) image_name: Option<Box<str>>,
     pub(super) image_id: Option<Box<str>>,
+    /// Where the runtime is not asked for it image by image.
+    pub(super) image_digest: Option<Box<str>>,
+    /// The unprivileged user whose word this is: id and name begin with their number then.
+    pub(super) user: Option<u32>,
     /// First process, as the host numbers it, while it runs.
     pub(super) pid: Option<u32>,
+}
+
+/// Where a runtime listens by default; `None`: it has no API.
+pub(super) fn default_sockets(runtime: RuntimeName) -> Option<&'static [&'static str]> {
+    match runtime {
+        RuntimeName::Docker => Some(docker::SOCKETS),
+        RuntimeName::Podman => Some(podman::SOCKETS),
+        _ => None,
+    }
 }
 
 /// What a client tells the containers' thread.
@@ -45,6 +59,8 @@ pub(super) enum News {
     },
     /// The runtime forgot the container.
     Removed(RuntimeName, Box<str>),
+    /// A client has listed its containers for the first time, or could not: each says so once.
+    FirstAnswer,
 }
 
 /// What the containers' thread asks a client.
@@ -131,6 +147,11 @@ pub(super) trait Client: Sized + Send + Sync + 'static {
     fn image_digest(&self, image_id: &str) -> impl Future<Output = Result<Option<Box<str>>, ClientError>> + Send;
 
     fn runtime(&self) -> RuntimeName;
+
+    /// True for a daemon of an unprivileged user: whether it answers is nobody else's news.
+    fn is_a_users(&self) -> bool {
+        false
+    }
 }
 
 /// Keeps a client going for ever: watch, list, answer, and connect anew with growing pauses.
@@ -140,12 +161,13 @@ pub(super) async fn follow<C: Client>(
     mut questions: mpsc::Receiver<Question>,
 ) {
     let mut pause = FIRST_RETRY;
+    let mut owed = Some(News::FirstAnswer);
     loop {
         match connect() {
             Ok(Some(client)) => {
                 let runtime = client.runtime();
-                let end = serve(&client, &news, &mut questions, &mut pause).await;
-                if news.send(News::Lost(runtime, end)).await.is_err() {
+                let end = serve(&client, &news, &mut questions, &mut pause, &mut owed).await;
+                if !client.is_a_users() && news.send(News::Lost(runtime, end)).await.is_err() {
                     return;
                 }
             }
@@ -157,6 +179,9 @@ pub(super) async fn follow<C: Client>(
                 }
             }
         }
+        if let Some(first) = owed.take() {
+            drop(news.send(first).await);
+        }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LAST_RETRY);
     }
@@ -167,6 +192,7 @@ async fn serve<C: Client>(
     news: &mpsc::Sender<News>,
     questions: &mut mpsc::Receiver<Question>,
     pause: &mut Duration,
+    owed: &mut Option<News>,
 ) -> ClientError {
     let runtime = client.runtime();
     // The stream begins before the list: what starts in between is then in the one or the other.
@@ -181,7 +207,12 @@ async fn serve<C: Client>(
             Err(e) => return e,
         }
         *pause = FIRST_RETRY;
-        drop(news.send(News::Connected(runtime)).await);
+        if !client.is_a_users() {
+            drop(news.send(News::Connected(runtime)).await);
+        }
+        if let Some(first) = owed.take() {
+            drop(news.send(first).await);
+        }
         while let Some(question) = questions.recv().await {
             let answer = match question {
                 Question::Container(id) => client.lookup(&id).await.map(|d| d.map(|d| News::Known(runtime, d))),
@@ -292,6 +323,7 @@ mod tests {
                 News::Connected(RuntimeName::Docker),
                 News::Known(RuntimeName::Docker, described("asked")),
                 News::Image { id: "i".into(), digest: Some("sha256:d".into()) },
+                News::FirstAnswer,
             ];
             let mut heard = Vec::new();
             while !(expected.is_empty() && heard.iter().any(lost) && connections.load(Ordering::Relaxed) == 3) {

@@ -223,3 +223,13 @@ fn only_plain_files_of_sensible_size_are_read() {
     }
     assert!(read_plain(Path::new("/dev/zero")).is_err());
 }
+
+#[test]
+fn only_a_users_own_map_entry_shows_that_a_namespace_is_theirs() {
+    let rootless = "         0       1000          1\n         1     100000      65536\n";
+    assert!(maps_single(rootless, 1000));
+    assert!(!maps_single(rootless, 100_000) && !maps_single(rootless, 0) && !maps_single(rootless, 1001));
+    assert!(!maps_single("         0          0 4294967295\n", 1000), "the host's own user namespace");
+    assert!(!maps_single("0 1000 65536\n", 1000), "a range is root's doing");
+    assert!(!maps_single("garbage\n0 1000", 1000));
+}
