@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub mod image;
+pub mod list_containers;
 pub mod list_gadgets;
 pub mod replay;
 pub mod run;

@@ -3,6 +3,7 @@
 use crate::{
     args::{Cli, GlobalArgs, OutputArgs, PullArgs, RunArgs},
     commands::image::escaped,
+    containers,
     context::Context,
     error::{CliError, Kind},
     images::Images,
@@ -11,7 +12,6 @@ use crate::{
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches};
 use ig_event::{HostNames, Ledger, Reason, TextEnv, output::OutputMode};
 use ig_runtime::{
-    containers::{ContainersOptions, RuntimeName, Selector},
     enrich::names::host_names,
     gadget::params::{Param, ParamType},
     instance::{Gadget, LiveOptions, PipelineOptions, SinkError, Stop, Summary},
@@ -229,8 +229,8 @@ pub fn run(
         None => open(&args.image, &args.pull, ctx)?,
     };
     output_mode(&args.out)?;
-    let selector =
-        Selector::parse(&args.containers.containername).map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?;
+    let selector = containers::selector(&args.containers.select)?;
+    let runtimes = containers::options(&args.containers.runtimes, ctx)?;
     let params = given_params(&gadget, matches);
     if !ctx.is_root {
         return Err(CliError::environment(format!("running gadget {} needs root", gadget.metadata().name))
@@ -245,11 +245,7 @@ pub fn run(
         ring_bytes: args.buffer_size,
         selector: Arc::new(selector),
         include_host: args.containers.host,
-        containers: ContainersOptions {
-            host_root: ctx.host_root.clone(),
-            sockets: args.containers.docker_socketpath.clone().map(|p| (RuntimeName::Docker, p)).into_iter().collect(),
-            ..ContainersOptions::default()
-        },
+        containers: runtimes,
         record: args.record.clone(),
         wasm_cache: Some(ctx.wasm_cache()),
         auto_mount: ctx.auto_mount,

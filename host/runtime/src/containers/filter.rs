@@ -60,15 +60,11 @@ impl Attribute {
     }
 
     fn of(self, c: &Container) -> Fact<'_> {
-        let image = |value: Option<&'_ str>| match value {
-            Some(_) => value,
-            None if c.image_answer == ImageAnswer::Given => Some(""),
-            None => None,
-        };
+        let none = (c.image_answer == ImageAnswer::Given).then_some("");
         let value = match self {
             Attribute::ContainerName => c.name.as_deref(),
-            Attribute::ImageDigest => image(c.image_digest.as_deref()),
-            Attribute::ImageId => image(c.image_id.as_deref()),
+            Attribute::ImageDigest => c.image_digest.as_deref().or(none),
+            Attribute::ImageId => c.image_id.as_deref().or(none),
             Attribute::PodNamespace | Attribute::PodName | Attribute::PodContainerName => match c.pod.as_deref() {
                 Some(pod) => Some(match self {
                     Attribute::PodNamespace => &*pod.namespace,

@@ -232,9 +232,8 @@ impl Follower {
         }
         let number = self.registry.next_instance();
         let started_at = self.wall(e.time);
-        let launched = self.runtimes.get_mut(&tgid)?.launch.as_mut()?;
-        launched.instance = Some(number);
-        let launched = &*launched;
+        self.runtimes.get_mut(&tgid)?.launch.as_mut()?.instance = Some(number);
+        let launched = self.runtimes.get(&tgid)?.launch.as_ref()?;
         let id = &launched.launch.id;
         // Anybody may call a program runc and claim an id: believed only of root, or where the cgroup says the same and
         // is not one that users make themselves.

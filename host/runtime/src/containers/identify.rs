@@ -202,7 +202,7 @@ pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T
     serde_json::from_slice(&read_plain(path).ok()?).ok()
 }
 
-fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
     // Opening a FIFO would wait for its writer, and a link may lead to a device without an end.
     let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -287,6 +287,12 @@ impl BundleConfig {
             ..Pod::default()
         })
     }
+}
+
+/// The pod's sandbox that a container's `config.json` names.
+pub(super) fn sandbox_id(config: &str) -> Option<Box<str>> {
+    let config: BundleConfig = serde_json::from_str(config).ok()?;
+    config.annotation(&["io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID"])
 }
 
 /// What Docker itself wrote about a container before starting it (`config.v2.json`).

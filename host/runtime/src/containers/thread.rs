@@ -309,6 +309,10 @@ impl Worker {
 
     fn filters(&mut self) {
         let todo = &mut self.follower.todo;
+        let lists = [todo.decide.len(), todo.retire.len(), todo.watch_init.len(), todo.watch_runtime.len()];
+        if lists == [0; 4] {
+            return;
+        }
         let mut admission = self.shared.admission();
         let (Some(tracker), Some(admission)) = (&mut self.tracker, admission.as_mut()) else {
             for list in [&mut todo.watch_init, &mut todo.watch_runtime] {

@@ -308,7 +308,7 @@ fn word(bytes: &[u8]) -> u64 {
 }
 
 /// Adds `k8s.*` and `runtime.*` and returns their entity slot.
-fn add_fields(source: &mut DataSource) -> u32 {
+pub(crate) fn add_fields(source: &mut DataSource) -> u32 {
     let slot = source.new_entity_slot();
     let mut groups: Vec<(&str, FieldId)> = Vec::new();
     for (member, m) in MEMBERS.iter().enumerate() {
