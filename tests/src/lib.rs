@@ -12,6 +12,7 @@ pub mod gadget_case;
 pub mod ig;
 pub mod kernel;
 pub mod load;
+pub mod podman;
 pub mod registry;
 
 use std::{

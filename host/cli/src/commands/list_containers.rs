@@ -79,7 +79,8 @@ fn output(text: &str) -> Result<Output, CliError> {
         },
         Some(("columns" | "custom-columns", list)) if !list.trim().is_empty() => of(OutputMode::Columns, list),
         Some(("columns" | "custom-columns", _)) => {
-            Err(CliError::user(format!("-o {text:?} names no column")).hint("for example -o columns=containerName,mntns"))
+            Err(CliError::user(format!("-o {text:?} names no column"))
+                .hint("for example -o columns=containerName,mntns"))
         }
         Some(_) => Err(unknown_mode(text)),
     }
@@ -121,7 +122,9 @@ fn start(options: ig_runtime::containers::ContainersOptions, ctx: &Context) -> R
     };
     let reason = CliError::chain(Kind::Environment, &e, None).message;
     say(&format!("warning: listing without the container tracker: {reason}"));
-    say("warning: containers are found by /proc, runtimes' files and APIs only: one that none of them names is not listed");
+    say(
+        "warning: containers are found by /proc, runtimes' files and APIs only: one that none of them names is not listed",
+    );
     Containers::start_without_tracker(options).map_err(|e| error(&e))
 }
 
@@ -170,8 +173,8 @@ impl Shown {
         let filter = filter.map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?;
         let sort = args.sort.as_deref().map(|s| Sort::parse(s, source, &text)).transpose();
         let sort = sort.map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?;
-        let fields = FieldSelection::parse(&output.columns, source)
-            .map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?;
+        let fields =
+            FieldSelection::parse(&output.columns, source).map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?;
         let env = PrinterEnv { names, zone: text.zone, width: terminal_width(), clear_screen: false };
         let printer = printer(source, OutputMode::Columns, &fields, env)
             .map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?;

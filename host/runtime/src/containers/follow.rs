@@ -143,11 +143,8 @@ impl Follower {
             // A runtime inside a container: what it starts belongs to that container.
             Some(_) if self.container_at(e.mntns, u64::MAX).is_some() => None,
             Some(Invocation::Monitor { id, name, .. }) => {
-                // Anybody may call a program conmon and give anyone's container a name.
-                match name {
-                    Some(name) if is_root(&e) => self.monitors.insert(id, name),
-                    Some(name) => self.claimed_monitors.insert(claimed_id(e.euid, &id), name),
-                    None => {}
+                if let Some(name) = name {
+                    self.monitor(&e, id, name);
                 }
                 None
             }
@@ -158,6 +155,31 @@ impl Follower {
             // crun executes itself anew from memory; the first command line stays.
             Some(known) if known.launch.is_some() && launch.is_none() => {}
             _ => drop(self.runtimes.insert(e.tgid, RuntimeProcess { parent: e.parent_tgid, launch })),
+        }
+    }
+
+    /// conmon was given a name for this id. Anybody may call a program conmon and give anyone's container a name.
+    fn monitor(&mut self, e: &RuntimeEvent, id: Box<str>, name: Box<str>) {
+        let (id, name) = match is_root(e) {
+            true => {
+                self.monitors.insert(id.clone(), name.clone());
+                (id, name)
+            }
+            false => {
+                let claimed = claimed_id(e.euid, &id);
+                self.claimed_monitors.insert(claimed.clone(), name.clone());
+                (claimed, claimed_id(e.euid, &name))
+            }
+        };
+        // After a walk it comes last; a claim goes by its id until then.
+        for instance in self.registry.running(&id) {
+            let touched = self.registry.update(instance, |c| {
+                if c.name.as_ref().is_none_or(|known| c.is_claim() && *known == c.id) {
+                    c.name = Some(name.clone());
+                    c.complete = true;
+                }
+            });
+            self.todo.decide.extend(touched);
         }
     }
 
@@ -353,10 +375,24 @@ impl Follower {
             return Some(c.clone());
         }
         let path = self.cgroup_path(e)?;
-        self.at_cgroup_path(&path, e.mntns, e.time, now)
+        self.at_cgroup_path(&path, None, e.mntns, e.time, now)
     }
 
-    fn at_cgroup_path(&mut self, path: &str, mntns: u64, time: u64, now: u64) -> Option<Arc<Container>> {
+    /// containerd's shims run in the bundle: that of the container whose first process is a child of `shim`.
+    fn bundle_of_shim(&self, shim: u32, id: &str) -> Option<PathBuf> {
+        let uid = std::fs::metadata(self.proc(shim, "")).map(|m| std::os::unix::fs::MetadataExt::uid(&m)).ok()?;
+        let bundle = std::fs::read_link(self.proc(shim, "cwd")).ok()?;
+        (uid == 0 && bundle.file_name().is_some_and(|n| n == id)).then_some(bundle)
+    }
+
+    fn at_cgroup_path(
+        &mut self,
+        path: &str,
+        shim: Option<u32>,
+        mntns: u64,
+        time: u64,
+        now: u64,
+    ) -> Option<Arc<Container>> {
         let found = identify::from_cgroup(path)?;
         let known = match found.user {
             Some(uid) => self.registry.running(&claimed_id(uid, &found.id)),
@@ -366,15 +402,23 @@ impl Follower {
             return Some(c.clone());
         }
         let docker_dir = Path::new("/var/lib/docker/containers").join(&*found.id);
-        let runtime = found.runtime.unwrap_or_else(|| {
+        let bundle = shim.filter(|_| found.user.is_none()).and_then(|pid| self.bundle_of_shim(pid, &found.id));
+        let read = |b: &PathBuf| BundleConfig::read(&identify::on_host(&self.host_root, b));
+        let config = bundle.as_ref().and_then(read).unwrap_or_default();
+        let runtime = found.runtime.or_else(|| config.engine()).unwrap_or_else(|| {
             let docker = found.user.is_none() && identify::on_host(&self.host_root, &docker_dir).exists();
             if docker { RuntimeName::Docker } else { RuntimeName::Containerd }
         });
         let mut c = Container::new(self.registry.next_instance(), found.id, runtime, mntns);
         c.cgroup_path = Some(path.into());
         c.started_at = self.wall(time);
+        c.bundle = bundle;
+        c.image_name = config.image_name();
+        c.pod = config.pod().map(Arc::new);
+        c.name = config.container_name().or_else(|| self.monitor_name(found.user, &c.id));
         if runtime == RuntimeName::Docker && found.user.is_none() {
-            self.add_docker_file(&mut c, None);
+            let dir = config.docker_dir(&c.id).map(Path::to_path_buf);
+            self.add_docker_file(&mut c, dir);
         }
         self.finish(&mut c, found.user, now);
         Some(c.seal())
@@ -442,9 +486,8 @@ impl Follower {
         }
         for p in &found {
             if self.registry.is_news(p.mntns, p.started) {
-                let owner =
-                    self.at_cgroup_path(&p.cgroup, p.mntns, p.started, now).map_or(Owner::Host, Owner::Container);
-                self.adopt(p, owner);
+                let owner = self.at_cgroup_path(&p.cgroup, Some(p.parent), p.mntns, p.started, now);
+                self.adopt(p, owner.map_or(Owner::Host, Owner::Container));
             }
         }
         // Last, because only now is it known which of these run inside a container.

@@ -257,12 +257,13 @@ impl BundleConfig {
     /// The engine, where an annotation is proof.
     pub(super) fn engine(&self) -> Option<RuntimeName> {
         let has = |prefix: &str| self.annotations.keys().any(|k| k.starts_with(prefix));
-        if has("io.kubernetes.cri-o.") {
-            Some(RuntimeName::CriO)
-        } else if has("io.podman.annotations.")
-            || has("org.opencontainers.image.stopSignal") && has("io.container.manager")
+        // Podman writes some of CRI-O's annotations, too.
+        if self.annotations.get("io.container.manager").is_some_and(|m| &**m == "libpod")
+            || has("io.podman.annotations.")
         {
             Some(RuntimeName::Podman)
+        } else if has("io.kubernetes.cri-o.") {
+            Some(RuntimeName::CriO)
         } else if has("io.kubernetes.cri.") || has("nerdctl/") {
             Some(RuntimeName::Containerd)
         } else {

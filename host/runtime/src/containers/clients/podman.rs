@@ -76,11 +76,8 @@ impl PodmanClient {
     }
 
     async fn connect(&self) -> Result<Connection, ClientError> {
-        let cannot = |cause: String| ClientError::Connect {
-            runtime: RuntimeName::Podman,
-            socket: self.socket.clone(),
-            cause,
-        };
+        let cannot =
+            |cause: String| ClientError::Connect { runtime: RuntimeName::Podman, socket: self.socket.clone(), cause };
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| cannot(e.to_string()))?;
         let peer = stream.peer_cred().map_err(|e| cannot(e.to_string()))?.uid();
         if let Some(owner) = self.owner.filter(|owner| *owner != peer) {
@@ -146,7 +143,10 @@ impl PodmanClient {
                 ..Described::default()
             },
             "remove" | "destroy" => {
-                return Some(News::Removed(RuntimeName::Podman, said_by(user, Described { id: id.into(), ..Described::default() }).id));
+                return Some(News::Removed(
+                    RuntimeName::Podman,
+                    said_by(user, Described { id: id.into(), ..Described::default() }).id,
+                ));
             }
             _ => return None,
         };
@@ -295,11 +295,8 @@ impl Client for PodmanClient {
     }
 
     async fn list(&self) -> Result<Vec<Described>, ClientError> {
-        let answer = self.json::<Option<Vec<Listed>>>(
-            "/v4.0.0/libpod/containers/json",
-            "listing containers",
-            LIST_DEADLINE,
-        );
+        let answer =
+            self.json::<Option<Vec<Listed>>>("/v4.0.0/libpod/containers/json", "listing containers", LIST_DEADLINE);
         let Answer::Found((all, user)) = answer.await? else { return Ok(Vec::new()) };
         let room = if user.is_some() { MAX_CONTAINERS_OF_USER } else { usize::MAX };
         let mut described: Vec<Described> =

@@ -74,8 +74,7 @@ fn digests_are_compared_by_twelve_digits_or_more_with_or_without_their_algorithm
     for attribute in [Attribute::ImageDigest, Attribute::ImageId] {
         let mut c = container(Some("c"), true);
         let mut set = |value: Option<&str>, answer| {
-            let place =
-                if attribute == Attribute::ImageId { &mut c.image_id } else { &mut c.image_digest };
+            let place = if attribute == Attribute::ImageId { &mut c.image_id } else { &mut c.image_digest };
             *place = value.map(Into::into);
             c.image_answer = answer;
             c.clone()
@@ -108,11 +107,9 @@ fn digests_are_compared_by_twelve_digits_or_more_with_or_without_their_algorithm
 #[test]
 fn attributes_of_pods_rule_out_what_is_in_none() {
     use Verdict::{No, Unknown, Yes};
-    for (attribute, value) in [
-        (Attribute::PodNamespace, "shop"),
-        (Attribute::PodName, "web-0"),
-        (Attribute::PodContainerName, "nginx"),
-    ] {
+    for (attribute, value) in
+        [(Attribute::PodNamespace, "shop"), (Attribute::PodName, "web-0"), (Attribute::PodContainerName, "nginx")]
+    {
         let (is, is_not) = (value.to_owned(), format!("!{value}"));
         let on = |list: &str, c: &Container| Selector::all().and(attribute, list).unwrap().verdict(c);
         let pod = in_pod(None);

@@ -507,3 +507,49 @@ fn a_digest_decides_anew_and_an_answer_without_one_is_an_answer() {
     let c = h.at(9, 500).unwrap();
     assert_eq!((c.is_settling(), c.image_answer), (false, ImageAnswer::TimeUp));
 }
+
+#[test]
+fn the_shim_of_a_container_that_ran_before_leads_to_its_bundle_and_name() {
+    let mut h = host();
+    let bundle = format!("/run/own/io.containerd.runtime.v2.task/moby/{ID}");
+    let dir = format!("/data/docker/containers/{ID}");
+    h.put(
+        &format!("{bundle}/config.json"),
+        &format!(r#"{{"mounts":[{{"destination":"/etc/hosts","source":"{dir}/hosts"}}]}}"#),
+    );
+    h.put(&format!("{dir}/config.v2.json"), r#"{"Name":"/web","Image":"sha256:ab","Config":{"Image":"nginx"}}"#);
+    for shim in ["11", "12"] {
+        std::fs::create_dir_all(h.root.path().join("proc").join(shim)).unwrap();
+    }
+    std::os::unix::fs::symlink(&bundle, h.root.path().join("proc/11/cwd")).unwrap();
+    std::os::unix::fs::symlink("/tmp", h.root.path().join("proc/12/cwd")).unwrap();
+    let other = ID.replace('0', "f");
+    let of = |pid, parent, mntns, id: &str| Process { parent, ..process(pid, mntns, &format!("/docker/{id}"), 10) };
+    h.follower.walked(&[of(20, 11, 7, ID), of(30, 12, 8, &other)], 1000);
+    let (web, none) = (h.at(7, 5).unwrap(), h.at(8, 5).unwrap());
+    // Only of root's shims; the files of this test are whose who runs it.
+    let me = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(h.root.path()).unwrap());
+    assert_eq!(web.name.as_deref(), (me == 0).then_some("web"));
+    assert_eq!(web.bundle.is_some(), me == 0);
+    assert_eq!((none.name.as_deref(), none.bundle.as_deref()), (None, None));
+}
+
+#[test]
+fn a_conmon_that_is_found_after_its_container_names_it() {
+    let mut h = host();
+    h.put("/run/user/1000/crun/mine/status", r#"{"pid":30}"#);
+    h.put("/proc/30/uid_map", "0 1000 1");
+    h.put(
+        "/run/runc/plain/state.json",
+        r#"{"id":"plain","init_process_pid":40,"config":{"labels":["bundle=/s/overlay-containers/plain"]}}"#,
+    );
+    h.follower.walked(&[process(30, 8, "/", 10), process(40, 9, "/", 10)], 50);
+    assert_eq!(h.at(8, 60).unwrap().name.as_deref(), Some("1000/mine"));
+    assert!(!h.at(9, 60).unwrap().complete);
+    h.exec_runtime(5, 1000, 77, "conmon -c mine -n web");
+    h.exec_runtime(6, 1000, 77, "conmon -c plain -n fake");
+    assert!(!h.at(9, 60).unwrap().complete);
+    h.exec_runtime(7, 0, 77, "conmon -c plain -n db");
+    assert_eq!(h.at(8, 60).unwrap().name.as_deref(), Some("1000/web"));
+    assert_eq!(h.at(9, 60).unwrap().name.as_deref(), Some("db"));
+}
