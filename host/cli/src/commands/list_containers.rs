@@ -142,14 +142,15 @@ fn chosen(all: Vec<Arc<Container>>, selector: &Selector, host_root: &Path) -> Ve
     let (mut rows, mut open) = (Vec::new(), 0);
     for c in all {
         match selector.verdict(&c) {
-            Verdict::No => continue,
+            Verdict::No => {}
             Verdict::Unknown => open += 1,
-            Verdict::Yes => {}
+            Verdict::Yes => rows.push(Row::new(c, host_root)),
         }
-        rows.push(Row::new(c, host_root));
     }
     if open > 0 {
-        say(&format!("warning: whether {open} of these containers are meant could not be found out"));
+        say(&format!(
+            "warning: {open} containers are left out, of which it could not be learnt whether they are meant"
+        ));
     }
     rows.sort_by(|a, b| a.key().cmp(&b.key()));
     rows
@@ -282,6 +283,9 @@ fn watch(
     while !stop.requested() && end.is_none_or(|end| Instant::now() < end) {
         let turn = end.map_or(TURN, |end| TURN.min(end.saturating_duration_since(Instant::now())));
         match changes.next(turn) {
+            Some(Change::Undecided(c)) => {
+                say(&format!("warning: container {} is left out: it could not be learnt whether it is meant", c.id));
+            }
             Some(Change::Missed(n)) => say(&format!("warning: {n} changes came too fast and are missing")),
             Some(change) => {
                 if let Some(row) = known.row(change, &ctx.host_root) {
@@ -316,7 +320,7 @@ impl Known {
                 let details = self.0.remove(&container.instance).unwrap_or_default();
                 Some(Row { container, details, event: Some(("DELETED", at)) })
             }
-            Change::Missed(_) => None,
+            Change::Undecided(_) | Change::Missed(_) => None,
         }
     }
 }

@@ -33,6 +33,8 @@ pub enum Change {
         /// Wall-clock nanoseconds.
         at: u64,
     },
+    /// Whether it is one of those asked for could not be learnt. Nothing more is told of it, unless that comes later.
+    Undecided(Arc<Container>),
     /// So many changes came faster than they were read.
     Missed(u64),
 }
@@ -77,6 +79,14 @@ struct Present {
     container: Arc<Container>,
     since: Instant,
     told: bool,
+    /// That it is undecided was told.
+    doubted: bool,
+}
+
+impl Present {
+    fn new(container: Arc<Container>, since: Instant) -> Self {
+        Present { container, since, told: false, doubted: false }
+    }
 }
 
 /// The reading side; dropping it ends the listening.
@@ -128,8 +138,7 @@ impl Changes {
         {
             match moment {
                 Moment::Known(c) => {
-                    let since = Instant::now();
-                    drop(self.present.insert(c.instance, Present { container: c, since, told: false }));
+                    drop(self.present.insert(c.instance, Present::new(c, Instant::now())));
                 }
                 Moment::Ended(c, _) => drop(self.present.remove(&c.instance)),
             }
@@ -142,18 +151,19 @@ impl Changes {
             Moment::Known(container) => {
                 let instance = container.instance;
                 let entry = self.present.entry(instance);
-                let p = entry.or_insert_with(|| Present { container: container.clone(), since: now, told: false });
-                p.container = container;
+                entry.or_insert_with(|| Present::new(container.clone(), now)).container = container;
                 self.tell(instance, now);
             }
             Moment::Ended(container, at) => {
-                let told = self.present.remove(&container.instance).is_some_and(|p| p.told);
-                if !told && self.selector.verdict(&container) == Verdict::No {
-                    return;
-                }
-                if !told {
-                    // Too short to be learnt of in full; it was there all the same.
-                    self.ready.push_back(Change::Created(container.clone()));
+                let known = self.present.remove(&container.instance);
+                if known.as_ref().is_none_or(|p| !p.told) {
+                    match self.selector.verdict(&container) {
+                        Verdict::No => return,
+                        Verdict::Unknown if known.is_some_and(|p| p.doubted) => return,
+                        Verdict::Unknown => return self.ready.push_back(Change::Undecided(container)),
+                        // Too short to be learnt of in full; it was there all the same.
+                        Verdict::Yes => self.ready.push_back(Change::Created(container.clone())),
+                    }
                 }
                 self.ready.push_back(Change::Removed { container, at });
             }
@@ -165,17 +175,22 @@ impl Changes {
         let Some(p) = self.present.get_mut(&instance).filter(|p| !p.told) else {
             return;
         };
-        let verdict = self.selector.verdict(&p.container);
-        let known = p.container.complete && p.container.pid != 0 && verdict != Verdict::Unknown;
-        let ripe = known || now.saturating_duration_since(p.since) >= RIPE;
-        if ripe && verdict != Verdict::No {
-            p.told = true;
-            self.ready.push_back(Change::Created(p.container.clone()));
+        let late = now.saturating_duration_since(p.since) >= RIPE;
+        match self.selector.verdict(&p.container) {
+            Verdict::Yes if late || p.container.complete && p.container.pid != 0 => {
+                p.told = true;
+                self.ready.push_back(Change::Created(p.container.clone()));
+            }
+            Verdict::Unknown if late && !p.doubted => {
+                p.doubted = true;
+                self.ready.push_back(Change::Undecided(p.container.clone()));
+            }
+            Verdict::Yes | Verdict::No | Verdict::Unknown => {}
         }
     }
 
     fn ripen(&mut self, now: Instant) {
-        let due = |p: &Present| !p.told && now.saturating_duration_since(p.since) >= RIPE;
+        let due = |p: &Present| !p.told && !p.doubted && now.saturating_duration_since(p.since) >= RIPE;
         let due: Vec<u64> = self.present.iter().filter(|(_, p)| due(p)).map(|(i, _)| *i).collect();
         due.into_iter().for_each(|instance| self.tell(instance, now));
     }
@@ -209,6 +224,7 @@ mod tests {
                 Change::Removed { container, at } => {
                     format!("-{}@{at}", container.name.as_deref().unwrap_or(&container.id))
                 }
+                Change::Undecided(c) => format!("?{}", c.id),
                 Change::Missed(n) => format!("missed {n}"),
             });
         }
@@ -255,8 +271,14 @@ mod tests {
         let moments = vec![Moment::Known(container(1, None, 3)), Moment::Known(db.clone()), Moment::Ended(db, 4)];
         take(&mut changes, moments, now);
         assert_eq!(said(&mut changes), [""; 0]);
+        changes.ripen(now + RIPE);
+        changes.ripen(now + RIPE);
+        assert_eq!(said(&mut changes), ["?id-1"], "once");
         take(&mut changes, vec![Moment::Known(container(1, Some("web"), 3))], now);
         assert_eq!(said(&mut changes), ["+web"]);
+        let short = container(4, None, 0);
+        take(&mut changes, vec![Moment::Known(short.clone()), Moment::Ended(short, 5)], now);
+        assert_eq!(said(&mut changes), ["?id-4"]);
     }
 
     #[test]
