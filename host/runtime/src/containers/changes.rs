@@ -151,7 +151,7 @@ impl Changes {
             Moment::Known(container) => {
                 let instance = container.instance;
                 let entry = self.present.entry(instance);
-                entry.or_insert_with(|| Present::new(container.clone(), now)).container = container;
+                entry.or_insert_with(|| Present::new(container.clone(), now)).container = container.clone();
                 self.tell(instance, now);
             }
             Moment::Ended(container, at) => {

@@ -98,6 +98,25 @@ pub enum ImageAnswer {
     Given,
 }
 
+impl Pod {
+    /// Adds what `other` knows and this one does not.
+    pub(super) fn fill(&mut self, other: &Pod) {
+        let texts = [
+            (&mut self.node, &other.node),
+            (&mut self.namespace, &other.namespace),
+            (&mut self.name, &other.name),
+            (&mut self.uid, &other.uid),
+            (&mut self.container_name, &other.container_name),
+        ];
+        for (mine, theirs) in texts.into_iter().filter(|(mine, _)| mine.is_empty()) {
+            mine.clone_from(theirs);
+        }
+        if self.labels.is_none() {
+            self.labels.clone_from(&other.labels);
+        }
+    }
+}
+
 /// One start of one container.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Container {
@@ -124,6 +143,10 @@ pub struct Container {
     /// Wall-clock nanoseconds of the birth of its mount namespace.
     pub started_at: u64,
     pub pod: Option<Arc<Pod>>,
+    /// Id of its pod's sandbox.
+    pub sandbox: Option<Box<str>>,
+    /// containerd's namespace, where the container is one of containerd's.
+    pub namespace: Option<Box<str>>,
     /// Nothing more is awaited that a selection or a label needs: the name and, of a pod, its labels are known, or their
     /// time is up. What is `None` in a complete container counts as not there; knowledge that comes late is taken all the
     /// same, and every selection decided anew.
@@ -151,6 +174,8 @@ impl Container {
             image_answer: ImageAnswer::Awaited,
             started_at: 0,
             pod: None,
+            sandbox: None,
+            namespace: None,
             complete: false,
             entity: Arc::default(),
         }
@@ -170,6 +195,11 @@ impl Container {
     /// The word of an unprivileged user: its id and name begin with that user's number and a slash.
     pub fn is_claim(&self) -> bool {
         self.id.contains('/')
+    }
+
+    /// True for the container that holds a pod together and runs nothing of the user's ("pause").
+    pub fn is_sandbox(&self) -> bool {
+        self.sandbox.as_deref() == Some(&*self.id)
     }
 
     /// Labels of its pod; `None`: not known, see `complete`, or it is in no pod.

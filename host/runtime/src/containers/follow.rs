@@ -6,15 +6,18 @@
 //!
 //! Runs on the containers' thread only. Synchronous and free of clocks and sockets, so that tests can replay events.
 
+mod describe;
+
 use super::{
-    clients::{Described, News, Question},
-    container::{Container, ImageAnswer, RuntimeName},
+    clients::Question,
+    container::{Container, RuntimeName},
     identify::{self, BundleConfig, DockerConfig, Invocation, Launch},
     registry::{Owner, Registry},
     remembered::Remembered,
     snapshot::{self, Process, Recorded},
     tracker::{Event, INIT_USER_NS, RuntimeEvent, TaskEvent},
 };
+use describe::Knowledge;
 use rustc_hash::FxHashMap;
 use std::{
     collections::VecDeque,
@@ -22,11 +25,11 @@ use std::{
     sync::Arc,
 };
 
-/// How long rows wait for a container's name, in nanoseconds.
+/// How long rows wait for a container's name and its pod's labels, in nanoseconds.
 pub(super) const NAME_DEADLINE: u64 = 2_000_000_000;
-/// Descriptions kept of containers that do not run (yet).
-const MAX_DESCRIBED: usize = 65_536;
-/// The same of all unprivileged users together.
+/// Containers, monitors and images of which something is kept before they run, or while they do.
+const MAX_KNOWN: usize = 65_536;
+/// The same by the word of all unprivileged users together.
 const MAX_CLAIMED: usize = 4096;
 
 /// A running process of a container runtime.
@@ -68,11 +71,8 @@ pub(super) struct Follower {
     /// Names that conmon was given, by container id: root's word, and everybody else's by the id they may claim.
     monitors: Remembered<Box<str>>,
     claimed_monitors: Remembered<Box<str>>,
-    described: FxHashMap<Box<str>, Described>,
-    claimed_described: Remembered<Described>,
-    /// Image id to what the runtime answered; `None` until it does. `Some(None)`: the image was never in a registry.
-    digests: FxHashMap<Box<str>, Option<Option<Box<str>>>>,
-    /// (deadline on the boot clock, instance) of containers without a name, oldest first.
+    knowledge: Knowledge,
+    /// (deadline on the boot clock, instance) of containers of which something is awaited, oldest first.
     waiting: VecDeque<(u64, u64)>,
     host_mntns: u64,
     host_netns: u64,
@@ -92,11 +92,9 @@ impl Follower {
             registry: Registry::default(),
             runtimes: FxHashMap::default(),
             cgroups: FxHashMap::default(),
-            monitors: Remembered::new(MAX_DESCRIBED),
+            monitors: Remembered::new(MAX_KNOWN),
             claimed_monitors: Remembered::new(MAX_CLAIMED),
-            described: FxHashMap::default(),
-            claimed_described: Remembered::new(MAX_CLAIMED),
-            digests: FxHashMap::default(),
+            knowledge: Knowledge::default(),
             waiting: VecDeque::new(),
             host_mntns,
             host_netns: host_netns.unwrap_or_default(),
@@ -266,6 +264,8 @@ impl Follower {
         c.bundle = Some(launched.bundle.clone());
         c.image_name = launched.config.image_name();
         c.pod = launched.config.pod().map(Arc::new);
+        c.sandbox = launched.config.sandbox();
+        c.namespace = identify::containerd_namespace(&launched.bundle).map(Into::into);
         c.name = launched.config.container_name().or_else(|| self.monitor_name(claimed, id));
         c.started_at = started_at;
         let docker_dir = launched.config.docker_dir(id).map(Path::to_path_buf);
@@ -291,68 +291,6 @@ impl Follower {
             c.image_name = c.image_name.take().or_else(|| d.image_name());
             c.image_id = c.image_id.take().or_else(|| d.image_id());
         }
-    }
-
-    /// Adds what runtimes said of this id, decides whether the name is final, and asks for what is missing.
-    fn finish(&mut self, c: &mut Container, claimed_by: Option<u32>, now: u64) {
-        if let Some(uid) = claimed_by {
-            let name = c.name.take().unwrap_or_else(|| c.id.clone());
-            c.name = Some(format!("{uid}/{name}").into());
-            c.id = claimed_id(uid, &c.id);
-            if let Some(d) = self.claimed_described.get(&c.id) {
-                add_description(c, d);
-            }
-            c.complete = true;
-            // Their Podman may still say more; nobody waits for it.
-            c.image_answer = ImageAnswer::Given;
-            return;
-        }
-        if c.is_claim() {
-            // By the word of a user's own daemon, which said all it knows.
-            c.name.get_or_insert_with(|| c.id.clone());
-            c.complete = true;
-            c.image_answer = ImageAnswer::Given;
-            return;
-        }
-        if let Some(d) = self.described.get(&c.id) {
-            add_description(c, d);
-        }
-        if c.name.is_none() && c.runtime.named_by_id() || c.runtime == RuntimeName::Containerd && c.pod.is_none() {
-            c.name.get_or_insert_with(|| c.id.clone());
-        }
-        c.complete = c.name.is_some();
-        if c.runtime.named_by_id() {
-            // A bundle has no image.
-            c.image_answer = ImageAnswer::Given;
-        }
-        let image_missing = c.image_id.is_none() && c.image_answer == ImageAnswer::Awaited;
-        if !c.complete || image_missing {
-            self.todo.ask.push((c.runtime, Question::Container(c.id.clone())));
-        }
-        self.add_digest(c);
-        if c.is_settling() {
-            self.waiting.push_back((now + NAME_DEADLINE, c.instance));
-        }
-    }
-
-    fn add_digest(&mut self, c: &mut Container) {
-        let Some(image_id) = c.image_id.clone() else { return };
-        if let Some(digest) = self.digest(c.runtime, &image_id) {
-            c.image_digest = digest.or(c.image_digest.take());
-            c.image_answer = ImageAnswer::Given;
-        }
-    }
-
-    /// The image's digest as its runtime told it; asks for it once where it has not.
-    fn digest(&mut self, runtime: RuntimeName, image_id: &str) -> Option<Option<Box<str>>> {
-        if let Some(known) = self.digests.get(image_id) {
-            return known.clone();
-        }
-        if self.digests.len() < MAX_DESCRIBED {
-            self.digests.insert(image_id.into(), None);
-            self.todo.ask.push((runtime, Question::Image(image_id.into())));
-        }
-        None
     }
 
     fn wall(&self, boot: u64) -> u64 {
@@ -412,9 +350,11 @@ impl Follower {
         let mut c = Container::new(self.registry.next_instance(), found.id, runtime, mntns);
         c.cgroup_path = Some(path.into());
         c.started_at = self.wall(time);
+        c.namespace = bundle.as_deref().and_then(identify::containerd_namespace).map(Into::into);
         c.bundle = bundle;
         c.image_name = config.image_name();
         c.pod = config.pod().map(Arc::new);
+        c.sandbox = config.sandbox();
         c.name = config.container_name().or_else(|| self.monitor_name(found.user, &c.id));
         if runtime == RuntimeName::Docker && found.user.is_none() {
             let dir = config.docker_dir(&c.id).map(Path::to_path_buf);
@@ -538,6 +478,8 @@ impl Follower {
         c.bundle = recorded.bundle.clone();
         c.image_name = config.image_name();
         c.pod = config.pod().map(Arc::new);
+        c.sandbox = config.sandbox();
+        c.namespace = identify::containerd_namespace(&bundle).map(Into::into);
         c.name = config.container_name().or_else(|| self.monitor_name(recorded.user, &recorded.id));
         c.started_at = self.wall(p.started);
         if runtime == RuntimeName::Docker && recorded.user.is_none() {
@@ -562,97 +504,10 @@ impl Follower {
         }
     }
 
-    pub(super) fn news(&mut self, news: News, now: u64) {
-        match news {
-            News::Known(runtime, d) => self.described(runtime, d, now),
-            News::Removed(_, id) => {
-                self.described.remove(&id);
-                self.monitors.remove(&id);
-                self.claimed_described.remove(&id);
-                self.claimed_monitors.remove(&id);
-            }
-            News::Image { id, digest } => {
-                for instance in self.registry.with_image(&id) {
-                    let touched = self.registry.update(instance, |c| {
-                        c.image_digest = digest.clone();
-                        c.image_answer = ImageAnswer::Given;
-                    });
-                    self.todo.decide.extend(touched);
-                }
-                self.digests.insert(id, Some(digest));
-            }
-            News::Connected(_) | News::Lost(..) | News::FirstAnswer => {}
-        }
-    }
-
-    fn described(&mut self, runtime: RuntimeName, d: Described, now: u64) {
-        let ask = d.image_id.as_deref().filter(|_| d.user.is_none());
-        let digest = ask.and_then(|i| self.digest(runtime, i));
-        for instance in self.registry.all_of(&d.id) {
-            let touched = self.registry.update(instance, |c| {
-                add_description(c, &d);
-                if let Some(digest) = &digest {
-                    c.image_digest = digest.clone().or(c.image_digest.take());
-                    c.image_answer = ImageAnswer::Given;
-                }
-                c.complete |= c.name.is_some();
-            });
-            self.todo.decide.extend(touched);
-        }
-        // A running container that neither the kernel nor the walk gave away: its process leads to its namespace.
-        if let Some(pid) = d.pid.filter(|_| self.registry.running(&d.id).is_empty()) {
-            self.adopt_described(runtime, &d, pid, now);
-        }
-        if d.user.is_some() {
-            return self.claimed_described.insert(d.id.clone(), d);
-        }
-        let room = self.described.len() < MAX_DESCRIBED;
-        match self.described.get_mut(&d.id) {
-            Some(known) => {
-                known.name = d.name.or(known.name.take());
-                known.image_name = d.image_name.or(known.image_name.take());
-                known.image_id = d.image_id.or(known.image_id.take());
-            }
-            None if room => drop(self.described.insert(d.id.clone(), d)),
-            None => {}
-        }
-    }
-
-    fn adopt_described(&mut self, runtime: RuntimeName, d: &Described, pid: u32, now: u64) {
-        let Some(mntns) = snapshot::namespace(&self.proc(pid, "ns/mnt")) else {
-            return;
-        };
-        let Some(generation) = self.registry.table().now(mntns) else {
-            return;
-        };
-        if mntns == self.host_mntns || matches!(generation.owner, Owner::Container(_)) {
-            return;
-        }
-        if d.user.is_some_and(|uid| !self.is_of_user(pid, uid)) {
-            return;
-        }
-        let birth = generation.birth;
-        let mut c = Container::new(self.registry.next_instance(), d.id.clone(), runtime, mntns);
-        c.started_at = self.wall(birth);
-        c.pid = pid;
-        c.netns = snapshot::namespace(&self.proc(pid, "ns/net")).unwrap_or_default();
-        c.host_network = c.netns != 0 && c.netns == self.host_netns;
-        add_description(&mut c, d);
-        self.finish(&mut c, None, now);
-        self.registry.reassign(mntns, birth, Owner::Container(c.seal()));
-        self.todo.decide.push((mntns, birth));
-        self.todo.watch_init.push(pid);
-    }
-
     /// Does what is due at `now`.
     pub(super) fn tick(&mut self, now: u64) {
         while let Some((_, instance)) = self.waiting.pop_front_if(|(deadline, _)| *deadline <= now) {
-            let touched = self.registry.update(instance, |c| {
-                c.complete = true;
-                if c.image_answer == ImageAnswer::Awaited {
-                    c.image_answer = ImageAnswer::TimeUp;
-                }
-            });
+            let touched = self.registry.update(instance, describe::give_up);
             self.todo.decide.extend(touched);
         }
         let over = self.registry.expire(now);
@@ -678,16 +533,6 @@ pub(super) fn claimed_id(uid: u32, id: &str) -> Box<str> {
 /// Root of the host, and not of a user namespace that anybody can make.
 fn is_root(e: &RuntimeEvent) -> bool {
     e.euid == 0 && e.user_ns == INIT_USER_NS
-}
-
-/// A runtime's word: first for names, else only where nothing is known.
-fn add_description(c: &mut Container, d: &Described) {
-    if d.name.is_some() && c.pod.is_none() {
-        c.name = d.name.clone();
-    }
-    c.image_name = d.image_name.clone().or(c.image_name.take());
-    c.image_id = d.image_id.clone().or(c.image_id.take());
-    c.image_digest = d.image_digest.clone().or(c.image_digest.take());
 }
 
 #[cfg(test)]

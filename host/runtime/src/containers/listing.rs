@@ -26,7 +26,6 @@ const WIDEST: usize = 80;
 pub struct Details {
     /// `config.json` of the bundle as it is, and only of containers that root started.
     pub oci_config: Option<String>,
-    pub sandbox_id: Option<Box<str>>,
     /// The directory of its cgroup on the host.
     pub cgroup_path: Option<PathBuf>,
     /// Path in the pids hierarchy of version 1.
@@ -43,12 +42,11 @@ impl Details {
             let path = identify::on_host(host_root, b).join("config.json");
             String::from_utf8(identify::read_plain(&path).ok()?).ok()
         });
-        let sandbox_id = oci_config.as_deref().and_then(identify::sandbox_id);
         let (cgroup_v1, cgroup_v2) = cgroups(c, host_root);
         let dir = snapshot::cgroup_dir(host_root, cgroup_v2.as_deref(), cgroup_v1.as_deref());
         // As the host itself would name it.
         let cgroup_path = dir.and_then(|d| Some(Path::new("/").join(d.strip_prefix(host_root).ok()?)));
-        Details { oci_config, sandbox_id, cgroup_path, cgroup_v1, cgroup_v2 }
+        Details { oci_config, cgroup_path, cgroup_v1, cgroup_v2 }
     }
 }
 
@@ -100,7 +98,7 @@ impl Row {
             k8s: c.pod.as_deref().map(PodObject::new).unwrap_or_default(),
             oci_config: d.oci_config.as_deref(),
             bundle: c.bundle.as_deref().map(Path::to_string_lossy),
-            sandbox_id: d.sandbox_id.as_deref(),
+            sandbox_id: c.sandbox.as_deref(),
             mntns: c.mntns,
             netns: c.netns,
             host_network: c.host_network,
@@ -240,7 +238,7 @@ const OWN: &[Own] = &[
         text(r.details.cgroup_v2.as_deref())
     }),
     own("bundle", Kind::Text, 40, "Directory of its OCI bundle", |r| path(r.container.bundle.as_deref())),
-    own("sandboxId", Kind::Text, 13, "Id of its pod's sandbox", |r| text(r.details.sandbox_id.as_deref())),
+    own("sandboxId", Kind::Text, 13, "Id of its pod's sandbox", |r| text(r.container.sandbox.as_deref())),
 ];
 
 /// Columns that are shown unless others are asked for.

@@ -6,8 +6,7 @@ use super::{
     ContainersError, ContainersOptions, ContainersStatus, Published, Shared,
     admission::Admission,
     changes::{Listener, Message},
-    clients::{self, Client, ClientError, News, Question, Socket, docker, podman},
-    container::RuntimeName,
+    clients::{ClientError, Clients, News, Roster, Source},
     follow::Follower,
     identify,
     registry::Moment,
@@ -15,13 +14,12 @@ use super::{
     tracker::Tracker,
 };
 use crate::bpf::KernelBtf;
-use rustc_hash::FxHashMap;
 use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, SystemTime},
@@ -53,12 +51,12 @@ pub(super) fn start(
     options: ContainersOptions,
     kernel: Option<&KernelBtf>,
 ) -> Result<(Arc<Shared>, JoinHandle<()>), ContainersError> {
-    let docker = Socket::of(&options, RuntimeName::Docker, docker::SOCKETS)?;
-    let podman = Socket::of(&options, RuntimeName::Podman, podman::SOCKETS)?;
+    let roster = Roster::of(&options)?;
     let (tracker, admission) = kernel.map(Tracker::load).transpose()?.unzip();
     let (go, waiting) = std::sync::mpsc::channel::<Arc<Shared>>();
     let (done, is_done) = std::sync::mpsc::channel::<Result<(), ContainersError>>();
     let host_root = options.host_root.clone();
+    let node = options.node_name.clone().unwrap_or_else(|| snapshot::node_name(&host_root));
     // Starting a thread is a fork: it makes the tracker learn the host's mount namespace.
     let thread = std::thread::Builder::new()
         .name("ig-containers".to_owned())
@@ -75,9 +73,10 @@ pub(super) fn start(
                 Err(source) => return drop(done.send(Err(ContainersError::Thread { source }))),
             };
             let mut worker = Worker::new(host_root, shared, tracker);
+            worker.follower.expect(&roster.present, &roster.pods, &node);
             worker.look_around();
             drop(done.send(Ok(())));
-            runtime.block_on(worker.run(fd, docker, podman));
+            runtime.block_on(worker.run(fd, roster));
         })
         .map_err(|source| ContainersError::Thread { source })?;
     let shared = Arc::new(share(admission, &options.host_root)?);
@@ -128,27 +127,6 @@ fn share(mut admission: Option<Admission>, host_root: &Path) -> Result<Shared, C
     })
 }
 
-/// The clients that run, by runtime.
-#[derive(Default)]
-struct Clients {
-    questions: FxHashMap<RuntimeName, mpsc::Sender<Question>>,
-}
-
-impl Clients {
-    fn start<C: Client>(
-        &mut self,
-        runtime: RuntimeName,
-        connect: impl Fn() -> Result<Option<C>, ClientError> + Send + 'static,
-        news: &mpsc::Sender<News>,
-        asking: &AtomicUsize,
-    ) {
-        asking.fetch_add(1, Ordering::AcqRel);
-        let (ask, questions) = mpsc::channel(QUEUE);
-        self.questions.insert(runtime, ask);
-        tokio::spawn(clients::follow(connect, news.clone(), questions));
-    }
-}
-
 struct Worker {
     shared: Arc<Shared>,
     /// `None`: this kernel, or this user's rights, do not allow it.
@@ -158,6 +136,16 @@ struct Worker {
     host_root: PathBuf,
     /// Lost events that a look around has made up for.
     made_up_for: u64,
+    apis: Vec<Api>,
+}
+
+/// How it stands with one client.
+struct Api {
+    source: Source,
+    connected: bool,
+    failed: Option<ClientError>,
+    /// How often it came back.
+    gaps: Option<u64>,
 }
 
 impl Worker {
@@ -168,31 +156,12 @@ impl Worker {
             status.missing.clone_from(&tracker.missing);
         }
         let follower = Follower::new(host_root.clone(), shared.published.host_mntns, boot_to_wall());
-        Worker { shared, tracker, listeners: Vec::new(), follower, host_root, made_up_for: 0 }
+        Worker { shared, tracker, listeners: Vec::new(), follower, host_root, made_up_for: 0, apis: Vec::new() }
     }
 
-    /// Starts the runtimes' clients.
-    fn clients(&self, docker: Option<Socket>, podman: Option<Socket>, news: &mpsc::Sender<News>) -> Clients {
-        let (mut ask, asking) = (Clients::default(), &self.shared.asking);
-        if let Some(docker) = docker {
-            let connect = move || docker.find().map(|p| docker::DockerClient::new(&p)).transpose();
-            ask.start(RuntimeName::Docker, connect, news, asking);
-        }
-        if let Some(podman) = podman {
-            // With a socket of the user's choice nobody else's are looked for.
-            if matches!(podman, Socket::Default { .. }) {
-                asking.fetch_add(1, Ordering::AcqRel);
-                tokio::spawn(podman::follow_users(self.host_root.clone(), news.clone(), asking.clone()));
-            }
-            let connect = move || Ok(podman.find().map(|p| podman::PodmanClient::new(&p)));
-            ask.start(RuntimeName::Podman, connect, news, asking);
-        }
-        ask
-    }
-
-    async fn run(mut self, ring: Option<AsyncFd<OwnedFd>>, docker: Option<Socket>, podman: Option<Socket>) {
+    async fn run(mut self, ring: Option<AsyncFd<OwnedFd>>, roster: Roster) {
         let (news, mut hear) = mpsc::channel(QUEUE);
-        let ask = self.clients(docker, podman, &news);
+        let ask = roster.start(&news, &self.shared.asking);
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // `news` lives to the end of this function, so that the channel stays open without any client.
@@ -245,26 +214,44 @@ impl Worker {
     }
 
     fn hear(&mut self, news: News) {
-        if news == News::FirstAnswer {
-            self.shared.asking.fetch_sub(1, Ordering::AcqRel);
-        }
-        {
-            let mut status = self.shared.status();
-            match &news {
-                News::Connected(runtime) => {
-                    status.failed.retain(|e| e.runtime() != *runtime);
-                    status.connected.retain(|r| r != runtime);
-                    status.connected.push(*runtime);
-                }
-                News::Lost(runtime, error) => {
-                    status.connected.retain(|r| r != runtime);
-                    status.failed.retain(|e| e.runtime() != *runtime);
-                    status.failed.push(error.clone());
-                }
-                _ => {}
-            }
+        match &news {
+            News::Connected { source, .. } => self.stands(*source, None),
+            News::Lost(source, error) => self.stands(*source, Some(error.clone())),
+            News::FirstAnswer => drop(self.shared.asking.fetch_sub(1, Ordering::AcqRel)),
+            _ => {}
         }
         self.follower.news(news, boot_time());
+    }
+
+    /// Notes that a client is connected, or with which error it is not.
+    fn stands(&mut self, source: Source, failed: Option<ClientError>) {
+        let known = self.apis.iter().position(|a| a.source == source);
+        let i = known.unwrap_or_else(|| {
+            self.apis.push(Api { source, connected: false, failed: None, gaps: None });
+            self.apis.len() - 1
+        });
+        let api = &mut self.apis[i];
+        if failed.is_none() && !api.connected {
+            // The first time is none.
+            api.gaps = Some(api.gaps.map_or(0, |n| n + 1));
+        }
+        api.connected = failed.is_none();
+        api.failed = failed;
+        let mut status = self.shared.status();
+        status.connected.clear();
+        status.failed.clear();
+        for Api { source: Source { runtime, .. }, connected, failed, gaps } in &self.apis {
+            if *connected && !status.connected.contains(runtime) {
+                status.connected.push(*runtime);
+            }
+            // Two clients of one socket that is gone say the same, and have the same gaps.
+            let said = failed.as_ref().is_some_and(|e| status.failed.contains(e));
+            status.failed.extend(failed.clone().filter(|_| !said));
+            if let Some(n) = gaps.filter(|n| *n > 0) {
+                let all = status.gaps.entry(*runtime).or_default();
+                *all = n.max(*all);
+            }
+        }
     }
 
     /// Reads what the kernel wrote; true where there is more than is read at once.
@@ -300,10 +287,7 @@ impl Worker {
         self.publish();
         self.filters();
         for (runtime, question) in std::mem::take(&mut self.follower.todo.ask) {
-            if let Some(client) = ask.questions.get(&runtime) {
-                // A full queue means a runtime that does not answer; the name's deadline takes care of the rows.
-                drop(client.try_send(question));
-            }
+            ask.ask(runtime, &question);
         }
     }
 

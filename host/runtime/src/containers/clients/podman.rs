@@ -6,7 +6,9 @@
 //!
 //! Tasks on the containers' thread.
 
-use super::{Client, ClientError, Described, FIRST_RETRY, LAST_RETRY, LIST_DEADLINE, LOOKUP_DEADLINE, News, follow};
+use super::{
+    Client, ClientError, Described, FIRST_RETRY, LAST_RETRY, LIST_DEADLINE, LOOKUP_DEADLINE, News, Source, follow, text,
+};
 use crate::containers::{container::RuntimeName, follow::claimed_id, identify};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, StatusCode, body::Incoming};
@@ -33,8 +35,6 @@ const MAX_ANSWER: usize = 32 << 20;
 const MAX_ANSWER_OF_USERS: usize = 2 << 20;
 const MAX_EVENT: usize = 256 << 10;
 const MAX_HEAD: usize = 64 << 10;
-/// Longer names and ids are no container's.
-const MAX_TEXT: usize = 64 << 10;
 /// Users whose sockets are followed, and containers of one user.
 const MAX_SOCKETS: usize = 64;
 const MAX_CONTAINERS_OF_USER: usize = 256;
@@ -138,8 +138,8 @@ impl PodmanClient {
         let id = plain_id(&event.actor.id)?;
         let known = match event.action.as_str() {
             "create" | "init" | "start" | "restart" | "rename" => Described {
-                name: text(event.actor.attributes.get("name")),
-                image_name: text(event.actor.attributes.get("image")),
+                name: event.actor.attributes.get("name").and_then(|n| text(n)),
+                image_name: event.actor.attributes.get("image").and_then(|i| text(i)),
                 ..Described::default()
             },
             "remove" | "destroy" => {
@@ -214,10 +214,6 @@ struct Image {
     repo_digests: Option<Vec<String>>,
 }
 
-fn text(value: Option<&String>) -> Option<Box<str>> {
-    value.filter(|v| !v.is_empty() && v.len() <= MAX_TEXT).map(|v| v.as_str().into())
-}
-
 /// An id that is safe in a request's path, and has no slash.
 fn plain_id(id: &str) -> Option<&str> {
     (!id.is_empty() && id.len() <= 128 && id.bytes().all(|b| b.is_ascii_alphanumeric())).then_some(id)
@@ -237,10 +233,11 @@ impl Listed {
     fn described(self, user: Option<u32>) -> Option<Described> {
         let d = Described {
             id: plain_id(&self.id)?.into(),
-            name: text(self.names.unwrap_or_default().first()),
-            image_name: text(Some(&self.image)),
+            name: self.names.unwrap_or_default().first().and_then(|n| text(n)),
+            image_name: text(&self.image),
             image_id: plain_id(&self.image_id).map(Into::into),
             pid: process(self.pid),
+            listed: true,
             ..Described::default()
         };
         Some(said_by(user, d))
@@ -314,8 +311,8 @@ impl Client for PodmanClient {
         let Answer::Found((c, user)) = answer else { return Ok(None) };
         let d = Described {
             id: plain_id(&c.id).unwrap_or(id).into(),
-            name: text(Some(&c.name)),
-            image_name: text(Some(&c.image_name)),
+            name: text(&c.name),
+            image_name: text(&c.image_name),
             image_id: plain_id(&c.image).map(Into::into),
             pid: process(c.state.pid),
             ..Described::default()
@@ -364,7 +361,9 @@ pub(in crate::containers) fn follow_users(
                 followed.push((uid, never));
                 asking.fetch_add(1, Ordering::AcqRel);
                 let connect = move || Ok(is_socket(&socket).then(|| PodmanClient::of_user(socket.clone(), uid)));
-                tokio::spawn(follow(connect, news.clone(), questions));
+                // Says neither that it is connected nor that it is not, so that its number is nobody's.
+                let source = Source { number: usize::MAX, runtime: RuntimeName::Podman };
+                tokio::spawn(follow(source, connect, news.clone(), questions));
             }
             if std::mem::take(&mut first) {
                 drop(news.send(News::FirstAnswer).await);

@@ -20,6 +20,7 @@ fn rows(root: &Path) -> Vec<Row> {
     let mut web = Container::new(1, "ab12".into(), RuntimeName::Containerd, 7);
     web.name = Some("web".into());
     (web.pid, web.netns, web.cgroup_id, web.started_at) = (42, 99, 500, 1_700_000_000_123_456_789);
+    web.sandbox = Some("5a".into());
     web.bundle = Some("/srv/web".into());
     web.image_name = Some("nginx:1".into());
     web.image_id = Some("sha256:01".into());

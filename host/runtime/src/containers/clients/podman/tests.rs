@@ -74,8 +74,9 @@ fn lists_looks_up_and_finds_digests() {
         if expected.user.is_some() {
             expected.image_digest = Some("sha256:99".into());
         }
-        let bare = as_i(dir.path(), Described { id: "cd".into(), ..Described::default() });
-        assert_eq!(client.list().await.unwrap(), [expected.clone(), bare], "an id that is no id is left out");
+        let bare = as_i(dir.path(), Described { id: "cd".into(), listed: true, ..Described::default() });
+        let listed = Described { listed: true, ..expected.clone() };
+        assert_eq!(client.list().await.unwrap(), [listed, bare], "an id that is no id is left out");
         assert_eq!(client.lookup(ID).await.unwrap(), Some(expected));
         assert_eq!(client.lookup("ff").await.unwrap(), None);
         assert_eq!(client.lookup("../images").await.unwrap(), None);
