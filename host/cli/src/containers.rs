@@ -60,6 +60,7 @@ pub fn options(args: &RuntimeArgs, ctx: &Context) -> Result<ContainersOptions, C
             .hint("names are separated by commas: k8s.io,moby; leave the flag out for all"));
     }
     options.containerd_namespaces = namespaces.iter().map(|n| n.trim().to_owned()).collect();
+    options.node_name = std::env::var("NODE_NAME").ok().filter(|n| !n.is_empty());
     options.protocol = protocol(args.runtime_protocol.as_ref().or(config.runtime_protocol.as_ref()))?;
     if !runtimes.is_empty() {
         options.runtimes = runtimes;

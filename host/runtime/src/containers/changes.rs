@@ -70,8 +70,8 @@ pub(super) fn channel(selector: Arc<Selector>) -> (Listener, Changes) {
     let (sender, receiver) = sync_channel(QUEUE);
     let missed = Arc::new(AtomicU64::new(0));
     let listener = Listener { sender, missed: missed.clone(), gone: false };
-    let changes =
-        Changes { receiver, missed, told_missed: 0, selector, present: BTreeMap::new(), ready: VecDeque::new() };
+    let (present, waiting, ready) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
+    let changes = Changes { receiver, missed, told_missed: 0, selector, present, waiting, ready };
     (listener, changes)
 }
 
@@ -97,6 +97,8 @@ pub struct Changes {
     selector: Arc<Selector>,
     /// By instance.
     present: BTreeMap<u64, Present>,
+    /// Instances that were not told at once, oldest first.
+    waiting: VecDeque<(Instant, u64)>,
     ready: VecDeque<Change>,
 }
 
@@ -119,11 +121,9 @@ impl Changes {
                 continue;
             }
             let left = end.saturating_duration_since(now);
-            if left.is_zero() {
-                return None;
-            }
             match self.receiver.recv_timeout(left.min(self.next_ripe(now))) {
                 Ok(Message::Moment(moment)) => self.take(moment, Instant::now()),
+                Err(RecvTimeoutError::Timeout) if left.is_zero() => return None,
                 Ok(Message::Complete) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
@@ -150,8 +150,12 @@ impl Changes {
         match moment {
             Moment::Known(container) => {
                 let instance = container.instance;
-                let entry = self.present.entry(instance);
-                entry.or_insert_with(|| Present::new(container.clone(), now)).container = container.clone();
+                let waiting = &mut self.waiting;
+                let new = || {
+                    waiting.push_back((now, instance));
+                    Present::new(container.clone(), now)
+                };
+                self.present.entry(instance).or_insert_with(new).container = container.clone();
                 self.tell(instance, now);
             }
             Moment::Ended(container, at) => {
@@ -190,16 +194,15 @@ impl Changes {
     }
 
     fn ripen(&mut self, now: Instant) {
-        let due = |p: &Present| !p.told && !p.doubted && now.saturating_duration_since(p.since) >= RIPE;
-        let due: Vec<u64> = self.present.iter().filter(|(_, p)| due(p)).map(|(i, _)| *i).collect();
-        due.into_iter().for_each(|instance| self.tell(instance, now));
+        let due = |since: Instant| now.saturating_duration_since(since) >= RIPE;
+        while let Some((_, instance)) = self.waiting.pop_front_if(|(since, _)| due(*since)) {
+            self.tell(instance, now);
+        }
     }
 
     /// How long until time alone makes a container ripe.
     fn next_ripe(&self, now: Instant) -> Duration {
-        let waiting = self.present.values().filter(|p| !p.told);
-        let left = waiting.map(|p| RIPE.saturating_sub(now.saturating_duration_since(p.since)));
-        left.filter(|l| !l.is_zero()).min().unwrap_or(RIPE)
+        self.waiting.front().map_or(RIPE, |(since, _)| RIPE.saturating_sub(now.saturating_duration_since(*since)))
     }
 }
 
