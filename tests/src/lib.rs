@@ -13,6 +13,7 @@ pub mod gadget_case;
 pub mod ig;
 pub mod kernel;
 pub mod load;
+pub mod podman;
 pub mod registry;
 pub mod vm;
 

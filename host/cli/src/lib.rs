@@ -5,6 +5,7 @@
 pub mod args;
 pub mod commands;
 pub mod config;
+pub mod containers;
 pub mod context;
 pub mod error;
 pub mod images;
@@ -52,6 +53,7 @@ fn dispatch(args: Vec<OsString>) -> Result<ExitCode, (error::CliError, bool)> {
         Command::Run(args) => commands::run::run(&args, prepared, &matches, &ctx),
         Command::Replay(args) => commands::replay::run(&args, &ctx),
         Command::Image(args) => commands::image::run(args, &ctx),
+        Command::ListContainers(args) => commands::list_containers::run(&args, &ctx),
         Command::ListGadgets(args) => commands::list_gadgets::run(args, &ctx),
         Command::Doctor(args) => commands::doctor::run(&args, &ctx),
         Command::Version => commands::version::run("ig"),

@@ -2,6 +2,7 @@
 
 pub mod doctor;
 pub mod image;
+pub mod list_containers;
 pub mod list_gadgets;
 pub mod replay;
 pub mod run;

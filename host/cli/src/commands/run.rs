@@ -3,6 +3,7 @@
 use crate::{
     args::{Cli, GlobalArgs, OutputArgs, PullArgs, RunArgs},
     commands::image::escaped,
+    containers,
     context::Context,
     error::{CliError, Kind},
     images::Images,
@@ -12,7 +13,6 @@ use crate::{
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches};
 use ig_event::{HostNames, Ledger, Reason, TextEnv, output::OutputMode};
 use ig_runtime::{
-    containers::{ContainersOptions, RuntimeName, Selector},
     doctor::has_sys_admin,
     enrich::{container::Include, names::host_names},
     gadget::params::{Param, ParamType},
@@ -231,8 +231,8 @@ pub fn run(
         None => open(&args.image, &args.pull, ctx)?,
     };
     output_mode(&args.out)?;
-    let selector =
-        Selector::parse(&args.containers.containername).map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?;
+    let selector = containers::selector(&args.containers.select)?;
+    let runtimes = containers::options(&args.containers.runtimes, ctx)?;
     let params = given_params(&gadget, matches);
     if !ctx.is_root {
         return Err(CliError::environment(format!("running gadget {} needs root", gadget.metadata().name))
@@ -247,11 +247,7 @@ pub fn run(
         ring_bytes: args.buffer_size,
         selector: Arc::new(selector),
         include: Include { host: args.containers.host, setup: args.containers.include_setup },
-        containers: ContainersOptions {
-            host_root: ctx.host_root.clone(),
-            sockets: args.containers.docker_socketpath.clone().map(|p| (RuntimeName::Docker, p)).into_iter().collect(),
-            ..ContainersOptions::default()
-        },
+        containers: runtimes,
         record: args.record.clone(),
         wasm_cache: Some(ctx.wasm_cache()),
         auto_mount: ctx.auto_mount,

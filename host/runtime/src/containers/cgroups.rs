@@ -53,6 +53,16 @@ impl Cgroups {
         fs::metadata(root.join(relative)).ok().map(|d| d.ino())
     }
 
+    /// Directory of a cgroup in the default hierarchy or, where that has no cgroup of its own for it, in the pids
+    /// controller's.
+    pub(super) fn dir(&self, unified: Option<&str>, pids: Option<&str>) -> Option<PathBuf> {
+        let below = |mount: &Option<PathBuf>, path: Option<&str>| {
+            let relative = path?.trim_matches('/');
+            (!relative.is_empty()).then(|| mount.as_ref().map(|m| m.join(relative)))?
+        };
+        below(&self.unified, unified).or_else(|| below(&self.pids, pids))
+    }
+
     /// The user, other than root, in whose directory the container's cgroup lies: there they make cgroups of any name,
     /// so the id is only their word. The container's own directory may be anyone's. `None` also where nothing can be seen:
     /// without the file system mounted nobody could have been given a part of it.

@@ -191,6 +191,15 @@ pub(super) fn cgroup_paths(text: &str) -> (Option<&str>, Option<&str>) {
     (unified, pids)
 }
 
+/// True where the user is mapped by an entry of their own in `/proc/PID/uid_map`: what an unprivileged user may map of the
+/// host beside the ranges that are set aside for them. Root maps ranges.
+pub(super) fn maps_single(uid_map: &str, uid: u32) -> bool {
+    uid_map.lines().any(|line| {
+        let mut numbers = line.split_ascii_whitespace().skip(1).map(str::parse::<u32>);
+        numbers.next() == Some(Ok(uid)) && numbers.next() == Some(Ok(1))
+    })
+}
+
 /// Larger files are no state or configuration of a container.
 const MAX_FILE: u64 = 4 << 20;
 
@@ -206,7 +215,7 @@ pub(super) fn read_line(path: &Path) -> Option<String> {
     (!line.is_empty() && line.len() <= 253).then(|| line.to_owned())
 }
 
-fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
     // Opening a FIFO would wait for its writer, and a link may lead to a device without an end.
     let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -261,12 +270,13 @@ impl BundleConfig {
     /// The engine, where an annotation is proof.
     pub(super) fn engine(&self) -> Option<RuntimeName> {
         let has = |prefix: &str| self.annotations.keys().any(|k| k.starts_with(prefix));
-        if has("io.kubernetes.cri-o.") {
-            Some(RuntimeName::CriO)
-        } else if has("io.podman.annotations.")
-            || has("org.opencontainers.image.stopSignal") && has("io.container.manager")
+        // Podman writes some of CRI-O's annotations, too.
+        if self.annotations.get("io.container.manager").is_some_and(|m| &**m == "libpod")
+            || has("io.podman.annotations.")
         {
             Some(RuntimeName::Podman)
+        } else if has("io.kubernetes.cri-o.") {
+            Some(RuntimeName::CriO)
         } else if has("io.kubernetes.cri.") || has("nerdctl/") {
             Some(RuntimeName::Containerd)
         } else {

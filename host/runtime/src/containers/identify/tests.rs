@@ -223,3 +223,31 @@ fn only_plain_files_of_sensible_size_are_read() {
     }
     assert!(read_plain(Path::new("/dev/zero")).is_err());
 }
+
+#[test]
+fn only_a_users_own_map_entry_shows_that_a_namespace_is_theirs() {
+    let rootless = "         0       1000          1\n         1     100000      65536\n";
+    assert!(maps_single(rootless, 1000));
+    assert!(!maps_single(rootless, 100_000) && !maps_single(rootless, 0) && !maps_single(rootless, 1001));
+    assert!(!maps_single("         0          0 4294967295\n", 1000), "the host's own user namespace");
+    assert!(!maps_single("0 1000 65536\n", 1000), "a range is root's doing");
+    assert!(!maps_single("garbage\n0 1000", 1000));
+}
+
+#[test]
+fn podmans_own_annotations_are_not_taken_for_crios() {
+    let engine = |annotations: &str| {
+        let config: BundleConfig = serde_json::from_str(&format!(r#"{{"annotations":{{{annotations}}}}}"#)).unwrap();
+        config.engine()
+    };
+    // As Podman 4.3 writes them.
+    let podman = r#""io.container.manager":"libpod","io.kubernetes.cri-o.Created":"2026-11-22T00:52:57.94Z",
+        "io.kubernetes.cri-o.TTY":"false","io.podman.annotations.init":"FALSE","org.opencontainers.image.stopSignal":"15""#;
+    assert_eq!(engine(podman), Some(RuntimeName::Podman));
+    assert_eq!(
+        engine(r#""io.container.manager":"libpod","io.kubernetes.cri-o.TTY":"false""#),
+        Some(RuntimeName::Podman)
+    );
+    assert_eq!(engine(r#""io.container.manager":"cri-o","io.kubernetes.cri-o.TTY":"false""#), Some(RuntimeName::CriO));
+    assert_eq!(engine(""), None);
+}
