@@ -6,13 +6,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod containerd;
+pub mod cri;
 pub mod docker;
 pub mod forged;
 pub mod gadget_case;
 pub mod ig;
 pub mod kernel;
 pub mod load;
+pub mod plain;
+pub mod podman;
 pub mod registry;
+pub mod truth;
 
 use std::{
     path::{Path, PathBuf},

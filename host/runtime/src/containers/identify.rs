@@ -248,12 +248,12 @@ impl BundleConfig {
     /// The engine, where an annotation is proof.
     pub(super) fn engine(&self) -> Option<RuntimeName> {
         let has = |prefix: &str| self.annotations.keys().any(|k| k.starts_with(prefix));
-        if has("io.kubernetes.cri-o.") {
-            Some(RuntimeName::CriO)
-        } else if has("io.podman.annotations.")
-            || has("org.opencontainers.image.stopSignal") && has("io.container.manager")
-        {
+        // Podman first: it uses some of CRI-O's annotations.
+        let manager = self.annotations.get("io.container.manager").map(|m| &**m);
+        if manager == Some("libpod") || has("io.podman.annotations.") {
             Some(RuntimeName::Podman)
+        } else if manager == Some("cri-o") || has("io.kubernetes.cri-o.") {
+            Some(RuntimeName::CriO)
         } else if has("io.kubernetes.cri.") || has("nerdctl/") {
             Some(RuntimeName::Containerd)
         } else {

@@ -167,6 +167,24 @@ fn the_engine_is_found_by_annotation_then_by_place() {
 }
 
 #[test]
+fn podman_is_no_cri_o_though_it_uses_its_annotations() {
+    // As podman 4.3.1 writes them; older ones lack the second.
+    let podman = serde_json::json!({
+        "io.container.manager": "libpod",
+        "io.podman.annotations.autoremove": "FALSE",
+        "io.kubernetes.cri-o.Created": "2026-11-22T00:35:54.809520516Z",
+        "io.kubernetes.cri-o.TTY": "false",
+        "org.opencontainers.image.stopSignal": "15"
+    });
+    for missing in ["", "io.container.manager", "io.podman.annotations.autoremove"] {
+        let mut annotations = podman.clone();
+        annotations.as_object_mut().unwrap().remove(missing);
+        let config = config(serde_json::json!({"annotations": annotations}));
+        assert_eq!(config.engine(), Some(RuntimeName::Podman), "without {missing:?}");
+    }
+}
+
+#[test]
 fn a_pod_is_read_from_annotations() {
     let c = config(serde_json::json!({"annotations": {
         "io.kubernetes.cri.container-name": "app", "io.kubernetes.cri.sandbox-name": "pod-1",
