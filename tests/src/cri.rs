@@ -53,7 +53,18 @@ impl Cri {
 
     /// Runs an empty pod, as a kubelet labels it, with the user's `labels` besides.
     pub fn pod(&mut self, namespace: &str, name: &str, labels: &[(&str, &str)]) -> Pod {
-        let uid = format!("uid-{name}");
+        self.run_pod(namespace, name, name, labels)
+    }
+
+    /// Runs an empty pod whose name, namespace and labels hold `text`, which may be anything: a runtime does not check
+    /// what a kubelet would.
+    pub fn hostile_pod(&mut self, plain: &str, text: &str) -> Pod {
+        let long = if text.len() > 1000 { &text[..1000] } else { text };
+        self.run_pod(&format!("ns-{text}"), &format!("{plain}-{text}"), plain, &[("label", long), (long, "value")])
+    }
+
+    fn run_pod(&mut self, namespace: &str, name: &str, plain: &str, labels: &[(&str, &str)]) -> Pod {
+        let uid = format!("uid-{plain}");
         let mut all = pairs(labels);
         all.extend(pairs(&[
             ("io.kubernetes.pod.name", name),
@@ -68,7 +79,7 @@ impl Cri {
                 attempt: 0,
             }),
             labels: all,
-            log_directory: self.logs.join(name).display().to_string(),
+            log_directory: self.logs.join(&uid).display().to_string(),
             linux: Some(LinuxPodSandboxConfig {
                 cgroup_parent: format!("/kubepods/pod{uid}"),
                 security_context: Some(LinuxSandboxSecurityContext {
@@ -124,7 +135,7 @@ impl Cri {
 
     /// What the container wrote, once there is a whole line.
     pub fn log(&self, pod: &Pod, name: &str) -> String {
-        let file = self.logs.join(&pod.name).join(format!("{name}.log"));
+        let file = self.logs.join(&pod.uid).join(format!("{name}.log"));
         crate::wait_for(&format!("a line in {}", file.display()), Duration::from_secs(20), || {
             std::fs::read_to_string(&file).ok().filter(|t| t.ends_with('\n'))
         })

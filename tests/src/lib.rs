@@ -17,6 +17,7 @@ pub mod load;
 pub mod plain;
 pub mod podman;
 pub mod registry;
+pub mod sockets;
 pub mod truth;
 
 use std::{

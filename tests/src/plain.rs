@@ -36,7 +36,10 @@ impl Bundle {
         for applet in ["sh", "sleep", "true"] {
             symlink("busybox", bin.join(applet)).expect("a writable directory");
         }
-        truth::printed("runc spec", Command::new("runc").arg("spec").current_dir(bundle.path()).output().expect("runc"));
+        truth::printed(
+            "runc spec",
+            Command::new("runc").arg("spec").current_dir(bundle.path()).output().expect("runc"),
+        );
         let file = bundle.path().join("config.json");
         let mut config: Value =
             serde_json::from_slice(&std::fs::read(&file).expect("runc's config.json")).expect("JSON of runc");
@@ -105,7 +108,14 @@ pub fn cri_o_truth(pod: &str, name: &str) -> (Truth, String) {
     let (log, pid_file) = (at("log"), at("pid"));
     let conmon = ["-c", &id, "-n", &full_name, "-u", &id, "-b", &at("."), "-p", &pid_file, "-l", &log];
     let mut command = Command::new("conmon");
-    command.args(conmon).args(["--log-level", "error", "--socket-dir-path", &at("sockets"), "--exit-dir", &at("exits")]);
+    command.args(conmon).args([
+        "--log-level",
+        "error",
+        "--socket-dir-path",
+        &at("sockets"),
+        "--exit-dir",
+        &at("exits"),
+    ]);
     command.args(["-r", "/usr/sbin/runc", "--runtime-arg"]).arg(format!("--root={}", at("state")));
     for dir in ["sockets", "exits"] {
         std::fs::create_dir(bundle.path().join(dir)).expect("a writable directory");

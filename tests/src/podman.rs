@@ -84,7 +84,8 @@ impl Podman {
     pub fn truth(&self, name: &str) -> Truth {
         let file = self.dir.path().join(format!("{name}.id"));
         let option = format!("--cidfile={}", file.display());
-        let printed = truth::printed("podman run", self.run(&["--rm", &option], name, &PROGRAM).output().expect("podman"));
+        let printed =
+            truth::printed("podman run", self.run(&["--rm", &option], name, &PROGRAM).output().expect("podman"));
         Truth::new(name, &std::fs::read_to_string(file).expect("podman's id file"), "podman", &printed)
     }
 

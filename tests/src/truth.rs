@@ -93,9 +93,10 @@ pub fn mistakes(rows: &[Value], truths: &[Truth]) -> Vec<String> {
     for t in truths {
         let mine: Vec<&Value> = of_program(rows).filter(|r| id(r) == t.id).collect();
         match mine[..] {
-            [row] if name(row) == t.name
-                && text(row, "runtime.runtimeName") == t.runtime
-                && at(row, "proc.mntns_id").as_u64() == Some(t.mntns) => {}
+            [row]
+                if name(row) == t.name
+                    && text(row, "runtime.runtimeName") == t.runtime
+                    && at(row, "proc.mntns_id").as_u64() == Some(t.mntns) => {}
             [] => wrong.push(format!("{t:?}: not seen")),
             _ => {
                 let shown = mine.iter().map(|r| format!("{} in {}", r["runtime"], at(r, "proc.mntns_id")));

@@ -3,6 +3,8 @@
 //!
 //! 20 containers each, 200 with `IG_TEST_SCALE=full`.
 
+#![expect(clippy::print_stderr, reason = "figures for whoever runs the tests with --nocapture")]
+
 use ig_tests::{
     alone,
     containerd::Containerd,
@@ -147,5 +149,72 @@ mod root {
             assert_eq!((&row["k8s"]["podName"], &row["k8s"]["namespace"]), (&pod.into(), &"shop".into()), "{row}");
             assert_eq!(row["k8s"]["containerName"], truth.name, "{row}");
         }
+    }
+}
+
+/// What a container does that is asked for with `-c`; each line is one exec.
+const STEPS: &str = "/bin/busybox true; /bin/busybox echo two; /bin/busybox sleep 0";
+
+/// Starts `ig -c WANTED`, then `run`s that container among others: all of its events are shown, and no others.
+fn only_the_wanted(ig: Ig, mut run: impl FnMut(&str, &[&str])) {
+    let (wanted, before, after) = (unique("wanted"), unique("before"), unique("after"));
+    let command = ["/bin/busybox", "sh", "-c", STEPS];
+    let ig = ig.args(&["-c", &wanted]).start_ready();
+    for name in [&before, &wanted, &after] {
+        run(name, &command);
+    }
+    let done = ig.stop().expect_success();
+    let rows = done.rows();
+    let shown: Vec<_> =
+        rows.iter().map(|r| (ig_tests::truth::name(r), r["args"].as_str().unwrap_or_default())).collect();
+    let execs = [&command.join(" "), "/bin/busybox true", "/bin/busybox echo two", "/bin/busybox sleep 0"];
+    assert_eq!(shown, execs.map(|args| (wanted.as_str(), args)), "{}", done.stderr);
+    done.ledger().check();
+    assert_eq!(done.ledger().lost_total(), 0);
+}
+
+mod root_selection {
+    use super::*;
+    use ig_tests::truth::printed;
+
+    #[test]
+    fn docker() {
+        let _alone = alone();
+        let docker = Docker::start();
+        let ig = tracing().arg("--docker-socketpath").arg(docker.socket().display().to_string());
+        only_the_wanted(ig, |name, command| {
+            docker.run(&[&["run", "--rm", "--net=none", "--name", name, "busybox"], command].concat());
+        });
+    }
+
+    #[test]
+    fn containerd() {
+        let _alone = alone();
+        let containerd = Containerd::start(&[]);
+        only_the_wanted(tracing(), |name, command| {
+            let output = containerd.run("default", &["--rm"], name, command).output();
+            printed("ctr run", output.expect("ctr"));
+        });
+    }
+
+    #[test]
+    fn podman() {
+        let _alone = alone();
+        let podman = Podman::new(Oci::Runc);
+        only_the_wanted(tracing(), |name, command| {
+            printed("podman run", podman.run(&["--rm"], name, command).output().expect("podman"));
+        });
+    }
+
+    #[test]
+    fn pods() {
+        let _alone = alone();
+        let containerd = Containerd::start(&[]);
+        let mut cri = Cri::connect(&containerd.socket(), &containerd.logs());
+        let pod = cri.pod("shop", &unique("pod"), &[]);
+        only_the_wanted(tracing(), |name, command| {
+            cri.start(&pod, name, command);
+            cri.log(&pod, name);
+        });
     }
 }

@@ -37,7 +37,8 @@ pub(super) struct Launch {
 }
 
 /// Options before the verb whose value is the next argument.
-const GLOBAL_VALUES: [&str; 6] = ["--root", "--log", "--log-format", "--criu", "--rootless", "--log-level"];
+const GLOBAL_VALUES: [&str; 9] =
+    ["--root", "-r", "--log", "-l", "--log-format", "--log-level", "--criu", "--rootless", "--cgroup-manager"];
 
 /// Reads a command line; arguments end with NUL. `cut`: the kernel had room for its beginning only.
 pub(super) fn invocation(args: &[u8], cut: bool) -> Option<Invocation> {
@@ -248,11 +249,12 @@ impl BundleConfig {
     /// The engine, where an annotation is proof.
     pub(super) fn engine(&self) -> Option<RuntimeName> {
         let has = |prefix: &str| self.annotations.keys().any(|k| k.starts_with(prefix));
-        // Podman first: it uses some of CRI-O's annotations.
-        let manager = self.annotations.get("io.container.manager").map(|m| &**m);
-        if manager == Some("libpod") || has("io.podman.annotations.") {
+        // Podman writes some of CRI-O's annotations, too.
+        if self.annotations.get("io.container.manager").is_some_and(|m| &**m == "libpod")
+            || has("io.podman.annotations.")
+        {
             Some(RuntimeName::Podman)
-        } else if manager == Some("cri-o") || has("io.kubernetes.cri-o.") {
+        } else if has("io.kubernetes.cri-o.") {
             Some(RuntimeName::CriO)
         } else if has("io.kubernetes.cri.") || has("nerdctl/") {
             Some(RuntimeName::Containerd)

@@ -22,11 +22,12 @@ fn command_lines_of_every_engine() {
         // podman
         "/usr/bin/conmon --api-version 1 -c $ID -u $ID -r /usr/bin/crun -b /var/lib/containers/storage/overlay-containers/$ID/userdata -p /p -n web --exit-dir /e",
         "/usr/bin/crun --systemd-cgroup create --bundle /var/lib/containers/storage/overlay-containers/$ID/userdata --pid-file /p $ID",
+        "/usr/bin/crun --log-format=json --log /l --cgroup-manager disabled create --bundle /s/overlay-containers/$ID/userdata --pid-file /p $ID",
         // by hand
         "runc run web",
         "runc --debug run -b /srv/web web",
         "crun --cgroup-manager=disabled run --bundle=/srv/web web",
-        "youki create --bundle /srv/web web",
+        "youki -r /run/y -l /l create --bundle /srv/web web",
         // buildkit
         "buildkit-runc --log /l --log-format json run --bundle /var/lib/buildkit/runc-overlayfs/executor/abc123 --keep abc123",
         "runc --log /l --log-format json run --bundle /var/lib/docker/buildkit/executor/abc123 --keep abc123",
