@@ -6,8 +6,9 @@
  *
  * Each container is one process in a mount namespace of its own and in the cgroup CGROUP_DIR/<64 hex digits>, by which a
  * tracer that starts later knows it. When all are there, "ready" is printed. Every line on standard input then has the
- * containers make OPENS failing opens together, BURST at a time and in turn, and prints a line with the CPU nanoseconds
- * that an open took. At the end of the input everything goes.
+ * containers make OPENS failing opens together, BURST at a time and in turn, RATE a second (so that many cold processes
+ * are not slower than a few warm ones, and the tracer has as much to do at a time), and prints a line with the CPU
+ * nanoseconds that an open took. At the end of the input everything goes.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,7 +29,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BURST = 20, MAX = 30000 };
+enum { BURST = 20, RATE = 100000, MAX = 30000 };
 
 /* Shared by all; one word to wait on for each container, and one for the parent. */
 struct shared {
@@ -101,6 +102,10 @@ static void container(int i, uid_t uid)
 
 static void work(int containers, uint64_t opens)
 {
+	const long pause = 1000000000l / RATE * BURST;
+	struct timespec next;
+
+	clock_gettime(CLOCK_MONOTONIC, &next);
 	atomic_store(&shared->nanoseconds, 0);
 	for (uint64_t burst = 0; burst < opens / BURST; burst++) {
 		uint32_t before = atomic_load(&shared->done);
@@ -108,6 +113,10 @@ static void work(int containers, uint64_t opens)
 		atomic_fetch_add(go, 1);
 		wake(go);
 		wait_while(&shared->done, before);
+		next.tv_nsec += pause;
+		next.tv_sec += next.tv_nsec / 1000000000l;
+		next.tv_nsec %= 1000000000l;
+		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next, NULL);
 	}
 	uint64_t done = opens / BURST * BURST;
 	printf("%llu opens, %.1f ns each\n", (unsigned long long)done, (double)atomic_load(&shared->nanoseconds) / done);
@@ -118,6 +127,7 @@ int main(int argc, char **argv)
 {
 	/* A group of its own: the end is a signal to all of it. */
 	setpgid(0, 0);
+	prctl(PR_SET_TIMERSLACK, 1);
 	int containers = argc > 3 ? atoi(argv[1]) : 0;
 	uint64_t opens = argc > 3 ? strtoull(argv[2], NULL, 10) : 0;
 	uid_t uid = argc == 6 && !strcmp(argv[4], "-u") ? (uid_t)atoi(argv[5]) : 0;
