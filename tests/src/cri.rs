@@ -4,10 +4,11 @@
 
 use crate::truth::{self, PROGRAM, Truth};
 use k8s_cri::v1::{
-    ContainerConfig, ContainerMetadata, CreateContainerRequest, ImageSpec, LinuxContainerConfig,
-    LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption,
-    PodSandboxConfig, PodSandboxMetadata, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
-    StartContainerRequest, StopPodSandboxRequest, runtime_service_client::RuntimeServiceClient,
+    ContainerConfig, ContainerMetadata, ContainerState, ContainerStatusRequest, CreateContainerRequest, ImageSpec,
+    LinuxContainerConfig, LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext,
+    NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, RemoveContainerRequest,
+    RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest, StopPodSandboxRequest,
+    runtime_service_client::RuntimeServiceClient,
 };
 use std::{
     collections::HashMap,
@@ -141,10 +142,20 @@ impl Cri {
         })
     }
 
+    fn wait_for_exit(&mut self, id: &str) {
+        crate::wait_for("the container to end", Duration::from_secs(20), || {
+            let request = ContainerStatusRequest { container_id: id.into(), verbose: false };
+            let answer = self.io.block_on(self.client.container_status(request)).expect("a container's state");
+            let status = answer.into_inner().status.expect("a status");
+            (status.state == ContainerState::ContainerExited as i32).then_some(())
+        });
+    }
+
     /// Runs a container that says who it is, and removes it.
     pub fn truth(&mut self, pod: &Pod, name: &str) -> Truth {
         let id = self.start(pod, name, &PROGRAM);
         let printed = self.log(pod, name);
+        self.wait_for_exit(&id);
         let request = RemoveContainerRequest { container_id: id.clone() };
         self.io.block_on(self.client.remove_container(request)).expect("a container that goes");
         Truth { name: name.into(), id, runtime: "containerd", mntns: truth::mntns(&printed) }

@@ -84,9 +84,11 @@ impl Podman {
     pub fn truth(&self, name: &str) -> Truth {
         let file = self.dir.path().join(format!("{name}.id"));
         let option = format!("--cidfile={}", file.display());
-        let printed =
-            truth::printed("podman run", self.run(&["--rm", &option], name, &PROGRAM).output().expect("podman"));
-        Truth::new(name, &std::fs::read_to_string(file).expect("podman's id file"), "podman", &printed)
+        let printed = truth::printed("podman run", self.run(&[&option], name, &PROGRAM).output().expect("podman"));
+        // Newer ones delete the file with the container, so that --rm would be too early.
+        let id = std::fs::read_to_string(file).expect("podman's id file");
+        self.checked(&["rm", name]);
+        Truth::new(name, &id, "podman", &printed)
     }
 
     /// Starts podman's API service; gives its socket.
