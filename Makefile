@@ -1,5 +1,5 @@
 # The front door. Each target installs what it needs (Debian packages, see scripts/setup); the logic is in scripts/ and in ig itself.
-.PHONY: help run build gadgets test test-fast test-full bench setup
+.PHONY: help run build gadgets test test-fast test-full fuzz bench setup
 out := $(or $(CARGO_TARGET_DIR),target)/release
 # One place for what building guests leaves, so that the Wasm standard library is built once.
 export IG_WASM_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))/wasm
@@ -11,6 +11,7 @@ help:
 	@echo "make test       everything: format, lints, unit tests, end-to-end tests as root"
 	@echo "make test-fast  what needs neither root nor a release build"
 	@echo "make test-full  the end-to-end tests at full scale (100,000 execs, 1,000,000 opens)"
+	@echo "make fuzz       fuzz the parsers of foreign bytes, FUZZ_SECONDS=60 of each"
 	@echo "make bench      measure against opensnoop and the floor reader; report in target/bench/report.md"
 
 setup:
@@ -46,6 +47,10 @@ test-full:
 	@scripts/setup build test
 	@scripts/build all
 	@IG_TEST_SCALE=full scripts/e2e
+
+fuzz:
+	@scripts/setup build fuzz
+	@scripts/fuzz $(or $(FUZZ_SECONDS),60)
 
 bench:
 	@scripts/setup build bench

@@ -1,12 +1,10 @@
-//! What stands between the kernel's record and the printer: operators, in a fixed order of stages.
+//! What the user asked of the rows: operators, in a fixed order of stages, after labels and the guest's fields are there.
 
 use crate::Batch;
 
 /// Operators run in this order; within a stage, in the order they were listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    Enrich,
-    Guest,
     Filter,
     Sort,
     Limit,

@@ -6,6 +6,8 @@
 pub mod bpf;
 pub mod containers;
 pub mod enrich;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod gadget;
 pub mod image;
 pub mod instance;

@@ -2,11 +2,11 @@
 //! the Wasm target (or Debian's rustc-web), not root.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use ig_event::{Batch, DataSource, FieldDef, FieldId, Kind, Operator, Reason, SourceKind, Storage, Value};
-use ig_runtime::wasm::{Engine, EngineOptions, Guest, GuestOperator, GuestOptions, Level, build, imports};
+use ig_event::{Batch, DataSource, FieldDef, FieldId, Kind, Reason, SourceKind, Storage, Value};
+use ig_runtime::wasm::{Engine, EngineOptions, Guest, GuestOptions, Level, build, imports};
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, OnceLock},
 };
 
 const ROOM: u32 = 128 * 1024;
@@ -35,14 +35,14 @@ fn source() -> DataSource {
     s
 }
 
-fn open() -> (Arc<Mutex<Guest>>, Arc<DataSource>, FieldId) {
+fn open() -> (Guest, Arc<DataSource>, FieldId) {
     let engine = Arc::new(Engine::new(EngineOptions::default()).unwrap());
     let options = GuestOptions { log_level: Level::Trace, ..GuestOptions::quiet("trace_exec") };
     let mut sources = vec![source()];
     let guest = Guest::new(&engine, component(), "sha256:test", options, &mut sources).unwrap();
     let source = sources.remove(0);
     let args = source.find("args").unwrap().id;
-    (Arc::new(Mutex::new(guest)), Arc::new(source), args)
+    (guest, Arc::new(source), args)
 }
 
 fn record(args: &[u8]) -> Vec<u8> {
@@ -52,10 +52,9 @@ fn record(args: &[u8]) -> Vec<u8> {
 
 #[test]
 fn arguments_of_every_length_come_through_the_guest_as_text() {
-    let (guest, source, args) = open();
+    let (mut guest, source, args) = open();
     assert!(source.find("args_raw").unwrap().unreferenced);
-    guest.lock().unwrap().start().unwrap();
-    let mut operator = GuestOperator::new(Arc::clone(&guest), 0);
+    guest.start().unwrap();
     let many: Vec<String> = (0..5000).map(|i| format!("argument-{i}")).collect();
     let mut batch = Batch::new(Arc::clone(&source));
     for round in 0..3 {
@@ -77,13 +76,12 @@ fn arguments_of_every_length_come_through_the_guest_as_text() {
                 batch.discard(i as usize, Reason::Filtered);
             }
         }
-        operator.process(&mut batch).unwrap();
+        guest.process(0, &mut batch);
         assert_eq!(batch.loss.get(Reason::Undecoded), 0);
         for row in batch.iter() {
             assert_eq!(batch.value(row, args), Value::Text(want[row].clone().into()), "row {row}");
         }
     }
-    let mut guest = guest.lock().unwrap();
     guest.stop().unwrap();
     assert!(guest.take_notes().is_empty());
 }

@@ -1,4 +1,4 @@
-//! System calls: bpf(2), perf_event_open(2), mmap(2), epoll(7), eventfd(2). All unsafe code of loading lives here.
+//! System calls: bpf(2), perf_event_open(2), mmap(2), epoll(7). All unsafe code of loading lives here.
 //!
 //! Everything else in this folder calls these safe functions, except `maps.rs` and `ring.rs`, which have their own.
 
@@ -323,52 +323,20 @@ pub(super) fn epoll_create() -> io::Result<OwnedFd> {
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(r)) }
 }
 
-pub(super) fn epoll_add(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
-    let mut ev = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token };
+pub(super) fn epoll_add(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut ev = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
     // SAFETY: `ev` is valid for reads
     let r = unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &mut ev) };
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Tokens of what is ready, none after `timeout_ms` (-1: wait for ever) or a signal.
-pub(super) fn epoll_wait(epoll: BorrowedFd<'_>, timeout_ms: i32, out: &mut Vec<u64>) -> io::Result<()> {
-    let mut events = [libc::epoll_event { events: 0, u64: 0 }; 16];
-    out.clear();
-    // SAFETY: `events` is valid for writes of its length
-    let n = unsafe { libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), events.len() as c_int, timeout_ms) };
-    if n < 0 {
-        let e = io::Error::last_os_error();
-        return if e.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(e) };
-    }
-    out.extend(events.iter().take(n as usize).map(|e| e.u64));
-    Ok(())
-}
-
-/// Waits until `fd` can be read, at most `timeout` (nanosecond precision, unlike epoll). True when it can.
-pub(super) fn poll_readable(fd: BorrowedFd<'_>, timeout: std::time::Duration) -> io::Result<bool> {
-    let mut p = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    let t = libc::timespec { tv_sec: timeout.as_secs() as libc::time_t, tv_nsec: timeout.subsec_nanos().into() };
-    // SAFETY: `p` and `t` are valid; no signal mask
-    let n = unsafe { libc::ppoll(&mut p, 1, &t, std::ptr::null()) };
-    if n < 0 {
-        let e = io::Error::last_os_error();
-        return if e.kind() == io::ErrorKind::Interrupted { Ok(false) } else { Err(e) };
-    }
-    Ok(n > 0)
-}
-
-pub(super) fn eventfd() -> io::Result<OwnedFd> {
-    // SAFETY: takes plain numbers
-    let r = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(r)) }
-}
-
-/// Adds to an eventfd. Only fails when the counter is full, which wakes all the same.
-pub(super) fn eventfd_signal(fd: BorrowedFd<'_>) {
-    let one = 1u64;
-    // SAFETY: eight bytes are valid for reads; async-signal-safe
-    let n = unsafe { libc::write(fd.as_raw_fd(), std::ptr::from_ref(&one).cast(), 8) };
-    debug_assert!(n == 8 || io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock);
+/// Returns when something is ready, after `timeout_ms` (-1: never), or with a signal.
+pub(super) fn epoll_wait(epoll: BorrowedFd<'_>, timeout_ms: i32) -> io::Result<()> {
+    let mut event = libc::epoll_event { events: 0, u64: 0 };
+    // SAFETY: `event` is valid for writes of one event
+    let n = unsafe { libc::epoll_wait(epoll.as_raw_fd(), &mut event, 1, timeout_ms) };
+    let e = io::Error::last_os_error();
+    if n >= 0 || e.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(e) }
 }
 
 pub(super) fn c_string(text: &str) -> io::Result<CString> {

@@ -1,13 +1,12 @@
 //! When to look at the buffers: every millisecond while there is much, less often while there is little, and not at all
 //! while there is nothing, until the kernel says so.
 //!
-//! Owned by the run's thread; `Stop` may be used from any thread and from signal handlers.
+//! Owned by the run's thread.
 
 use super::{maps::RawMap, object::MAP_PERCPU_ARRAY, ring::Ring, sys};
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
-    sync::Arc,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -52,103 +51,51 @@ impl Pacer {
     }
 }
 
-/// Ends a wait from outside.
-#[derive(Clone, Debug)]
-pub struct Stop(Arc<OwnedFd>);
-
-impl Stop {
-    /// Makes every present and future wait return `Wake::Stop` at once.
-    pub fn signal(&self) {
-        sys::eventfd_signal(self.0.as_fd());
-    }
-
-    /// For signal handlers: writing eight bytes (the number 1) to it is the same as `signal`.
-    pub fn raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-/// Why a wait ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wake {
-    /// There may be data: look.
-    Look,
-    /// The deadline has come.
-    Deadline,
-    Stop,
-}
-
-/// Waits for the buffers of one run.
+/// Waits for the buffers of one run, and for whatever else may end its sleep.
 #[derive(Debug)]
 pub struct Waiter {
     epoll: OwnedFd,
-    stop: Arc<OwnedFd>,
     pacer: Pacer,
-    ready: Vec<u64>,
 }
-
-const STOP: u64 = u64::MAX;
 
 impl Waiter {
     pub fn new() -> io::Result<Waiter> {
-        let (epoll, stop) = (sys::epoll_create()?, Arc::new(sys::eventfd()?));
-        sys::epoll_add(epoll.as_fd(), stop.as_fd(), STOP)?;
-        Ok(Waiter { epoll, stop, pacer: Pacer::default(), ready: Vec::new() })
+        Ok(Waiter { epoll: sys::epoll_create()?, pacer: Pacer::default() })
     }
 
-    /// Adds a descriptor that becomes readable when there is data (a ring's, a perf buffer's, or any other).
+    /// Adds a descriptor that ends a sleep when it becomes readable: a ring's, a perf buffer's, or a request to stop.
     pub fn add(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        sys::epoll_add(self.epoll.as_fd(), fd, 0)
-    }
-
-    pub fn stopper(&self) -> Stop {
-        Stop(Arc::clone(&self.stop))
+        sys::epoll_add(self.epoll.as_fd(), fd)
     }
 
     /// Waits as the pace wants it. `rows`: what the last look found. `deadline`: return by then at the latest.
-    pub fn wait(&mut self, rows: usize, rings: &mut [&mut Ring], deadline: Option<Instant>) -> io::Result<Wake> {
+    pub fn wait(&mut self, rows: usize, rings: &mut [&mut Ring], deadline: Option<Instant>) -> io::Result<()> {
         let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
         if left.is_some_and(|l| l.is_zero()) {
-            return Ok(if self.stopped()? { Wake::Stop } else { Wake::Deadline });
+            return Ok(());
         }
         match self.pacer.next(rows) {
             // the last look was cut short, or the load is too high for pauses
-            Pace::Nap(_) if rings.iter().any(|r| r.is_behind()) => {
-                Ok(if self.stopped()? { Wake::Stop } else { Wake::Look })
-            }
+            Pace::Nap(_) if rings.iter().any(|r| r.is_behind()) => Ok(()),
             Pace::Nap(nap) => {
-                let short = left.filter(|l| *l < nap);
-                if sys::poll_readable(self.stop.as_fd(), short.unwrap_or(nap))? {
-                    return Ok(Wake::Stop);
-                }
-                Ok(if short.is_some() { Wake::Deadline } else { Wake::Look })
+                std::thread::sleep(left.map_or(nap, |l| l.min(nap)));
+                Ok(())
             }
             Pace::Sleep => self.sleep(rings, left),
         }
     }
 
-    fn stopped(&self) -> io::Result<bool> {
-        sys::poll_readable(self.stop.as_fd(), Duration::ZERO)
-    }
-
-    fn sleep(&mut self, rings: &mut [&mut Ring], left: Option<Duration>) -> io::Result<Wake> {
+    fn sleep(&mut self, rings: &mut [&mut Ring], left: Option<Duration>) -> io::Result<()> {
         let mut may_sleep = true;
         for r in rings.iter_mut() {
             may_sleep &= r.release();
         }
         if !may_sleep {
-            return Ok(if self.stopped()? { Wake::Stop } else { Wake::Look });
+            return Ok(());
         }
         // rounded up, so that a wait for half a millisecond does not become a busy loop
         let ms = left.map_or(-1, |l| i32::try_from(l.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
-        sys::epoll_wait(self.epoll.as_fd(), ms, &mut self.ready)?;
-        Ok(if self.ready.contains(&STOP) {
-            Wake::Stop
-        } else if self.ready.is_empty() && left.is_some() {
-            Wake::Deadline
-        } else {
-            Wake::Look
-        })
+        sys::epoll_wait(self.epoll.as_fd(), ms)
     }
 }
 
@@ -211,14 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn stop_ends_naps_and_sleep() {
+    fn a_sleep_ends_with_its_deadline_and_with_whatever_was_added() {
         let mut w = Waiter::new().unwrap();
-        let stop = w.stopper();
-        assert_eq!(w.wait(0, &mut [], Some(Instant::now() + Duration::from_millis(5))).unwrap(), Wake::Deadline);
-        std::thread::spawn(move || stop.signal()).join().unwrap();
         let t = Instant::now();
-        assert_eq!(w.wait(0, &mut [], None).unwrap(), Wake::Stop);
-        assert_eq!(w.wait(100, &mut [], None).unwrap(), Wake::Stop);
-        assert!(t.elapsed() < Duration::from_secs(1));
+        w.wait(0, &mut [], Some(t + Duration::from_millis(5))).unwrap();
+        assert!(t.elapsed() >= Duration::from_millis(5));
+        let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
+        w.add(reader.as_fd()).unwrap();
+        std::thread::spawn(move || io::Write::write_all(&mut &writer, b"s").unwrap()).join().unwrap();
+        w.wait(0, &mut [], None).unwrap();
     }
 }

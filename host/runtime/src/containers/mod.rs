@@ -53,6 +53,8 @@ pub struct ContainersOptions {
     pub containerd_namespaces: Vec<String>,
     /// How containerd is asked. CRI-O is always asked by CRI.
     pub protocol: RuntimeProtocol,
+    /// Name of this machine among Kubernetes' nodes; `None`: its host name.
+    pub node_name: Option<String>,
 }
 
 /// `--runtime-protocol`
@@ -73,6 +75,7 @@ impl Default for ContainersOptions {
             runtimes: RuntimeName::ALL.to_vec(),
             containerd_namespaces: Vec::new(),
             protocol: RuntimeProtocol::default(),
+            node_name: None,
         }
     }
 }
@@ -151,6 +154,8 @@ pub struct ContainersStatus {
     pub connected: Vec<RuntimeName>,
     /// The last failure of each runtime's API since it answered.
     pub failed: Vec<ClientError>,
+    /// How often each runtime's API went away and came back.
+    pub gaps: BTreeMap<RuntimeName, u64>,
 }
 
 /// What the containers' thread tells the event threads.
@@ -403,6 +408,10 @@ fn notes(status: &ContainersStatus) -> Vec<String> {
             "container tracker: hook {hook} is missing ({reason}); some containers are found at their first exec"
         ));
     }
+    for (runtime, times) in &status.gaps {
+        let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
+        notes.push(format!("{runtime}: its API was away {times}; what runs was listed again when it came back"));
+    }
     notes.extend(status.failed.iter().map(ToString::to_string));
     notes
 }
@@ -416,6 +425,35 @@ pub struct FilterHandle {
 impl Drop for FilterHandle {
     fn drop(&mut self) {
         self.running.shared.admission().remove(self.index);
+    }
+}
+
+/// Reads `bytes` as each of the things that runtimes leave behind.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    tracker::Event::parse(bytes);
+    for cut in [false, true] {
+        identify::invocation(bytes, cut);
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let (unified, pids) = identify::cgroup_paths(text);
+        for path in unified.into_iter().chain(pids).chain([text]) {
+            if let Some(found) = identify::from_cgroup(path) {
+                assert!(identify::cgroup_is_of(path, &found.id), "{path} names {} and is not of it", found.id);
+            }
+        }
+    }
+    if let Ok(config) = serde_json::from_slice::<identify::BundleConfig>(bytes) {
+        config.engine();
+        config.container_name();
+        config.image_name();
+        config.pod();
+        config.docker_dir("0123456789ab");
+    }
+    if let Ok(config) = serde_json::from_slice::<identify::DockerConfig>(bytes) {
+        config.name();
+        config.image_name();
+        config.image_id();
     }
 }
 

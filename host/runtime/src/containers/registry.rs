@@ -201,6 +201,12 @@ impl Registry {
         self.instances.iter().filter(|(_, i)| has(i)).map(|(k, _)| *k).collect()
     }
 
+    /// Containers of the pod with this sandbox, those of the last seconds included.
+    pub(super) fn with_sandbox(&self, sandbox: &str) -> Vec<u64> {
+        let has = |i: &Instance| i.container.sandbox.as_deref() == Some(sandbox);
+        self.instances.iter().filter(|(_, i)| has(i)).map(|(k, _)| *k).collect()
+    }
+
     pub(super) fn by_pid(&self, pid: u32) -> Option<u64> {
         self.by_pid.get(&pid).copied()
     }

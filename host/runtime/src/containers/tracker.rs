@@ -79,7 +79,7 @@ impl<'a> Reader<'a> {
 
 impl Event {
     /// `None`: not of a shape that the program writes.
-    fn parse(record: &[u8]) -> Option<Event> {
+    pub(super) fn parse(record: &[u8]) -> Option<Event> {
         let mut r = Reader(record);
         match r.u32()? {
             1 => Some(Event::Birth(task(r)?)),

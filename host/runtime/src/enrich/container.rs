@@ -4,9 +4,7 @@
 //! and comes back with a later batch, at most two seconds on. Nothing leaves uncounted.
 
 use crate::containers::{Container, Containers, MEMBERS, Resolution, Selector, TableReader, Verdict};
-use ig_event::{
-    Batch, DataSource, Entity, FieldDef, FieldId, Kind, Operator, OperatorError, Reason, SourceKind, Stage, Storage,
-};
+use ig_event::{Batch, DataSource, Entity, FieldDef, FieldId, Kind, Reason, SourceKind, Storage};
 use rustc_hash::FxHashMap;
 use std::{
     sync::Arc,
@@ -47,7 +45,7 @@ struct HeldRow {
     record: Vec<u8>,
 }
 
-/// Operator of stage `Enrich`. Use, once a batch: `clear` the batch, `take_ready`, fill it, `process`.
+/// Comes before everything else in the pipeline. Use, once a batch: `clear` the batch, `take_ready`, fill it, `process`.
 pub struct ContainerEnricher {
     /// Keeps the tracker going.
     _containers: Option<Containers>,
@@ -340,21 +338,6 @@ fn add_fields(source: &mut DataSource) -> u32 {
         source.add(def);
     }
     slot
-}
-
-impl Operator for ContainerEnricher {
-    fn name(&self) -> &str {
-        "container"
-    }
-
-    fn stage(&self) -> Stage {
-        Stage::Enrich
-    }
-
-    fn process(&mut self, batch: &mut Batch) -> Result<(), OperatorError> {
-        ContainerEnricher::process(self, batch);
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -37,6 +37,8 @@ const BATCH_ROWS: usize = 1024;
 const BATCH_BYTES: usize = 1 << 20;
 /// Loss counters are read at least this often while events flow, and always before the end.
 const COUNTERS_EVERY: Duration = Duration::from_millis(100);
+/// While nothing flows, how soon the user hears that a runtime went away.
+const NOTES_EVERY: Duration = Duration::from_secs(1);
 /// Longest time to empty a buffer after the last event.
 const DRAIN_AT_MOST: Duration = Duration::from_secs(30);
 /// Times, 2 ms apart, that the tracker is given at the end to name the containers of rows that wait.
@@ -215,7 +217,8 @@ impl Live {
             if all.more {
                 continue;
             }
-            let wake_by = [end, self.held_until(), self.maps.due].into_iter().flatten().min();
+            let notes = self.containers.is_some().then(|| Instant::now() + NOTES_EVERY);
+            let wake_by = [end, self.held_until(), self.maps.due, notes].into_iter().flatten().min();
             let mut rings: Vec<&mut Ring> = self.state.iter_mut().filter_map(Source::ring).collect();
             waiter.wait(all.pace(self.ring_bytes), &mut rings, wake_by).map_err(RunError::Wait)?;
         }

@@ -27,6 +27,7 @@ pub enum AnswerError {
     NotAsked,
     #[error("answered {got} columns instead of {want}")]
     Columns { got: usize, want: usize },
+    /// Bytes, not values, where the field holds bytes of one length.
     #[error("answered {got} values of {field} for {want} rows")]
     Length { field: String, got: usize, want: usize },
     #[error("answered {field}, which is of kind {kind:?}, with a column of {got}")]
@@ -192,16 +193,19 @@ fn check(p: &Provided, view: &View<'_>, column: &Column, rows: usize, end: usize
         (Kind::Bool, View::Bits(v)) => length(v.len() * 8),
         (Kind::Bytes, View::Fixed(v)) => {
             // The size is the guest's to choose, once a batch.
-            let size = v.len() / rows.max(1);
-            let same = !matches!(column, Column::Fixed { size: s, .. } if *s as usize != size);
-            let kept = matches!(column, Column::Empty | Column::Fixed { .. });
-            if size * rows != v.len() || size == 0 || !same {
-                return length(v.len());
+            let size = match column {
+                Column::Empty => v.len() / rows.max(1),
+                Column::Fixed { size, .. } => *size as usize,
+                _ => return wrong_kind(p, view),
+            };
+            if size == 0 || size.checked_mul(rows) != Some(v.len()) {
+                let want = size.max(1).saturating_mul(rows);
+                return Err(AnswerError::Length { field: p.name.clone(), got: v.len(), want });
             }
             if size.saturating_mul(end) > LARGEST_COLUMN {
                 return Err(AnswerError::TooLarge { field: p.name.clone(), limit: LARGEST_COLUMN });
             }
-            if kept { Ok(()) } else { wrong_kind(p, view) }
+            Ok(())
         }
         (Kind::Text | Kind::CString, View::Text { ends, data }) | (Kind::Bytes, View::Bytes { ends, data }) => {
             length(ends.len())?;
@@ -408,6 +412,17 @@ mod tests {
     }
 
     #[test]
+    fn values_of_one_length_keep_that_length_for_the_whole_batch() {
+        let mut a = asking(Kind::Bytes, &[0, 1], Column::Empty);
+        a.finish(&[], &[View::Fixed(b"aaaabbbb")]).unwrap();
+        let column = a.columns.remove(0);
+        // As many bytes as rows, but the batch has four bytes a row already.
+        let mut next = asking(Kind::Bytes, &[2, 3], column);
+        let refused = next.finish(&[], &[View::Fixed(b"cd")]);
+        assert_eq!(refused, Err(AnswerError::Length { field: "f".into(), got: 2, want: 8 }));
+    }
+
+    #[test]
     fn text_lands_in_its_rows_with_gaps_before_and_in_between() {
         let mut a = asking(Kind::Text, &[1, 2, 5], Column::Empty);
         a.finish(&[], &[View::Text { ends: &[2, 2, 5], data: b"xyabc" }]).unwrap();
@@ -471,5 +486,81 @@ mod tests {
         assert_eq!(a.finish(&[], &[View::U8(&[1])]), Err(AnswerError::Twice));
         assert_eq!(a.reject(1, "x".into()), Err(AnswerError::Row { row: 1, rows: 1 }));
         assert_eq!(Answering::default().finish(&[], &[]), Err(AnswerError::NotAsked));
+    }
+}
+
+/// Checks and appends answers of any shape, chunk after chunk, as a hostile guest may give them.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(answers: &[crate::fuzzing::Answer]) {
+    const KINDS: [Kind; 13] = [
+        Kind::U8,
+        Kind::U16,
+        Kind::U32,
+        Kind::U64,
+        Kind::I8,
+        Kind::I16,
+        Kind::I32,
+        Kind::I64,
+        Kind::F32,
+        Kind::F64,
+        Kind::Bool,
+        Kind::Text,
+        Kind::Bytes,
+    ];
+    let Some(first) = answers.first() else { return };
+    let kind = KINDS[first.kind as usize % KINDS.len()];
+    let names = Arc::new(vec!["a".to_owned(), "b".to_owned()]);
+    let provided = Arc::new(vec![Provided { name: "f".into(), column: 0, kind, names }]);
+    let (mut column, mut next) = (Column::Empty, 0u32);
+    for a in answers {
+        let from = next + u32::from(a.skip % 4);
+        let gaps = a.skip & 0x80 != 0;
+        let rows: Vec<u32> = (0..u32::from(a.rows)).map(|i| from + if gaps { 2 * i } else { i }).collect();
+        next = rows.last().map_or(next, |r| r + 1);
+        let mut answering = Answering {
+            asked: true,
+            chunk: ChunkRows { rows, contiguous: !gaps },
+            provided: Arc::clone(&provided),
+            columns: vec![column],
+            ..Answering::default()
+        };
+        let n = &a.numbers;
+        let (u16s, u32s): (Vec<u16>, Vec<u32>) = n.iter().map(|n| (*n as u16, *n as u32)).unzip();
+        let view = match a.view % 15 {
+            0 => View::U8(&a.data),
+            1 => View::U16(&u16s),
+            2 => View::U32(&u32s),
+            3 => View::U64(n),
+            4 => View::I8(&[1; 3]),
+            5 => View::I16(&[-1; 2]),
+            6 => View::I32(&[-1; 4]),
+            7 => View::I64(&[-1; 5]),
+            8 => View::F32(&[f32::NAN; 2]),
+            9 => View::F64(&[f64::INFINITY; 2]),
+            10 => View::Bits(&a.data),
+            11 => View::Fixed(&a.data),
+            12 => View::Text { ends: &u32s, data: &a.data },
+            13 => View::Bytes { ends: &u32s, data: &a.data },
+            _ => View::Codes(&u16s),
+        };
+        if let Some(row) = a.reject {
+            drop(answering.reject(row, String::new()));
+        }
+        let wrong = answering.finish(&a.keep, &[view]).is_err();
+        if wrong || a.undo {
+            answering.undo();
+        }
+        column = answering.columns.remove(0);
+    }
+    // Whatever was accepted can be read, every row of it and beyond.
+    let mut source = ig_event::DataSource::new("s", ig_event::SourceKind::Events, 1);
+    let field = source.add(ig_event::FieldDef::new("f", kind, ig_event::Storage::Column(0)));
+    let mut batch = ig_event::Batch::new(Arc::new(source));
+    for _ in 0..next.min(4096) {
+        batch.push(&[0]);
+    }
+    batch.columns.push(column);
+    for row in batch.iter() {
+        field.iter().for_each(|f| drop(batch.value(row, *f)));
     }
 }

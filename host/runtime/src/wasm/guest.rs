@@ -12,7 +12,7 @@ use super::{
     ticker::Ticker,
     wit_v0_1::{self, Call, Instance, NewError, Refusal, State},
 };
-use ig_event::{Batch, Column, DataSource, Operator, OperatorError, Reason, Stage, loss::Class};
+use ig_event::{Batch, Column, DataSource, Reason, loss::Class};
 use std::{
     collections::{BTreeSet, VecDeque},
     fmt,
@@ -481,37 +481,6 @@ impl Restarts {
 
     fn due(&self, now: Instant) -> bool {
         !self.given_up && self.next.is_none_or(|t| now >= t)
-    }
-}
-
-/// A guest in a pipeline, for one of its sources. Several of them, on the same thread, can share the guest; its owner
-/// keeps a handle to start and stop it and to take its notes.
-pub struct GuestOperator {
-    guest: Arc<Mutex<Guest>>,
-    source: usize,
-}
-
-impl GuestOperator {
-    pub fn new(guest: Arc<Mutex<Guest>>, source: usize) -> Self {
-        GuestOperator { guest, source }
-    }
-}
-
-impl Operator for GuestOperator {
-    fn name(&self) -> &str {
-        "wasm"
-    }
-
-    fn stage(&self) -> Stage {
-        Stage::Guest
-    }
-
-    fn process(&mut self, batch: &mut Batch) -> Result<(), OperatorError> {
-        match self.guest.lock() {
-            Ok(mut guest) => guest.process(self.source, batch),
-            Err(poisoned) => poisoned.into_inner().process(self.source, batch),
-        }
-        Ok(())
     }
 }
 

@@ -21,7 +21,7 @@ mod wit_v0_1;
 pub use cache::CacheProblem;
 pub use engine::{Engine, EngineOptions, imports};
 pub use error::{Phase, WasmError};
-pub use guest::{Guest, GuestNote, GuestOperator, GuestOptions, Problem};
+pub use guest::{Guest, GuestNote, GuestOptions, Problem};
 pub use log_gate::Level;
 
 #[cfg(test)]

@@ -1,0 +1,39 @@
+//! Ways in for the fuzz targets in `fuzz/`, which may not call what is private. Compiled with `--cfg fuzzing` only.
+
+use crate::{instance, wasm};
+use ig_event::Batch;
+use std::sync::Arc;
+
+/// Everything that reads what container runtimes and other processes leave behind.
+pub fn runtimes(bytes: &[u8]) {
+    crate::containers::fuzz(bytes);
+}
+
+/// A recording; `show` gets every batch.
+pub fn recording(bytes: &[u8], mut show: impl FnMut(&Batch)) {
+    let Ok(mut replayer) = instance::record::Replayer::open(bytes) else { return };
+    let mut batches: Vec<Batch> = replayer.header.sources.iter().map(|s| Batch::new(Arc::new(s.clone()))).collect();
+    while let Ok(Some(source)) = replayer.next(&mut batches) {
+        show(&batches[source]);
+    }
+}
+
+/// One answer of a guest for one field, of any shape.
+#[derive(Debug)]
+pub struct Answer {
+    /// Rows before the chunk that are not asked for.
+    pub skip: u8,
+    pub rows: u8,
+    pub kind: u8,
+    pub view: u8,
+    pub numbers: Vec<u64>,
+    pub data: Vec<u8>,
+    pub keep: Vec<u8>,
+    pub reject: Option<u32>,
+    pub undo: bool,
+}
+
+/// The answers to the chunks of one batch, one after the other.
+pub fn answers(all: &[Answer]) {
+    wasm::answer::fuzz(all);
+}
