@@ -39,6 +39,14 @@ pub struct Podman {
 }
 
 impl Podman {
+    /// Over runc, with its API service.
+    pub fn start() -> Podman {
+        let mut podman = Podman::new(Oci::Runc);
+        podman.serve();
+        podman
+    }
+
+    /// Without its API service.
     pub fn new(oci: Oci) -> Podman {
         let dir = tempfile::Builder::new().prefix("igp").tempdir_in("/tmp").expect("a temporary directory");
         let podman = Podman { dir, oci, service: None };
@@ -46,7 +54,7 @@ impl Podman {
         assert!(image.status.success(), "{}", String::from_utf8_lossy(&image.stderr));
         let tar = podman.dir.path().join("busybox.tar");
         std::fs::write(&tar, image.stdout).expect("a writable directory");
-        podman.checked(&["load", "-q", "-i", &tar.display().to_string()]);
+        podman.run(&["load", "-q", "-i", &tar.display().to_string()]);
         podman
     }
 
@@ -66,12 +74,20 @@ impl Podman {
         c
     }
 
-    fn checked(&self, arguments: &[&str]) -> String {
-        truth::printed("podman", self.command(arguments).output().expect("podman"))
+    /// Runs `podman ARGUMENTS`; panics when it fails.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().expect("podman is installed");
+        truth::printed(&format!("podman {arguments:?}"), output).trim().to_owned()
+    }
+
+    /// Runs a container of the busybox image; panics when it fails.
+    pub fn container(&self, name: &str, options: &[&str], program: &[&str]) -> String {
+        let output = self.container_command(options, name, program).output().expect("podman is installed");
+        truth::printed(&format!("podman run {name}"), output).trim().to_owned()
     }
 
     /// `podman run` of `command` in a new container, not yet started.
-    pub fn run(&self, options: &[&str], name: &str, command: &[&str]) -> Command {
+    pub fn container_command(&self, options: &[&str], name: &str, command: &[&str]) -> Command {
         let mut c = self.command(&["run", "--net=none", "--name", name]);
         if self.oci == Oci::Crun {
             c.arg("--cgroups=disabled");
@@ -84,21 +100,26 @@ impl Podman {
     pub fn truth(&self, name: &str) -> Truth {
         let file = self.dir.path().join(format!("{name}.id"));
         let option = format!("--cidfile={}", file.display());
-        let printed = truth::printed("podman run", self.run(&[&option], name, &PROGRAM).output().expect("podman"));
+        let printed = self.container(name, &[&option], &PROGRAM);
         // Newer ones delete the file with the container, so that --rm would be too early.
         let id = std::fs::read_to_string(file).expect("podman's id file");
-        self.checked(&["rm", name]);
+        self.run(&["rm", name]);
         Truth::new(name, &id, "podman", &printed)
     }
 
-    /// Starts podman's API service; gives its socket.
-    pub fn serve(&mut self) -> PathBuf {
-        let socket = self.dir.path().join("podman.sock");
-        let address = format!("unix://{}", socket.display());
-        let service = self.command(&["system", "service", "--time=0", &address]).stderr(Stdio::null()).spawn();
-        self.service = Some(service.expect("podman"));
-        crate::wait_for("podman's socket", Duration::from_secs(20), || socket.exists().then_some(()));
-        socket
+    /// Starts the API service.
+    pub fn serve(&mut self) {
+        let address = format!("unix://{}", self.socket().display());
+        let mut service = self.command(&["system", "service", "--time=0", &address]);
+        let service = service.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        self.service = Some(service.expect("podman is installed"));
+        let there = || self.socket().exists().then_some(());
+        crate::wait_for("podman's socket", Duration::from_secs(30), there);
+    }
+
+    /// Of the API service.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("podman.sock")
     }
 }
 
