@@ -122,6 +122,9 @@ pub struct ContainerArgs {
     /// Show events of the host too
     #[arg(long)]
     pub host: bool,
+    /// Show what container runtimes do inside a container before its first program runs
+    #[arg(long)]
+    pub include_setup: bool,
     /// Only these containers: names, comma-separated; `!name` leaves one out. May be given before they start
     #[arg(
         short,

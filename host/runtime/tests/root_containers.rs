@@ -11,7 +11,7 @@ use ig_runtime::{
     containers::{
         Container, Containers, ContainersError, ContainersOptions, FilterHandle, Resolution, RuntimeName, Selector,
     },
-    enrich::container::ContainerEnricher,
+    enrich::container::{ContainerEnricher, Include},
 };
 use std::{
     fs::{self, File},
@@ -349,7 +349,7 @@ fn rows_of_a_gadget(containers: &Containers, docker: &Docker, early_ns: u64) {
     source.add(ns).unwrap();
     source.add(FieldDef::new("timestamp_raw", Kind::U64, Storage::BootTime { offset: 8 })).unwrap();
     let selector = Arc::new(Selector::parse("row").unwrap());
-    let mut enricher = ContainerEnricher::new(&mut source, containers.clone(), selector, false).unwrap();
+    let mut enricher = ContainerEnricher::new(&mut source, containers.clone(), selector, Include::default()).unwrap();
     let name = source.find("runtime.containerName").unwrap().id;
     let mut batch = Batch::new(Arc::new(source));
     let (_, said) = docker.say("row");

@@ -12,7 +12,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMat
 use ig_event::{HostNames, Ledger, Reason, TextEnv, output::OutputMode};
 use ig_runtime::{
     containers::{ContainersOptions, RuntimeName, Selector},
-    enrich::names::host_names,
+    enrich::{container::Include, names::host_names},
     gadget::params::{Param, ParamType},
     instance::{Gadget, LiveOptions, PipelineOptions, SinkError, Stop, Summary},
 };
@@ -244,7 +244,7 @@ pub fn run(
         pipeline: PipelineOptions { fail_on_trap: args.fail_on_trap, ..pipeline_options(&args.out, &names) },
         ring_bytes: args.buffer_size,
         selector: Arc::new(selector),
-        include_host: args.containers.host,
+        include: Include { host: args.containers.host, setup: args.containers.include_setup },
         containers: ContainersOptions {
             host_root: ctx.host_root.clone(),
             sockets: args.containers.docker_socketpath.clone().map(|p| (RuntimeName::Docker, p)).into_iter().collect(),

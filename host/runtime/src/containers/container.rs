@@ -134,6 +134,9 @@ pub struct Container {
     pub sandbox: Option<Box<str>>,
     /// containerd's namespace, where the container is one of containerd's.
     pub namespace: Option<Box<str>>,
+    /// Boot-clock nanoseconds at which its first program began; what came before in its namespace was its runtime's doing.
+    /// 0: not known.
+    pub first_exec: u64,
     /// Nothing more is awaited that a selection or a label needs: the name and, of a pod, its labels are known, or their
     /// time is up. What is `None` in a complete container counts as not there; knowledge that comes late is taken all the
     /// same, and every selection decided anew.
@@ -162,6 +165,7 @@ impl Container {
             pod: None,
             sandbox: None,
             namespace: None,
+            first_exec: 0,
             complete: false,
             entity: Arc::default(),
         }

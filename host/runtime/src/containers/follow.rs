@@ -325,6 +325,7 @@ impl Follower {
             return;
         }
         let path = self.cgroup_path(e).filter(|p| identify::cgroup_is_of(p, &container.id));
+        self.registry.update(container.instance, |c| c.first_exec = e.entered);
         self.settle(&container, e.tgid, e.netns, e.cgroup, path);
     }
 

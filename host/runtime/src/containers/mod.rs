@@ -404,9 +404,11 @@ fn notes(status: &ContainersStatus) -> Vec<String> {
     count(loss.args_unreadable, "command lines of container runtimes could not be read");
     count(status.malformed, "tracker records were not of the expected shape");
     for (hook, reason) in &status.missing {
-        notes.push(format!(
-            "container tracker: hook {hook} is missing ({reason}); some containers are found at their first exec"
-        ));
+        let effect = match hook.contains("execve") {
+            true => "what runtimes do to set up a container is shown as the container's",
+            false => "some containers are found at their first exec",
+        };
+        notes.push(format!("container tracker: hook {hook} is missing ({reason}); {effect}"));
     }
     for (runtime, times) in &status.gaps {
         let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };

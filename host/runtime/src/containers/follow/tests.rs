@@ -23,6 +23,7 @@ fn host() -> Host {
 
 fn task(mntns: u64, time: u64, tgid: u32, launcher: u32) -> TaskEvent {
     TaskEvent {
+        entered: 0,
         time,
         found_late: false,
         mntns,
