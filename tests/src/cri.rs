@@ -42,6 +42,11 @@ fn pairs(labels: &[(&str, &str)]) -> HashMap<String, String> {
     labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
 }
 
+/// As much of the text as containerd takes for a label.
+pub fn cut(text: &str) -> &str {
+    &text[..text.len().min(1000)]
+}
+
 impl Cri {
     /// Pods on the service at `socket`, which write their output below `logs`.
     pub fn connect(socket: &Path, logs: &Path) -> Cri {
@@ -60,8 +65,8 @@ impl Cri {
     /// Runs an empty pod whose name, namespace and labels hold `text`, which may be anything: a runtime does not check
     /// what a kubelet would.
     pub fn hostile_pod(&mut self, plain: &str, text: &str) -> Pod {
-        let long = if text.len() > 1000 { &text[..1000] } else { text };
-        self.run_pod(&format!("ns-{text}"), &format!("{plain}-{text}"), plain, &[("label", long), (long, "value")])
+        let labels = [("label", cut(text)), (cut(text), "value")];
+        self.run_pod(&format!("ns-{text}"), &format!("{plain}-{text}"), plain, &labels)
     }
 
     fn run_pod(&mut self, namespace: &str, name: &str, plain: &str, labels: &[(&str, &str)]) -> Pod {

@@ -7,7 +7,7 @@
 use ig_tests::{
     alone,
     containerd::Containerd,
-    cri::Cri,
+    cri::{self, Cri},
     docker::Docker,
     ig::{Ig, at},
     kernel,
@@ -30,7 +30,12 @@ fn tracing() -> Ig {
 }
 
 /// The sockets that can be named, and the word with which a complaint about each begins.
-const SOCKETS: &[(&str, &str)] = &[("--docker-socketpath", "docker: ")];
+const SOCKETS: [(&str, &str); 4] = [
+    ("--docker-socketpath", "warning: docker: "),
+    ("--containerd-socketpath", "warning: containerd: "),
+    ("--crio-socketpath", "warning: cri-o: "),
+    ("--podman-socketpath", "warning: podman: "),
+];
 
 /// Runs `disturb` while short containers start one after the other; gives those that could run.
 fn under_load(start: impl Fn() -> Option<Truth> + Sync, disturb: impl FnOnce()) -> Vec<Truth> {
@@ -80,7 +85,7 @@ mod root {
         for (fault, socket) in &bad {
             let mut ig = tracing();
             for (flag, _) in SOCKETS {
-                ig = ig.arg(*flag).arg(socket.path().display().to_string());
+                ig = ig.arg(flag).arg(socket.path().display().to_string());
             }
             running.push((*fault, ig.start_ready()));
         }
@@ -137,7 +142,7 @@ mod root {
         let list = truth::printed("ctr task ls", containerd.ctr("default", &["task", "ls"]).output().unwrap());
         let pid = list.lines().find(|l| l.starts_with(&keep)).unwrap().split_whitespace().nth(1).unwrap();
         let mntns = namespace_of(pid);
-        let ig = tracing().start_ready();
+        let ig = tracing().arg("--containerd-socketpath").arg(containerd.socket().display().to_string()).start_ready();
         let truths = under_load(
             || containerd.try_truth("default", &unique("load")),
             || {
@@ -152,6 +157,7 @@ mod root {
         assert!(truths.len() >= 5, "only {} containers ran beside the restart", truths.len());
         check(&done, &truths);
         assert_never_unnamed(&done.rows(), mntns, &keep);
+        assert!(done.stderr.contains("warning: containerd: "), "the gap was not told: {}", done.stderr);
         eprintln!("{} containers beside a restart; told: {}", truths.len(), told(&done.stderr));
     }
 
@@ -167,8 +173,9 @@ mod root {
         let long = "x".repeat(4000);
         let hostile =
             ["\x1b[2J\x1b]0;owned\x07", "two\nlines\r\n{\"a\":1}", "\u{202e}gnp.exe\u{9b}31m", &long, "\"quoted\\"];
-        let json = tracing().start_ready();
-        let columns = Ig::new(&["run", "trace_exec"])
+        let socket = containerd.socket().display().to_string();
+        let json = tracing().args(&["--containerd-socketpath", &socket]).start_ready();
+        let columns = Ig::new(&["run", "trace_exec", "--containerd-socketpath", &socket])
             .args(&["--fields", "+k8s.podName,+k8s.namespace,+k8s.containerName,+k8s.podLabels"])
             .start_ready();
         let mut pods = Vec::new();
@@ -183,6 +190,8 @@ mod root {
             assert_eq!(row["k8s"]["podName"], pod.name, "{row}");
             assert_eq!(row["k8s"]["namespace"], pod.namespace, "{row}");
             assert!(pod.name.contains(bad) && pod.namespace.contains(bad));
+            let labels = row["k8s"]["podLabels"].as_str().unwrap_or_default();
+            assert!(labels.contains(&format!("label={}", cri::cut(bad))), "{row}");
             assert_eq!(row["runtime"]["containerName"], truth.name, "{row}");
         }
         let text = columns.stdout();

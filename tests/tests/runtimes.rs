@@ -13,11 +13,17 @@ use ig_tests::{
     ig::{Finished, Ig},
     plain::{self, Bundle},
     podman::{Oci, Podman},
-    truth::{Truth, check, repeat, repeats, unique},
+    truth::{Truth, check, printed, repeat, repeats, unique},
 };
+use std::{path::Path, time::Duration};
 
 fn tracing() -> Ig {
     Ig::new(&["run", "trace_exec", "-o", "json", "--ledger"])
+}
+
+/// With the API of a runtime: `flag` is `--docker-socketpath` and the like.
+fn asking(flag: &str, socket: &Path) -> Ig {
+    tracing().arg(flag).arg(socket.display().to_string())
 }
 
 /// Runs `containers` while `ig` traces.
@@ -43,7 +49,7 @@ mod root {
     fn docker_one_after_the_other() {
         let _alone = alone();
         let docker = Docker::start();
-        let ig = tracing().arg("--docker-socketpath").arg(docker.socket().display().to_string());
+        let ig = asking("--docker-socketpath", &docker.socket());
         show("docker", ig, || repeat(repeats(), 1, || docker.truth(&unique("seq"))));
     }
 
@@ -51,7 +57,7 @@ mod root {
     fn docker_eight_at_a_time() {
         let _alone = alone();
         let docker = Docker::start();
-        let ig = tracing().arg("--docker-socketpath").arg(docker.socket().display().to_string());
+        let ig = asking("--docker-socketpath", &docker.socket());
         show("docker, 8 at a time", ig, || repeat(repeats(), 8, || docker.truth(&unique("par"))));
     }
 
@@ -66,7 +72,8 @@ mod root {
     fn ctr_in_two_namespaces() {
         let _alone = alone();
         let containerd = Containerd::start(&["second"]);
-        show("ctr in two namespaces", tracing(), || {
+        let ig = asking("--containerd-socketpath", &containerd.socket());
+        show("ctr in two namespaces", ig, || {
             let mut all = repeat(repeats().div_ceil(2), 4, || containerd.truth("default", &unique("ctr")));
             all.extend(repeat(repeats().div_ceil(2), 4, || containerd.truth("second", &unique("ctr"))));
             all
@@ -80,7 +87,8 @@ mod root {
         let mut cri = Cri::connect(&containerd.socket(), &containerd.logs());
         let pods = [("shop", unique("pod")), ("bank", unique("pod"))];
         let mut expected = Vec::new();
-        let (done, truths) = traced(tracing(), || {
+        let ig = asking("--containerd-socketpath", &containerd.socket());
+        let (done, truths) = traced(ig, || {
             let mut all = Vec::new();
             for (namespace, name) in &pods {
                 let pod = cri.pod(namespace, name, &[("app", "demo")]);
@@ -101,14 +109,87 @@ mod root {
             assert_eq!(k8s["podUID"], pod.uid, "{row}");
             assert_eq!(k8s["containerName"], row["runtime"]["containerName"], "{row}");
             assert_eq!(k8s["hostnetwork"], true, "{row}");
+            assert!(k8s["podLabels"].as_str().unwrap_or_default().contains("app=demo"), "{row}");
         }
+        eprintln!("containerd's CRI: {n} of {n} containers of pods seen and labelled; nothing lost", n = truths.len());
+    }
+
+    #[test]
+    fn pods_through_cri_alone() {
+        let _alone = alone();
+        let containerd = Containerd::start(&[]);
+        let mut cri = Cri::connect(&containerd.socket(), &containerd.logs());
+        let early = cri.pod("shop", &unique("early"), &[("app", "early")]);
+        cri.start(&early, "web", &["/bin/busybox", "sh", "-c", LOOP]);
+        let ig = asking("--containerd-socketpath", &containerd.socket()).args(&["--runtime-protocol", "cri"]);
+        let late = unique("late");
+        let (done, truths) = traced(ig, || {
+            let pod = cri.pod("bank", &late, &[("app", "late")]);
+            (0..5).map(|_| cri.truth(&pod, &unique("cri"))).collect()
+        });
+        check(&done, &truths);
+        let rows = done.rows();
+        for (pod, label) in [(&early.name, "app=early"), (&late, "app=late")] {
+            let mine: Vec<_> = rows.iter().filter(|r| r["k8s"]["podName"] == **pod).collect();
+            assert!(mine.len() > 3, "{} rows of pod {pod}", mine.len());
+            for row in mine {
+                assert!(row["k8s"]["podLabels"].as_str().unwrap_or_default().contains(label), "{row}");
+                assert_eq!(row["runtime"]["runtimeName"], "containerd", "{row}");
+            }
+        }
+    }
+
+    /// Rows of the container `name` that began before `ig` did, with what is expected of `runtime.FIELD`.
+    fn ran_before(ig: Ig, name: &str, expected: &[(&str, &str)]) {
+        let ig = ig.start_ready();
+        std::thread::sleep(Duration::from_secs(1));
+        let done = ig.stop().expect_success();
+        let rows = done.rows();
+        let mine: Vec<_> = rows.iter().filter(|r| ig_tests::truth::name(r) == name).collect();
+        assert!(mine.len() > 3, "{} rows of container {name}: {rows:#?}", mine.len());
+        let last = mine.last().expect("counted");
+        for (field, value) in expected {
+            let got = last["runtime"][field].as_str().unwrap_or_default();
+            assert_eq!(got, *value, "{field} of {last}");
+        }
+    }
+
+    #[test]
+    fn what_ran_before_is_known_too() {
+        let _alone = alone();
+        let containerd = Containerd::start(&[]);
+        let name = unique("before");
+        let run = containerd.run("default", &["-d"], &name, &["sh", "-c", LOOP]).output();
+        printed("ctr run", run.expect("ctr"));
+        let expected = [("runtimeName", "containerd"), ("containerImageName", "docker.io/library/busybox:latest")];
+        ran_before(asking("--containerd-socketpath", &containerd.socket()), &name, &expected);
+
+        podman_ran_before(Oci::Runc);
+    }
+
+    #[test]
+    fn what_ran_before_over_crun_is_known_too() {
+        let _alone = alone();
+        podman_ran_before(Oci::Crun);
+    }
+
+    fn podman_ran_before(oci: Oci) {
+        let mut podman = Podman::new(oci);
+        podman.serve();
+        let name = unique("before");
+        let id = podman.container(&name, &["-d"], &["sh", "-c", LOOP]);
+        let expected =
+            [("runtimeName", "podman"), ("containerId", &*id), ("containerImageName", "localhost/busybox:latest")];
+        ran_before(asking("--podman-socketpath", &podman.socket()), &name, &expected);
+        podman.run(&["rm", "-f", "-t", "0", &name]);
     }
 
     #[test]
     fn podman_over_runc() {
         let _alone = alone();
-        let podman = Podman::new(Oci::Runc);
-        show("podman over runc", tracing(), || repeat(repeats(), 2, || podman.truth(&unique("pod"))));
+        let podman = Podman::start();
+        let ig = asking("--podman-socketpath", &podman.socket());
+        show("podman over runc", ig, || repeat(repeats(), 2, || podman.truth(&unique("pod"))));
     }
 
     #[test]
@@ -152,6 +233,8 @@ mod root {
     }
 }
 
+const LOOP: &str = "while :; do /bin/busybox sleep 0.05; done";
+
 /// What a container does that is asked for with `-c`; each line is one exec.
 const STEPS: &str = "/bin/busybox true; /bin/busybox echo two; /bin/busybox sleep 0";
 
@@ -175,13 +258,12 @@ fn only_the_wanted(ig: Ig, mut run: impl FnMut(&str, &[&str])) {
 
 mod root_selection {
     use super::*;
-    use ig_tests::truth::printed;
 
     #[test]
     fn docker() {
         let _alone = alone();
         let docker = Docker::start();
-        let ig = tracing().arg("--docker-socketpath").arg(docker.socket().display().to_string());
+        let ig = asking("--docker-socketpath", &docker.socket());
         only_the_wanted(ig, |name, command| {
             docker.run(&[&["run", "--rm", "--net=none", "--name", name, "busybox"], command].concat());
         });
@@ -191,7 +273,7 @@ mod root_selection {
     fn containerd() {
         let _alone = alone();
         let containerd = Containerd::start(&[]);
-        only_the_wanted(tracing(), |name, command| {
+        only_the_wanted(asking("--containerd-socketpath", &containerd.socket()), |name, command| {
             let output = containerd.run("default", &["--rm"], name, command).output();
             printed("ctr run", output.expect("ctr"));
         });
@@ -200,8 +282,8 @@ mod root_selection {
     #[test]
     fn podman() {
         let _alone = alone();
-        let podman = Podman::new(Oci::Runc);
-        only_the_wanted(tracing(), |name, command| {
+        let podman = Podman::start();
+        only_the_wanted(asking("--podman-socketpath", &podman.socket()), |name, command| {
             podman.container(name, &["--rm"], command);
         });
     }
@@ -212,9 +294,32 @@ mod root_selection {
         let containerd = Containerd::start(&[]);
         let mut cri = Cri::connect(&containerd.socket(), &containerd.logs());
         let pod = cri.pod("shop", &unique("pod"), &[]);
-        only_the_wanted(tracing(), |name, command| {
+        only_the_wanted(asking("--containerd-socketpath", &containerd.socket()), |name, command| {
             cri.start(&pod, name, command);
             cri.log(&pod, name);
         });
+    }
+
+    #[test]
+    fn pods_by_name_namespace_and_label() {
+        let _alone = alone();
+        let containerd = Containerd::start(&[]);
+        let mut cri = Cri::connect(&containerd.socket(), &containerd.logs());
+        let socket = containerd.socket().display().to_string();
+        let (wanted, other) = (unique("wanted"), unique("other"));
+        let selectors = [["--k8s-podname", &wanted], ["--k8s-namespace", "shop"], ["--k8s-selector", "app=shop"]];
+        let running = selectors.map(|s| tracing().args(&["--containerd-socketpath", &socket]).args(&s).start_ready());
+        for (namespace, name) in [("bank", &other), ("shop", &wanted)] {
+            let pod = cri.pod(namespace, name, &[("app", namespace)]);
+            // The same name in both pods.
+            cri.start(&pod, "web", &["/bin/busybox", "sh", "-c", STEPS]);
+            cri.log(&pod, "web");
+        }
+        for (ig, selector) in running.into_iter().zip(selectors) {
+            let rows = ig.stop().expect_success().rows();
+            let of_web = |r: &&serde_json::Value| r["k8s"]["containerName"] == "web";
+            assert!(rows.iter().all(|r| r["k8s"]["podName"] == *wanted), "{selector:?}: {rows:#?}");
+            assert_eq!(rows.iter().filter(of_web).count(), 4, "{selector:?}: {rows:#?}");
+        }
     }
 }
