@@ -2,7 +2,6 @@
 //! the same, labels stay true, and what is wrong is said once.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its case has failed")]
-#![expect(clippy::print_stderr, reason = "figures for whoever runs the tests with --nocapture")]
 
 use ig_tests::{
     alone,
