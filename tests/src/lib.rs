@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod container_root;
 pub mod containerd;
 pub mod cri;
 pub mod docker;
@@ -19,6 +20,7 @@ pub mod podman;
 pub mod registry;
 pub mod sockets;
 pub mod truth;
+pub mod vm;
 
 use std::{
     path::{Path, PathBuf},

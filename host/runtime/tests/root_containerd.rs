@@ -95,7 +95,8 @@ fn root_containerd() {
 
 fn running_before_the_start(containers: &Containers, cd: &Containerd) {
     for namespace in ["red", "blue"] {
-        let c = wait_for("containerd's list", 5, || by_name(containers, &format!("{namespace}-web")));
+        let name = format!("{namespace}-web");
+        let c = wait_for("containerd's list", 5, || by_name(containers, &name).filter(|c| c.image_id.is_some()));
         assert_eq!((&*c.id, c.runtime, c.namespace.as_deref()), ("web", RuntimeName::Containerd, Some(namespace)));
         assert_eq!(c.pid, cd.pid(namespace, "web"));
         assert_eq!(c.image_name.as_deref(), Some(IMAGE));
@@ -104,6 +105,10 @@ fn running_before_the_start(containers: &Containers, cd: &Containerd) {
         assert_eq!(c.pod, None);
     }
     wait_for("the client", 5, || (containers.status().connected == [RuntimeName::Containerd]).then_some(()));
+    for (label, shown) in [("nerdctl/name=renamed", "renamed"), ("nerdctl/name=red-web", "red-web")] {
+        containerd::run(cd.ctr("red").args(["container", "label", "web", label]));
+        wait_for("the new name", 3, || by_name(containers, shown).filter(|c| c.namespace.as_deref() == Some("red")));
+    }
     assert_eq!(containers.list().iter().filter(|c| &*c.id == "web").count(), 2, "{:?}", containers.list());
 }
 

@@ -130,13 +130,13 @@ pub struct Container {
     /// Wall-clock nanoseconds of the birth of its mount namespace.
     pub started_at: u64,
     pub pod: Option<Arc<Pod>>,
+    /// Boot-clock nanoseconds at which its first program began; what came before in its namespace was its runtime's doing.
+    /// 0: not known.
+    pub first_exec: u64,
     /// Id of its pod's sandbox.
     pub sandbox: Option<Box<str>>,
     /// containerd's namespace, where the container is one of containerd's.
     pub namespace: Option<Box<str>>,
-    /// Boot-clock nanoseconds at which its first program began; what came before in its namespace was its runtime's doing.
-    /// 0: not known.
-    pub first_exec: u64,
     /// Nothing more is awaited that a selection or a label needs: the name and, of a pod, its labels are known, or their
     /// time is up. What is `None` in a complete container counts as not there; knowledge that comes late is taken all the
     /// same, and every selection decided anew.
@@ -163,9 +163,9 @@ impl Container {
             image_digest: None,
             started_at: 0,
             pod: None,
+            first_exec: 0,
             sandbox: None,
             namespace: None,
-            first_exec: 0,
             complete: false,
             entity: Arc::default(),
         }

@@ -5,6 +5,7 @@
 //! Nothing here prints; what people should know is in `Containers::notes` and `Containers::status`.
 
 mod admission;
+mod cgroups;
 mod clients;
 mod container;
 mod filter;
@@ -16,6 +17,7 @@ mod thread;
 mod tracker;
 
 pub use clients::ClientError;
+pub(crate) use clients::default_sockets;
 pub(crate) use container::MEMBERS;
 pub use container::{Container, Pod, RuntimeName, UnknownRuntime};
 pub use filter::{Attribute, Selector, SelectorError, Verdict};
@@ -150,6 +152,8 @@ pub struct ContainersStatus {
     pub filter_refused: u64,
     /// Running containers.
     pub containers: usize,
+    /// No mount of proc numbers processes as the host does: what needs one by its number is not looked up.
+    pub without_proc: bool,
     /// Runtimes whose API answers.
     pub connected: Vec<RuntimeName>,
     /// The last failure of each runtime's API since it answered.
@@ -397,6 +401,10 @@ fn notes(status: &ContainersStatus) -> Vec<String> {
     };
     count(loss.events, "kernel events were lost; running containers were looked up again");
     count(
+        loss.missed_runs,
+        "runs of its programs were left out by the kernel; running containers were looked up again",
+    );
+    count(
         loss.filter_full + status.filter_refused,
         "namespaces found a gadget's container filter full: their events are missing",
     );
@@ -409,6 +417,13 @@ fn notes(status: &ContainersStatus) -> Vec<String> {
             false => "some containers are found at their first exec",
         };
         notes.push(format!("container tracker: hook {hook} is missing ({reason}); {effect}"));
+    }
+    if status.without_proc {
+        notes.push(
+            "container tracker: /proc belongs to another pid namespace, so containers that ran before are found at their \
+             next program start; share the host's (--pid=host, hostPID) or mount its root (-v /:/host, HOST_ROOT=/host)"
+                .to_owned(),
+        );
     }
     for (runtime, times) in &status.gaps {
         let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
@@ -470,7 +485,7 @@ mod tests {
     fn notes_name_every_loss_and_nothing_else() {
         assert!(notes(&ContainersStatus::default()).is_empty());
         let status = ContainersStatus {
-            loss: TrackerLoss { events: 3, filter_full: 1, ..TrackerLoss::default() },
+            loss: TrackerLoss { events: 3, filter_full: 1, missed_runs: 5, ..TrackerLoss::default() },
             filter_refused: 2,
             missing: vec![("tracepoint/syscalls/sys_exit_unshare".into(), "no tracefs".into())],
             ..ContainersStatus::default()

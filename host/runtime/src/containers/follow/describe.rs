@@ -39,7 +39,12 @@ pub(super) struct Knowledge {
     listings: FxHashMap<usize, u64>,
     /// Name of this machine among Kubernetes' nodes.
     node: Box<str>,
+    /// How many containers and pods may be known before those that do not run are forgotten.
+    room: (usize, usize),
 }
+
+/// So many are kept without a look at whether they still run.
+const ROOM: usize = 4096;
 
 impl Knowledge {
     fn has_api(&self, runtime: RuntimeName) -> bool {
@@ -173,9 +178,10 @@ impl Follower {
     }
 
     fn keep(&mut self, runtime: RuntimeName, d: Described, now: u64) {
-        if self.knowledge.containers.len() >= MAX_KNOWN {
-            let registry = &self.registry;
-            self.knowledge.containers.retain(|id, _| !registry.running(id).is_empty());
+        let Knowledge { containers, room: (room, _), .. } = &mut self.knowledge;
+        if containers.len() >= (*room).max(ROOM) {
+            containers.retain(|id, _| !self.registry.running(id).is_empty());
+            *room = (containers.len() * 2).min(MAX_KNOWN);
         }
         if self.knowledge.containers.len() >= MAX_KNOWN && !self.knowledge.containers.contains_key(&d.id) {
             return;
@@ -195,11 +201,15 @@ impl Follower {
         if self.knowledge.pods.get(sandbox) == Some(labels) {
             return;
         }
-        if self.knowledge.pods.len() >= MAX_KNOWN {
-            let registry = &self.registry;
-            self.knowledge.pods.retain(|id, _| !registry.with_sandbox(id).is_empty());
+        let Knowledge { pods, room: (_, room), .. } = &mut self.knowledge;
+        if pods.len() >= (*room).max(ROOM) {
+            let alive = self.registry.sandboxes();
+            pods.retain(|id, _| alive.contains(id));
+            *room = (pods.len() * 2).min(MAX_KNOWN);
         }
-        self.knowledge.pods.insert(sandbox.into(), labels.clone());
+        if pods.len() < MAX_KNOWN {
+            pods.insert(sandbox.into(), labels.clone());
+        }
         for instance in self.registry.with_sandbox(sandbox) {
             let touched = self.registry.update(instance, |c| {
                 let Some(pod) = c.pod.as_mut() else { return };

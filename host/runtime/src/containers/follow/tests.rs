@@ -17,7 +17,10 @@ struct Host {
 
 fn host() -> Host {
     let root = tempfile::tempdir().unwrap();
-    let follower = Follower::new(root.path().to_owned(), HOST, 1_000_000);
+    let mut follower = Follower::new(root.path().to_owned(), HOST, 1_000_000);
+    // Files that the test makes, not those of the machine it runs on.
+    follower.proc = Some(root.path().join("proc"));
+    follower.hierarchies = Cgroups::at(Some(root.path().join("cgroup")), None);
     Host { root, follower }
 }
 

@@ -3,7 +3,13 @@
 
 use super::*;
 use crate::containers::clients::{Asked, Source, follow};
-use containerd_client::tonic::{Request, Response, Status, async_trait, transport::Server};
+use containerd_client::tonic::{
+    Request, Response, Status, async_trait,
+    body::Body,
+    codegen::{Service, http},
+    server::NamedService,
+    transport::Server,
+};
 use futures_util::stream::BoxStream;
 use k8s_cri::v1::{
     runtime_service_server::{RuntimeService, RuntimeServiceServer},
@@ -13,7 +19,7 @@ use std::sync::{
     Arc, Mutex,
     atomic::{AtomicU32, AtomicU64},
 };
-use tokio::{net::UnixListener, task::JoinHandle};
+use tokio::net::UnixListener;
 
 const SANDBOX: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const WEB: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
@@ -216,18 +222,58 @@ runtime_service! {
     }
 }
 
-/// Serves `crio`; gives its socket, below the directory.
-fn serve(crio: &Crio) -> (tempfile::TempDir, std::path::PathBuf, JoinHandle<()>) {
+/// Serves until dropped; then its connections end too.
+struct Serving {
+    socket: std::path::PathBuf,
+    _dir: tempfile::TempDir,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+/// A server with one service, on a thread and a runtime of its own.
+fn serve<S>(service: S) -> Serving
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = std::convert::Infallible>
+        + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send + 'static,
+{
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("crio.sock");
-    let listener = UnixListener::bind(&path).unwrap();
-    let incoming = futures_util::stream::unfold(listener, |listener| async {
-        let (stream, _) = listener.accept().await.unwrap();
-        Some((Ok::<_, std::io::Error>(stream), listener))
+    let socket = dir.path().join("crio.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = UnixListener::from_std(listener).unwrap();
+            let incoming = futures_util::stream::unfold(listener, |listener| async {
+                let (stream, _) = listener.accept().await.unwrap();
+                Some((Ok::<_, std::io::Error>(stream), listener))
+            });
+            let serving = Server::builder().add_service(service).serve_with_incoming(Box::pin(incoming));
+            tokio::select! {
+                end = serving => end.unwrap(),
+                // The sender is dropped: that is the sign.
+                _gone = stopped => {}
+            }
+        });
     });
-    let server = Server::builder().add_service(RuntimeServiceServer::new(crio.clone()));
-    let task = tokio::spawn(async move { server.serve_with_incoming(Box::pin(incoming)).await.unwrap() });
-    (dir, path, task)
+    Serving { socket, _dir: dir, stop: Some(stop), thread: Some(thread) }
+}
+
+fn crio_server(crio: &Crio) -> Serving {
+    serve(RuntimeServiceServer::new(crio.clone()))
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
@@ -247,7 +293,8 @@ fn what_crio_lists_and_what_it_says_of_one() {
         crio.containers.lock().unwrap().push(status());
         let exited = ContainerStatus { state: ContainerState::ContainerExited.into(), id: "gone".into(), ..status() };
         crio.containers.lock().unwrap().push(exited);
-        let (_dir, path, _server) = serve(&crio);
+        let server = crio_server(&crio);
+        let path = server.socket.clone();
         let client = CriClient::new(RuntimeName::CriO, &path);
         client.hello().await.unwrap();
         assert_eq!(client.knows_pods(), Some(true));
@@ -266,7 +313,8 @@ fn what_crio_lists_and_what_it_says_of_one() {
 fn a_container_that_is_being_made_is_asked_for_until_it_is_listed_and_nothing_is_asked_in_between() {
     block_on(async {
         let crio = Crio::default();
-        let (_dir, path, _server) = serve(&crio);
+        let server = crio_server(&crio);
+        let path = server.socket.clone();
         let (news, mut hear) = mpsc::channel(16);
         let (ask, questions) = mpsc::channel(16);
         tokio::spawn(follow(SOURCE, move || Ok(Some(CriClient::new(RuntimeName::CriO, &path))), news, questions));
@@ -299,7 +347,8 @@ fn a_container_that_is_being_made_is_asked_for_until_it_is_listed_and_nothing_is
 fn events_name_containers_and_bring_the_labels_of_their_pods() {
     block_on(async {
         let crio = Crio { events: Some(Arc::default()), ..Crio::default() };
-        let (_dir, path, server) = serve(&crio);
+        let server = crio_server(&crio);
+        let path = server.socket.clone();
         let (news, mut hear) = mpsc::channel(16);
         let (_ask, questions) = mpsc::channel(16);
         tokio::spawn(follow(SOURCE, move || Ok(Some(CriClient::new(RuntimeName::CriO, &path))), news, questions));
@@ -328,8 +377,7 @@ fn events_name_containers_and_bring_the_labels_of_their_pods() {
         // The stack gives the last one first; that it stopped is the kernel's to say.
         assert_eq!(next(&mut hear).await, News::Removed(RuntimeName::CriO, WEB.into()));
         tokio::time::sleep(STREAM_LIVES).await;
-        server.abort();
-        drop(server.await);
+        drop(server);
         let lost = next(&mut hear).await;
         assert!(matches!(&lost, News::Lost(SOURCE, _)), "{lost:?}");
     });
@@ -338,17 +386,9 @@ fn events_name_containers_and_bring_the_labels_of_their_pods() {
 #[test]
 fn a_server_without_the_cri_has_no_pods_and_is_no_failure_beside_containerds_own_api() {
     block_on(async {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s");
-        let listener = UnixListener::bind(&path).unwrap();
-        let incoming = futures_util::stream::unfold(listener, |listener| async {
-            let (stream, _) = listener.accept().await.unwrap();
-            Some((Ok::<_, std::io::Error>(stream), listener))
-        });
-        // Some service, but none of the CRI's.
-        let service = image_service_server::ImageServiceServer::new(NoImages);
-        let server = Server::builder().add_service(service);
-        tokio::spawn(async move { server.serve_with_incoming(Box::pin(incoming)).await.unwrap() });
+        // Some service, but none of the CRI's that matter.
+        let server = serve(image_service_server::ImageServiceServer::new(NoImages));
+        let path = server.socket.clone();
         let client = CriClient::for_pods(RuntimeName::Containerd, &path);
         client.hello().await.unwrap();
         assert_eq!((client.knows_pods(), client.list().await.unwrap().len()), (Some(false), 0));
@@ -387,7 +427,8 @@ fn a_list_that_hangs_ends_at_its_deadline() {
     block_on(async {
         let crio = Crio::default();
         crio.delay.store(60_000, Ordering::Relaxed);
-        let (_dir, path, _server) = serve(&crio);
+        let server = crio_server(&crio);
+        let path = server.socket.clone();
         let client = CriClient::new(RuntimeName::CriO, &path);
         client.hello().await.unwrap();
         let e = client.sandbox(SANDBOX).await.unwrap_err();
