@@ -9,6 +9,7 @@ const MAX_MESSAGE: usize = 1 << 20;
 
 /// Kinds of message.
 pub(super) const CALL: u8 = 1;
+#[cfg(test)]
 pub(super) const REPLY: u8 = 2;
 pub(super) const ERROR: u8 = 3;
 pub(super) const SIGNAL: u8 = 4;

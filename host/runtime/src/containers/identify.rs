@@ -43,7 +43,8 @@ pub(super) struct Launch {
 }
 
 /// Options before the verb whose value is the next argument.
-const GLOBAL_VALUES: [&str; 6] = ["--root", "--log", "--log-format", "--criu", "--rootless", "--log-level"];
+const GLOBAL_VALUES: [&str; 9] =
+    ["--root", "-r", "--log", "-l", "--log-format", "--log-level", "--criu", "--rootless", "--cgroup-manager"];
 
 /// Reads a command line; arguments end with NUL. `cut`: the kernel had room for its beginning only.
 pub(super) fn invocation(args: &[u8], cut: bool) -> Option<Invocation> {

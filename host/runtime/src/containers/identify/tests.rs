@@ -22,11 +22,12 @@ fn command_lines_of_every_engine() {
         // podman
         "/usr/bin/conmon --api-version 1 -c $ID -u $ID -r /usr/bin/crun -b /var/lib/containers/storage/overlay-containers/$ID/userdata -p /p -n web --exit-dir /e",
         "/usr/bin/crun --systemd-cgroup create --bundle /var/lib/containers/storage/overlay-containers/$ID/userdata --pid-file /p $ID",
+        "/usr/bin/crun --log-format=json --log /l --cgroup-manager disabled create --bundle /s/overlay-containers/$ID/userdata --pid-file /p $ID",
         // by hand
         "runc run web",
         "runc --debug run -b /srv/web web",
         "crun --cgroup-manager=disabled run --bundle=/srv/web web",
-        "youki create --bundle /srv/web web",
+        "youki -r /run/y -l /l create --bundle /srv/web web",
         // buildkit
         "buildkit-runc --log /l --log-format json run --bundle /var/lib/buildkit/runc-overlayfs/executor/abc123 --keep abc123",
         "runc --log /l --log-format json run --bundle /var/lib/docker/buildkit/executor/abc123 --keep abc123",
@@ -164,6 +165,24 @@ fn the_engine_is_found_by_annotation_then_by_place() {
     assert_eq!(engine("/srv/web", None, &none), RuntimeName::Runc);
     let crio = config(serde_json::json!({"annotations": {"io.kubernetes.cri-o.ContainerID": "x"}}));
     assert_eq!(engine("/s/overlay-containers/x/userdata", None, &crio), RuntimeName::CriO);
+}
+
+#[test]
+fn podman_is_no_cri_o_though_it_uses_its_annotations() {
+    // As podman 4.3.1 writes them; older ones lack the second.
+    let podman = serde_json::json!({
+        "io.container.manager": "libpod",
+        "io.podman.annotations.autoremove": "FALSE",
+        "io.kubernetes.cri-o.Created": "2026-11-22T00:35:54.809520516Z",
+        "io.kubernetes.cri-o.TTY": "false",
+        "org.opencontainers.image.stopSignal": "15"
+    });
+    for missing in ["", "io.container.manager", "io.podman.annotations.autoremove"] {
+        let mut annotations = podman.clone();
+        annotations.as_object_mut().unwrap().remove(missing);
+        let config = config(serde_json::json!({"annotations": annotations}));
+        assert_eq!(config.engine(), Some(RuntimeName::Podman), "without {missing:?}");
+    }
 }
 
 #[test]
