@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod container_root;
 pub mod docker;
 pub mod forged;
 pub mod gadget_case;

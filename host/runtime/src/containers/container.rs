@@ -110,6 +110,9 @@ pub struct Container {
     /// Wall-clock nanoseconds of the birth of its mount namespace.
     pub started_at: u64,
     pub pod: Option<Arc<Pod>>,
+    /// Boot-clock nanoseconds at which its first program began; what came before in its namespace was its runtime's doing.
+    /// 0: not known.
+    pub first_exec: u64,
     /// Nothing more is awaited that a selection or a label needs: the name is known, or will not come.
     pub complete: bool,
     pub(super) entity: Arc<Entity>,
@@ -134,6 +137,7 @@ impl Container {
             image_digest: None,
             started_at: 0,
             pod: None,
+            first_exec: 0,
             complete: false,
             entity: Arc::default(),
         }

@@ -5,6 +5,7 @@
 //! Nothing here prints; what people should know is in `Containers::notes` and `Containers::status`.
 
 mod admission;
+mod cgroups;
 mod clients;
 mod container;
 mod filter;
@@ -16,6 +17,7 @@ mod thread;
 mod tracker;
 
 pub use clients::ClientError;
+pub(crate) use clients::default_sockets;
 pub(crate) use container::MEMBERS;
 pub use container::{Container, Pod, RuntimeName, UnknownRuntime};
 pub use filter::{Attribute, Selector, SelectorError, Verdict};
@@ -147,6 +149,8 @@ pub struct ContainersStatus {
     pub filter_refused: u64,
     /// Running containers.
     pub containers: usize,
+    /// No mount of proc numbers processes as the host does: what needs one by its number is not looked up.
+    pub without_proc: bool,
     /// Runtimes whose API answers.
     pub connected: Vec<RuntimeName>,
     /// The last failure of each runtime's API since it answered.
@@ -403,9 +407,18 @@ fn notes(status: &ContainersStatus) -> Vec<String> {
     count(loss.args_unreadable, "command lines of container runtimes could not be read");
     count(status.malformed, "tracker records were not of the expected shape");
     for (hook, reason) in &status.missing {
-        notes.push(format!(
-            "container tracker: hook {hook} is missing ({reason}); some containers are found at their first exec"
-        ));
+        let effect = match hook.contains("execve") {
+            true => "what runtimes do to set up a container is shown as the container's",
+            false => "some containers are found at their first exec",
+        };
+        notes.push(format!("container tracker: hook {hook} is missing ({reason}); {effect}"));
+    }
+    if status.without_proc {
+        notes.push(
+            "container tracker: /proc belongs to another pid namespace, so containers that ran before are found at their \
+             next program start; share the host's (--pid=host, hostPID) or mount its root (-v /:/host, HOST_ROOT=/host)"
+                .to_owned(),
+        );
     }
     notes.extend(status.failed.iter().map(ToString::to_string));
     notes

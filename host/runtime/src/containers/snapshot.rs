@@ -6,7 +6,6 @@ use super::identify;
 use rustc_hash::FxHashMap;
 use std::{
     fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -120,19 +119,6 @@ fn subdirs(dir: &Path) -> Vec<PathBuf> {
         return Vec::new();
     };
     entries.flatten().map(|e| e.path()).collect()
-}
-
-/// Id of the cgroup at `path`: the inode of its directory in the default hierarchy.
-pub(super) fn cgroup_id(host_root: &Path, path: &str) -> Option<u64> {
-    let relative = path.trim_start_matches('/');
-    if relative.is_empty() {
-        return None;
-    }
-    let mounts = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
-    mounts.iter().find_map(|m| {
-        let root = identify::on_host(host_root, Path::new(m));
-        root.join("cgroup.controllers").exists().then(|| fs::metadata(root.join(relative)).ok().map(|d| d.ino()))?
-    })
 }
 
 #[cfg(test)]

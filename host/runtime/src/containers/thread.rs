@@ -5,13 +5,14 @@
 use super::{
     ContainersError, ContainersOptions, ContainersStatus, Published, Shared,
     admission::Admission,
+    cgroups,
     clients::{self, Client, ClientError, News, Question, Socket, docker},
     container::RuntimeName,
     follow::Follower,
-    identify, snapshot,
+    snapshot,
     tracker::Tracker,
 };
-use crate::bpf::KernelBtf;
+use crate::{bpf::KernelBtf, host_root};
 use rustc_hash::FxHashMap;
 use std::{
     os::fd::OwnedFd,
@@ -67,6 +68,9 @@ pub(super) fn start(
                 Ok(ready) => ready,
                 Err(source) => return drop(done.send(Err(ContainersError::Thread { source }))),
             };
+            if let Some(proc) = host_root::proc(&host_root) {
+                cgroups::enter_hosts_namespace(&proc);
+            }
             let mut worker = Worker::new(host_root, shared, tracker);
             worker.look_around();
             drop(done.send(Ok(())));
@@ -92,9 +96,11 @@ fn share(mut admission: Admission, host_root: &Path) -> Result<Shared, Container
     let mut host_mntns = admission.host_mntns();
     if host_mntns == 0 {
         // The first process could not be reached through its children; /proc may know.
-        let proc = identify::on_host(host_root, Path::new("/proc"));
-        let links = ["1", "self"].iter().find_map(|p| snapshot::namespace(&proc.join(p).join("ns/mnt")));
-        host_mntns = links.unwrap_or_default();
+        let proc = host_root::proc(host_root);
+        // In a container this process's own is not the host's; the kernel's threads are in the host's.
+        let own = (host_root == Path::new("/")).then_some("self");
+        let namespace = |pid| snapshot::namespace(&proc.as_ref()?.join(pid).join("ns/mnt"));
+        host_mntns = ["1", "2"].into_iter().chain(own).find_map(namespace).unwrap_or_default();
         admission.set_host_mntns(host_mntns)?;
     }
     Ok(Shared {
@@ -128,7 +134,6 @@ struct Worker {
     shared: Arc<Shared>,
     tracker: Tracker,
     follower: Follower,
-    host_root: PathBuf,
     /// Lost events that a look around has made up for.
     made_up_for: u64,
 }
@@ -140,8 +145,9 @@ impl Worker {
             status.attached.clone_from(&tracker.attached);
             status.missing.clone_from(&tracker.missing);
         }
-        let follower = Follower::new(host_root.clone(), shared.published.host_mntns, boot_to_wall());
-        Worker { shared, tracker, follower, host_root, made_up_for: 0 }
+        let follower = Follower::new(host_root, shared.published.host_mntns, boot_to_wall());
+        shared.status().without_proc = follower.hosts_proc().is_none();
+        Worker { shared, tracker, follower, made_up_for: 0 }
     }
 
     async fn run(mut self, ring: AsyncFd<OwnedFd>, docker: Option<Socket>) {
@@ -259,8 +265,9 @@ impl Worker {
     /// Takes in what runs already.
     fn look_around(&mut self) {
         let began = boot_time();
-        let proc = identify::on_host(&self.host_root, Path::new("/proc"));
-        let all = snapshot::walk(&proc, self.shared.published.host_mntns);
+        // Without it, what runs already is found at its next exec.
+        let proc = self.follower.hosts_proc();
+        let all = proc.map(|proc| snapshot::walk(proc, self.shared.published.host_mntns)).unwrap_or_default();
         self.follower.walked(&all, boot_time());
         while self.drain() {}
         self.publish();

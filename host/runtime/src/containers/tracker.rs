@@ -31,6 +31,8 @@ pub(super) struct TaskEvent {
     pub(super) cgroup: u64,
     /// Id in the pids hierarchy where that is v1, else 0.
     pub(super) cgroup_v1: u64,
+    /// Of a first exec: boot-clock nanoseconds when its system call began; 0: not seen.
+    pub(super) entered: u64,
     pub(super) tgid: u32,
     /// Nearest ancestor that is a runtime; 0: none.
     pub(super) launcher: u32,
@@ -103,9 +105,9 @@ fn task(mut r: Reader<'_>) -> Option<TaskEvent> {
     const FOUND_LATE: u32 = 3;
     let found_late = r.u32()? == FOUND_LATE;
     let (time, mntns, _identity, parent_mntns) = (r.u64()?, r.u64()?, r.u64()?, r.u64()?);
-    let (netns, cgroup, cgroup_v1) = (r.u64()?, r.u64()?, r.u64()?);
+    let (netns, cgroup, cgroup_v1, entered) = (r.u64()?, r.u64()?, r.u64()?, r.u64()?);
     let (tgid, _parent, launcher) = (r.u32()?, r.u32()?, r.u32()?);
-    Some(TaskEvent { time, found_late, mntns, parent_mntns, netns, cgroup, cgroup_v1, tgid, launcher })
+    Some(TaskEvent { time, found_late, mntns, parent_mntns, netns, cgroup, cgroup_v1, entered, tgid, launcher })
 }
 
 fn runtime(mut r: Reader<'_>) -> Option<RuntimeEvent> {
@@ -258,7 +260,7 @@ mod tests {
 
     #[test]
     fn records_are_read_as_the_program_writes_them() {
-        let mut b = words(1, 2, &[10, 20, 0, 30, 40, 50, 60]);
+        let mut b = words(1, 2, &[10, 20, 0, 30, 40, 50, 60, 65]);
         for n in [70u32, 80, 90, 0] {
             b.extend(n.to_ne_bytes());
         }
@@ -271,6 +273,7 @@ mod tests {
             netns: 40,
             cgroup: 50,
             cgroup_v1: 60,
+            entered: 65,
             tgid: 70,
             launcher: 90,
         };

@@ -77,6 +77,14 @@ impl ClientError {
     }
 }
 
+/// Where a runtime's API listens by default, on the observed host; none for those without an API.
+pub(crate) fn default_sockets(runtime: RuntimeName) -> &'static [&'static str] {
+    match runtime {
+        RuntimeName::Docker => docker::SOCKETS,
+        _ => &[],
+    }
+}
+
 /// Where a runtime's API is: a path named by the user must exist, the default ones need not, now or ever.
 #[derive(Clone, Debug)]
 pub(super) enum Socket {
