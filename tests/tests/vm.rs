@@ -1,6 +1,8 @@
 //! The cases of `ig_tests::vm` on other kernels, in QEMU: one test a kernel, so that a failure shows that machine's console. The
 //! stable and the old stable Debian run with `make test`, all four with `make test-vm`. `IG_VM_FILTER=name` chooses cases.
 
+#![expect(clippy::print_stdout, reason = "shown with --nocapture: what each case took")]
+
 use ig_tests::vm::{FILTER, machine::Machine};
 use std::path::Path;
 

@@ -22,7 +22,7 @@ use std::{
 };
 
 /// The longest a case may take; software emulation is some 10 to 30 times slower than the machine below.
-const CASE_LIMIT: Duration = Duration::from_secs(150);
+const CASE_LIMIT: Duration = Duration::from_secs(300);
 /// Bytes of a failed case's output that are shown, from its end.
 const SHOWN: usize = 32 << 10;
 /// The environment of the cases. The kernel gives init next to none.
