@@ -1,6 +1,9 @@
 //! A private Docker: containerd and dockerd of our own, with a busybox image, on sockets in a temporary directory.
 
-use crate::source_root;
+use crate::{
+    source_root,
+    truth::{PROGRAM, Truth},
+};
 use std::{
     path::PathBuf,
     process::{Command, Output},
@@ -35,6 +38,27 @@ impl Docker {
         let mut c = Command::new("docker");
         c.arg("-H").arg(format!("unix://{}", self.socket().display())).args(arguments);
         c
+    }
+
+    /// Runs a container that says who it is; `None` when it could not run.
+    pub fn try_truth(&self, name: &str) -> Option<Truth> {
+        let file = self.dir.path().join(format!("{name}.id"));
+        let option = format!("--cidfile={}", file.display());
+        let run = ["run", "--rm", "--net=none", "--name", name, &option, "busybox"];
+        let output = self.command(&[&run, &PROGRAM[..]].concat()).output().expect("the docker client");
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let id = std::fs::read_to_string(file).ok()?;
+        output.status.success().then(|| Truth::new(name, &id, "docker", &printed))
+    }
+
+    /// Runs a container that says who it is.
+    pub fn truth(&self, name: &str) -> Truth {
+        self.try_truth(name).unwrap_or_else(|| panic!("container {name} did not run"))
+    }
+
+    /// SIGKILL to `dockerd` or `containerd`, which then starts anew. Containers go on.
+    pub fn restart(&self, daemon: &str) {
+        assert!(self.script(&format!("restart-{daemon}")), "{daemon} did not come back: see the message above");
     }
 
     /// Runs `docker ARGUMENTS`; panics when it fails.

@@ -6,13 +6,21 @@
 
 #![forbid(unsafe_code)]
 
+pub mod container_root;
+pub mod containerd;
+pub mod cri;
 pub mod docker;
 pub mod forged;
 pub mod gadget_case;
 pub mod ig;
 pub mod kernel;
 pub mod load;
+pub mod plain;
+pub mod podman;
 pub mod registry;
+pub mod sockets;
+pub mod truth;
+pub mod vm;
 
 use std::{
     path::{Path, PathBuf},

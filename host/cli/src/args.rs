@@ -13,7 +13,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
     /// Configuration file [default: ~/.ig/config.yaml, then /etc/ig/config.yaml, if they exist]
@@ -25,9 +25,12 @@ pub struct GlobalArgs {
     /// OCI store directory [default: /var/lib/ig/oci-store as root, else ~/.ig/oci-store]
     #[arg(long, global = true, value_name = "DIR")]
     pub store: Option<PathBuf>,
-    /// Mount bpffs and tracefs if they are missing
+    /// Mount bpffs, tracefs and debugfs where they are missing [default: on where HOST_ROOT is not /]
     #[arg(long, global = true)]
     pub auto_mount_filesystems: bool,
+    /// In a container without CAP_SYS_ADMIN: run this command in a unit of the host's systemd (needs HOST_ROOT)
+    #[arg(long, global = true)]
+    pub auto_sd_unit_restart: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -38,8 +41,12 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Build, list, inspect, tag, remove, export, import, pull and push gadget images
     Image(crate::commands::image::ImageArgs),
+    /// List the containers that run, or with --watch those that start and end
+    ListContainers(crate::commands::list_containers::ListContainersArgs),
     /// List the gadgets that can be run right now, and where each comes from
     ListGadgets(crate::commands::list_gadgets::ListGadgetsArgs),
+    /// Show what this host can do, and what to do about what it cannot
+    Doctor(crate::commands::doctor::DoctorArgs),
     /// Print the version
     Version,
     /// Print a completion script for a shell
@@ -125,6 +132,16 @@ pub struct ContainerArgs {
     /// Show what container runtimes do inside a container before its first program runs
     #[arg(long)]
     pub include_setup: bool,
+    #[command(flatten)]
+    pub select: SelectArgs,
+    #[command(flatten)]
+    pub runtimes: RuntimeArgs,
+}
+
+/// Which containers are meant. All that is given must hold; all of it may be given before they start.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Containers")]
+pub struct SelectArgs {
     /// Only these containers: names, comma-separated; `!name` leaves one out. May be given before they start
     #[arg(
         short,
@@ -135,9 +152,52 @@ pub struct ContainerArgs {
         hide_default_value = true
     )]
     pub containername: String,
+    /// Only containers of these images, by the first 12 digits or more of the digest; `!digest` leaves one out
+    #[arg(long, alias = "containerimage-digest", value_name = "LIST")]
+    pub runtime_containerimage_digest: Option<String>,
+    /// Only containers of these images, by the first 12 digits or more of the id; `!id` leaves one out
+    #[arg(long, alias = "containerimage-id", value_name = "LIST")]
+    pub runtime_containerimage_id: Option<String>,
+    /// Only containers of pods in these namespaces; `!name` leaves one out
+    #[arg(long, value_name = "LIST")]
+    pub k8s_namespace: Option<String>,
+    /// Only containers of these pods; `!name` leaves one out
+    #[arg(long, value_name = "LIST")]
+    pub k8s_podname: Option<String>,
+    /// Only containers with these names in their pods; `!name` leaves one out
+    #[arg(long, value_name = "LIST")]
+    pub k8s_containername: Option<String>,
+    /// Only containers of pods with these labels: `k=v,k2=v2`; `!k=v` or `k=!v` leaves out
+    #[arg(long, value_name = "LIST")]
+    pub k8s_selector: Option<String>,
+}
+
+/// Which container runtimes are asked, and where.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Container runtimes")]
+pub struct RuntimeArgs {
+    /// Runtimes whose API is asked, comma-separated: docker, containerd, cri-o, podman [default: those that are there]
+    #[arg(short, long, value_name = "LIST", value_delimiter = ',')]
+    pub runtimes: Vec<String>,
     /// Docker's socket [default: /run/docker.sock, if it exists]
     #[arg(long, value_name = "PATH")]
     pub docker_socketpath: Option<PathBuf>,
+    /// containerd's socket [default: /run/containerd/containerd.sock, if it exists]
+    #[arg(long, value_name = "PATH")]
+    pub containerd_socketpath: Option<PathBuf>,
+    /// CRI-O's socket [default: /run/crio/crio.sock, if it exists]
+    #[arg(long, value_name = "PATH")]
+    pub crio_socketpath: Option<PathBuf>,
+    /// Podman's socket, root's or a user's [default: /run/podman/podman.sock and every user's, if they exist]
+    #[arg(long, value_name = "PATH")]
+    pub podman_socketpath: Option<PathBuf>,
+    /// containerd's namespaces, comma-separated [default: all]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub containerd_namespace: Vec<String>,
+    /// How containerd is asked: internal (its own API), cri (knows the labels of pods, and nothing outside Kubernetes)
+    /// [default: internal]
+    #[arg(long, value_name = "PROTOCOL")]
+    pub runtime_protocol: Option<String>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -22,6 +22,14 @@ pub struct Config {
     pub authfile: Option<PathBuf>,
     /// Where the observed host's files are, when ig itself runs in a container.
     pub host_root: Option<PathBuf>,
+    /// As the flags of the same names.
+    pub runtimes: Vec<String>,
+    pub docker_socketpath: Option<PathBuf>,
+    pub containerd_socketpath: Option<PathBuf>,
+    pub crio_socketpath: Option<PathBuf>,
+    pub podman_socketpath: Option<PathBuf>,
+    pub containerd_namespace: Vec<String>,
+    pub runtime_protocol: Option<String>,
 }
 
 impl Config {
@@ -55,7 +63,10 @@ impl Config {
             kind: Kind::User,
             message: format!("config file {}: {e}", path.display()),
             hint: Some(
-                "keys: store, default-registry, default-prefix, insecure-registries, authfile, host-root".into(),
+                "keys: store, default-registry, default-prefix, insecure-registries, authfile, host-root, runtimes, \
+                 docker-socketpath, containerd-socketpath, crio-socketpath, podman-socketpath, containerd-namespace, \
+                 runtime-protocol"
+                    .into(),
             ),
             detail: None,
         })

@@ -203,7 +203,7 @@ pub fn say(text: &str) {
 }
 
 /// Columns of the terminal on stdout; `None` when stdout is none.
-fn terminal_width() -> Option<usize> {
+pub(crate) fn terminal_width() -> Option<usize> {
     if !std::io::stdout().is_terminal() {
         return None;
     }

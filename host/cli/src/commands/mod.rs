@@ -1,6 +1,8 @@
 //! One file a command.
 
+pub mod doctor;
 pub mod image;
+pub mod list_containers;
 pub mod list_gadgets;
 pub mod replay;
 pub mod run;

@@ -16,7 +16,7 @@ mod yaml;
 pub use select::{FieldSelection, FieldsError};
 
 use crate::{Batch, DataSource, FieldId, HostNames, SourceKind, TextEnv};
-use jiff::tz::TimeZone;
+pub use jiff::tz::TimeZone;
 use std::{str::FromStr, sync::Arc};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,6 +102,13 @@ pub trait Printer {
 
     /// Fields whose values the output depends on; nobody need compute any other.
     fn needed_fields(&self) -> Vec<FieldId>;
+}
+
+/// Cells that a text takes in a column, escaped as it is shown there.
+pub fn cell_width(text: &str) -> usize {
+    let mut escaped = Vec::new();
+    escape::cell(text.as_bytes(), &mut escaped);
+    layout::display_width(&String::from_utf8_lossy(&escaped))
 }
 
 /// Compiles the printer of a data source.

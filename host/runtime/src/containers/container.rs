@@ -86,6 +86,18 @@ pub struct Pod {
     pub labels: Option<BTreeMap<Box<str>, Box<str>>>,
 }
 
+/// Whether the runtime has said all it can of a container's image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ImageAnswer {
+    /// Id or digest may still come, within seconds.
+    #[default]
+    Awaited,
+    /// Nobody answered in time.
+    TimeUp,
+    /// What is `None` now is not there: a container without an image, an image that was never in a registry.
+    Given,
+}
+
 impl Pod {
     /// Adds what `other` knows and this one does not.
     pub(super) fn fill(&mut self, other: &Pod) {
@@ -127,16 +139,17 @@ pub struct Container {
     pub image_name: Option<Box<str>>,
     pub image_id: Option<Box<str>>,
     pub image_digest: Option<Box<str>>,
+    pub image_answer: ImageAnswer,
     /// Wall-clock nanoseconds of the birth of its mount namespace.
     pub started_at: u64,
     pub pod: Option<Arc<Pod>>,
+    /// Boot-clock nanoseconds at which its first program began; what came before in its namespace was its runtime's doing.
+    /// 0: not known.
+    pub first_exec: u64,
     /// Id of its pod's sandbox.
     pub sandbox: Option<Box<str>>,
     /// containerd's namespace, where the container is one of containerd's.
     pub namespace: Option<Box<str>>,
-    /// Boot-clock nanoseconds at which its first program began; what came before in its namespace was its runtime's doing.
-    /// 0: not known.
-    pub first_exec: u64,
     /// Nothing more is awaited that a selection or a label needs: the name and, of a pod, its labels are known, or their
     /// time is up. What is `None` in a complete container counts as not there; knowledge that comes late is taken all the
     /// same, and every selection decided anew.
@@ -161,11 +174,12 @@ impl Container {
             image_name: None,
             image_id: None,
             image_digest: None,
+            image_answer: ImageAnswer::Awaited,
             started_at: 0,
             pod: None,
+            first_exec: 0,
             sandbox: None,
             namespace: None,
-            first_exec: 0,
             complete: false,
             entity: Arc::default(),
         }
@@ -175,6 +189,16 @@ impl Container {
     pub(super) fn seal(mut self) -> Arc<Self> {
         self.entity = Arc::new(Entity { values: MEMBERS.iter().map(|m| (m.value)(&self)).collect() });
         Arc::new(self)
+    }
+
+    /// Something that a selection may depend on can still come.
+    pub fn is_settling(&self) -> bool {
+        !self.complete || self.image_answer == ImageAnswer::Awaited
+    }
+
+    /// The word of an unprivileged user: its id and name begin with that user's number and a slash.
+    pub fn is_claim(&self) -> bool {
+        self.id.contains('/')
     }
 
     /// True for the container that holds a pod together and runs nothing of the user's ("pause").

@@ -1,21 +1,24 @@
 //! From kernel events and runtimes' news to the registry: who was born where, whose it is, and when it is over.
 //!
 //! Whom to trust is decided here: what root of the host says in its own mount namespace, or in one that is no container's,
-//! is believed. Anybody else only claims an id, which shows as `UID/ID`. The names that a rootless conmon is given are not
-//! kept: such containers go by their ids.
+//! is believed. Anybody else only claims an id, which shows as `UID/ID`: what their conmon or their own Podman says of it is
+//! taken for that id only, and remembered apart, so that no user can crowd out what root says.
 //!
 //! Runs on the containers' thread only. Synchronous and free of clocks and sockets, so that tests can replay events.
 
 mod describe;
 
 use super::{
+    cgroups::Cgroups,
     clients::Question,
     container::{Container, RuntimeName},
     identify::{self, BundleConfig, DockerConfig, Invocation, Launch},
     registry::{Owner, Registry},
-    snapshot::{self, Process},
+    remembered::Remembered,
+    snapshot::{self, Process, Recorded},
     tracker::{Event, INIT_USER_NS, RuntimeEvent, TaskEvent},
 };
+use crate::host_root;
 use describe::Knowledge;
 use rustc_hash::FxHashMap;
 use std::{
@@ -28,6 +31,8 @@ use std::{
 pub(super) const NAME_DEADLINE: u64 = 2_000_000_000;
 /// Containers, monitors and images of which something is kept before they run, or while they do.
 const MAX_KNOWN: usize = 65_536;
+/// The same by the word of all unprivileged users together.
+const MAX_CLAIMED: usize = 4096;
 
 /// A running process of a container runtime.
 struct RuntimeProcess {
@@ -61,14 +66,18 @@ pub(super) struct Todo {
 
 pub(super) struct Follower {
     host_root: PathBuf,
+    /// Where processes are by the numbers that the kernel reports; see `host_root::proc`.
+    proc: Option<PathBuf>,
+    hierarchies: Cgroups,
     pub(super) registry: Registry,
     runtimes: FxHashMap<u32, RuntimeProcess>,
     /// Paths of cgroups made since the start, by (is it v1's pids hierarchy, id).
     cgroups: FxHashMap<(bool, u64), Box<str>>,
-    /// Names that conmon was given, by container id.
-    monitors: FxHashMap<Box<str>, Box<str>>,
+    /// Names that conmon was given, by container id: root's word, and everybody else's by the id they may claim.
+    monitors: Remembered<Box<str>>,
+    claimed_monitors: Remembered<Box<str>>,
     knowledge: Knowledge,
-    /// (deadline on the boot clock, instance) of containers that are not complete, oldest first.
+    /// (deadline on the boot clock, instance) of containers of which something is awaited, oldest first.
     waiting: VecDeque<(u64, u64)>,
     host_mntns: u64,
     host_netns: u64,
@@ -81,14 +90,18 @@ pub(super) struct Follower {
 
 impl Follower {
     pub(super) fn new(host_root: PathBuf, host_mntns: u64, boot_to_wall: i64) -> Self {
-        let proc = identify::on_host(&host_root, Path::new("/proc"));
-        let host_netns = ["1", "2", "self"].iter().find_map(|p| snapshot::namespace(&proc.join(p).join("ns/net")));
+        let proc = host_root::proc(&host_root);
+        let namespace = |pid: &&str| snapshot::namespace(&proc.as_ref()?.join(pid).join("ns/net"));
+        let host_netns = ["1", "2"].iter().find_map(namespace);
         Follower {
+            hierarchies: Cgroups::find(&host_root),
+            proc,
             host_root,
             registry: Registry::default(),
             runtimes: FxHashMap::default(),
             cgroups: FxHashMap::default(),
-            monitors: FxHashMap::default(),
+            monitors: Remembered::new(MAX_KNOWN),
+            claimed_monitors: Remembered::new(MAX_CLAIMED),
             knowledge: Knowledge::default(),
             waiting: VecDeque::new(),
             host_mntns,
@@ -120,8 +133,16 @@ impl Follower {
         }
     }
 
+    /// Below the process's directory; where the host's proc cannot be seen, a path that is never there.
     fn proc(&self, pid: u32, what: &str) -> PathBuf {
-        identify::on_host(&self.host_root, &PathBuf::from(format!("/proc/{pid}/{what}")))
+        match &self.proc {
+            Some(proc) => proc.join(format!("{pid}/{what}")),
+            None => host_root::nowhere(),
+        }
+    }
+
+    pub(super) fn hosts_proc(&self) -> Option<&Path> {
+        self.proc.as_deref()
     }
 
     fn container_at(&self, mntns: u64, time: u64) -> Option<Arc<Container>> {
@@ -136,9 +157,8 @@ impl Follower {
             // A runtime inside a container: what it starts belongs to that container.
             Some(_) if self.container_at(e.mntns, u64::MAX).is_some() => None,
             Some(Invocation::Monitor { id, name, .. }) => {
-                // Anybody may call a program conmon and give anyone's container a name.
-                if let Some(name) = name.filter(|_| is_root(&e) && self.monitors.len() < MAX_KNOWN) {
-                    self.monitors.insert(id, name);
+                if let Some(name) = name {
+                    self.monitor(&e, id, name);
                 }
                 None
             }
@@ -149,6 +169,31 @@ impl Follower {
             // crun executes itself anew from memory; the first command line stays.
             Some(known) if known.launch.is_some() && launch.is_none() => {}
             _ => drop(self.runtimes.insert(e.tgid, RuntimeProcess { parent: e.parent_tgid, launch })),
+        }
+    }
+
+    /// conmon was given a name for this id. Anybody may call a program conmon and give anyone's container a name.
+    fn monitor(&mut self, e: &RuntimeEvent, id: Box<str>, name: Box<str>) {
+        let (id, name) = match is_root(e) {
+            true => {
+                self.monitors.insert(id.clone(), name.clone());
+                (id, name)
+            }
+            false => {
+                let claimed = claimed_id(e.euid, &id);
+                self.claimed_monitors.insert(claimed.clone(), name.clone());
+                (claimed, claimed_id(e.euid, &name))
+            }
+        };
+        // After a walk it comes last; a claim goes by its id until then.
+        for instance in self.registry.running(&id) {
+            let touched = self.registry.update(instance, |c| {
+                if c.name.as_ref().is_none_or(|known| c.is_claim() && *known == c.id) {
+                    c.name = Some(name.clone());
+                    c.complete = true;
+                }
+            });
+            self.todo.decide.extend(touched);
         }
     }
 
@@ -223,13 +268,13 @@ impl Follower {
         }
         let number = self.registry.next_instance();
         let started_at = self.wall(e.time);
-        let launched = self.runtimes.get_mut(&tgid)?.launch.as_mut()?;
-        launched.instance = Some(number);
-        let launched = &*launched;
+        self.runtimes.get_mut(&tgid)?.launch.as_mut()?.instance = Some(number);
+        let launched = self.runtimes.get(&tgid)?.launch.as_ref()?;
         let id = &launched.launch.id;
         // Anybody may call a program runc and claim an id: believed only of root, or where the cgroup says the same and
         // is not one that users make themselves.
-        let proof = |p: &str| identify::cgroup_is_of(p, id) && identify::cgroup_user(p).is_none();
+        let lent = |p: &str| identify::cgroup_user(p).or_else(|| self.hierarchies.user_above(p, id));
+        let proof = |p: &str| identify::cgroup_is_of(p, id) && lent(p).is_none();
         let claimed = launched.unprivileged.filter(|_| !cgroup.as_deref().is_some_and(proof));
         let runtime = identify::engine(&launched.launch, &launched.bundle, &launched.config);
         let mut c = Container::new(number, id.clone(), runtime, e.mntns);
@@ -238,7 +283,7 @@ impl Follower {
         c.pod = launched.config.pod().map(Arc::new);
         c.sandbox = launched.config.sandbox();
         c.namespace = identify::containerd_namespace(&launched.bundle).map(Into::into);
-        c.name = launched.config.container_name().or_else(|| self.monitors.get(id).cloned());
+        c.name = launched.config.container_name().or_else(|| self.monitor_name(claimed, id));
         c.started_at = started_at;
         let docker_dir = launched.config.docker_dir(id).map(Path::to_path_buf);
         if runtime == RuntimeName::Docker && claimed.is_none() {
@@ -246,6 +291,14 @@ impl Follower {
         }
         self.finish(&mut c, claimed, now);
         Some(c.seal())
+    }
+
+    /// The name that the container's conmon was given.
+    fn monitor_name(&self, claimed_by: Option<u32>, id: &str) -> Option<Box<str>> {
+        match claimed_by {
+            Some(uid) => self.claimed_monitors.get(&claimed_id(uid, id)).cloned(),
+            None => self.monitors.get(id).cloned(),
+        }
     }
 
     fn add_docker_file(&self, c: &mut Container, dir: Option<PathBuf>) {
@@ -277,11 +330,26 @@ impl Follower {
             return Some(c.clone());
         }
         let path = self.cgroup_path(e)?;
-        self.at_cgroup_path(&path, e.mntns, e.time, now)
+        self.at_cgroup_path(&path, None, e.mntns, e.time, now)
     }
 
-    fn at_cgroup_path(&mut self, path: &str, mntns: u64, time: u64, now: u64) -> Option<Arc<Container>> {
-        let found = identify::from_cgroup(path)?;
+    /// containerd's shims run in the bundle: that of the container whose first process is a child of `shim`.
+    fn bundle_of_shim(&self, shim: u32, id: &str) -> Option<PathBuf> {
+        let uid = std::fs::metadata(self.proc(shim, "")).map(|m| std::os::unix::fs::MetadataExt::uid(&m)).ok()?;
+        let bundle = std::fs::read_link(self.proc(shim, "cwd")).ok()?;
+        (uid == 0 && bundle.file_name().is_some_and(|n| n == id)).then_some(bundle)
+    }
+
+    fn at_cgroup_path(
+        &mut self,
+        path: &str,
+        shim: Option<u32>,
+        mntns: u64,
+        time: u64,
+        now: u64,
+    ) -> Option<Arc<Container>> {
+        let mut found = identify::from_cgroup(path)?;
+        found.user = found.user.or_else(|| self.hierarchies.user_above(path, &found.id));
         let known = match found.user {
             Some(uid) => self.registry.running(&claimed_id(uid, &found.id)),
             None => self.registry.running(&found.id),
@@ -290,15 +358,25 @@ impl Follower {
             return Some(c.clone());
         }
         let docker_dir = Path::new("/var/lib/docker/containers").join(&*found.id);
-        let runtime = found.runtime.unwrap_or_else(|| {
+        let bundle = shim.filter(|_| found.user.is_none()).and_then(|pid| self.bundle_of_shim(pid, &found.id));
+        let read = |b: &PathBuf| BundleConfig::read(&identify::on_host(&self.host_root, b));
+        let config = bundle.as_ref().and_then(read).unwrap_or_default();
+        let runtime = found.runtime.or_else(|| config.engine()).unwrap_or_else(|| {
             let docker = found.user.is_none() && identify::on_host(&self.host_root, &docker_dir).exists();
             if docker { RuntimeName::Docker } else { RuntimeName::Containerd }
         });
         let mut c = Container::new(self.registry.next_instance(), found.id, runtime, mntns);
         c.cgroup_path = Some(path.into());
         c.started_at = self.wall(time);
+        c.namespace = bundle.as_deref().and_then(identify::containerd_namespace).map(Into::into);
+        c.bundle = bundle;
+        c.image_name = config.image_name();
+        c.pod = config.pod().map(Arc::new);
+        c.sandbox = config.sandbox();
+        c.name = config.container_name().or_else(|| self.monitor_name(found.user, &c.id));
         if runtime == RuntimeName::Docker && found.user.is_none() {
-            self.add_docker_file(&mut c, None);
+            let dir = config.docker_dir(&c.id).map(Path::to_path_buf);
+            self.add_docker_file(&mut c, dir);
         }
         self.finish(&mut c, found.user, now);
         Some(c.seal())
@@ -355,18 +433,20 @@ impl Follower {
         for p in runtimes().filter(|p| p.mntns == host_mntns) {
             self.running_runtime(p);
         }
-        let recorded = snapshot::recorded(&self.host_root);
+        let recorded = snapshot::recorded(&self.host_root, &self.state_dirs());
         let news = |p: &Process, r: &Registry| p.mntns != self.host_mntns && r.is_news(p.mntns, p.started);
         let found: Vec<&Process> = all.iter().filter(|p| news(p, &self.registry)).collect();
         // First those that a state file names, so that the processes beside them find their container by id.
-        for p in found.iter().filter(|p| recorded.contains_key(&p.pid)) {
-            self.adopt_recorded(p, &recorded[&p.pid], now);
+        for p in &found {
+            let believed = |r: &&Recorded| r.user.is_none_or(|uid| self.is_of_user(p.pid, uid));
+            if let Some(r) = recorded.get(&p.pid).filter(believed) {
+                self.adopt_recorded(p, r, now);
+            }
         }
         for p in &found {
             if self.registry.is_news(p.mntns, p.started) {
-                let owner =
-                    self.at_cgroup_path(&p.cgroup, p.mntns, p.started, now).map_or(Owner::Host, Owner::Container);
-                self.adopt(p, owner);
+                let owner = self.at_cgroup_path(&p.cgroup, Some(p.parent), p.mntns, p.started, now);
+                self.adopt(p, owner.map_or(Owner::Host, Owner::Container));
             }
         }
         // Last, because only now is it known which of these run inside a container.
@@ -390,11 +470,28 @@ impl Follower {
         self.runtime_exec(RuntimeEvent { tgid, parent_tgid, mntns, euid, user_ns, args, args_cut: false });
     }
 
-    fn adopt_recorded(&mut self, p: &Process, recorded: &snapshot::Recorded, now: u64) {
-        let program = if recorded.crun { RuntimeName::Crun } else { RuntimeName::Runc };
+    /// Directories of state that running runtimes of root's were told to use.
+    fn state_dirs(&self) -> Vec<PathBuf> {
+        let launches = self.runtimes.values().filter_map(|r| r.launch.as_ref());
+        let mut dirs: Vec<PathBuf> =
+            launches.filter(|l| l.unprivileged.is_none()).filter_map(|l| l.launch.root.clone()).collect();
+        dirs.sort_unstable();
+        dirs.dedup();
+        dirs
+    }
+
+    /// True where the process is in a user namespace that this unprivileged user can have made: one where they are
+    /// somebody. Their files and their daemons may name any process.
+    fn is_of_user(&self, pid: u32, uid: u32) -> bool {
+        std::fs::read_to_string(self.proc(pid, "uid_map")).is_ok_and(|map| identify::maps_single(&map, uid))
+    }
+
+    fn adopt_recorded(&mut self, p: &Process, recorded: &Recorded, now: u64) {
+        let program = recorded.program;
         let launch = Launch { program, id: recorded.id.clone(), bundle: recorded.bundle.clone(), root: None };
         let bundle = recorded.bundle.clone().unwrap_or_default();
-        let config = BundleConfig::read(&identify::on_host(&self.host_root, &bundle)).unwrap_or_default();
+        let read = || BundleConfig::read(&identify::on_host(&self.host_root, &bundle));
+        let config = recorded.user.is_none().then(read).flatten().unwrap_or_default();
         let runtime = identify::engine(&launch, &bundle, &config);
         let mut c = Container::new(self.registry.next_instance(), launch.id, runtime, p.mntns);
         c.bundle = recorded.bundle.clone();
@@ -402,12 +499,12 @@ impl Follower {
         c.pod = config.pod().map(Arc::new);
         c.sandbox = config.sandbox();
         c.namespace = identify::containerd_namespace(&bundle).map(Into::into);
-        c.name = config.container_name().or_else(|| self.monitors.get(&recorded.id).cloned());
+        c.name = config.container_name().or_else(|| self.monitor_name(recorded.user, &recorded.id));
         c.started_at = self.wall(p.started);
-        if runtime == RuntimeName::Docker {
+        if runtime == RuntimeName::Docker && recorded.user.is_none() {
             self.add_docker_file(&mut c, config.docker_dir(&recorded.id).map(Path::to_path_buf));
         }
-        self.finish(&mut c, None, now);
+        self.finish(&mut c, recorded.user, now);
         self.adopt(p, Owner::Container(c.seal()));
     }
 
@@ -420,7 +517,7 @@ impl Follower {
         if c.pid == 0 && c.mntns == p.mntns {
             let own = identify::cgroup_is_of(&p.cgroup, &c.id);
             let path = own.then(|| p.cgroup.clone());
-            let cgroup = path.as_deref().and_then(|p| snapshot::cgroup_id(&self.host_root, p)).unwrap_or_default();
+            let cgroup = path.as_deref().and_then(|p| self.hierarchies.id(p)).unwrap_or_default();
             self.settle(&c, p.pid, p.netns, cgroup, path);
             self.todo.watch_init.push(p.pid);
         }
@@ -448,7 +545,7 @@ impl Follower {
 }
 
 /// A slash is in nobody's id or name: an unprivileged user's container never passes for another.
-fn claimed_id(uid: u32, id: &str) -> Box<str> {
+pub(super) fn claimed_id(uid: u32, id: &str) -> Box<str> {
     format!("{uid}/{id}").into()
 }
 

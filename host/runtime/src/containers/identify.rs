@@ -14,7 +14,7 @@ use std::{
     fs,
     io::{self, Read},
     os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 /// Command names (`task_struct.comm`) of the programs that start containers.
@@ -43,7 +43,8 @@ pub(super) struct Launch {
 }
 
 /// Options before the verb whose value is the next argument.
-const GLOBAL_VALUES: [&str; 6] = ["--root", "--log", "--log-format", "--criu", "--rootless", "--log-level"];
+const GLOBAL_VALUES: [&str; 9] =
+    ["--root", "-r", "--log", "-l", "--log-format", "--log-level", "--criu", "--rootless", "--cgroup-manager"];
 
 /// Reads a command line; arguments end with NUL. `cut`: the kernel had room for its beginning only.
 pub(super) fn invocation(args: &[u8], cut: bool) -> Option<Invocation> {
@@ -191,6 +192,15 @@ pub(super) fn cgroup_paths(text: &str) -> (Option<&str>, Option<&str>) {
     (unified, pids)
 }
 
+/// True where the user is mapped by an entry of their own in `/proc/PID/uid_map`: what an unprivileged user may map of the
+/// host beside the ranges that are set aside for them. Root maps ranges.
+pub(super) fn maps_single(uid_map: &str, uid: u32) -> bool {
+    uid_map.lines().any(|line| {
+        let mut numbers = line.split_ascii_whitespace().skip(1).map(str::parse::<u32>);
+        numbers.next() == Some(Ok(uid)) && numbers.next() == Some(Ok(1))
+    })
+}
+
 /// Larger files are no state or configuration of a container.
 const MAX_FILE: u64 = 4 << 20;
 
@@ -206,7 +216,7 @@ pub(super) fn read_line(path: &Path) -> Option<String> {
     (!line.is_empty() && line.len() <= 253).then(|| line.to_owned())
 }
 
-fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
     // Opening a FIFO would wait for its writer, and a link may lead to a device without an end.
     let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -261,12 +271,13 @@ impl BundleConfig {
     /// The engine, where an annotation is proof.
     pub(super) fn engine(&self) -> Option<RuntimeName> {
         let has = |prefix: &str| self.annotations.keys().any(|k| k.starts_with(prefix));
-        if has("io.kubernetes.cri-o.") {
-            Some(RuntimeName::CriO)
-        } else if has("io.podman.annotations.")
-            || has("org.opencontainers.image.stopSignal") && has("io.container.manager")
+        // Podman writes some of CRI-O's annotations, too.
+        if self.annotations.get("io.container.manager").is_some_and(|m| &**m == "libpod")
+            || has("io.podman.annotations.")
         {
             Some(RuntimeName::Podman)
+        } else if has("io.kubernetes.cri-o.") {
+            Some(RuntimeName::CriO)
         } else if has("io.kubernetes.cri.") || has("nerdctl/") {
             Some(RuntimeName::Containerd)
         } else {
@@ -373,11 +384,9 @@ pub(super) fn containerd_namespace(bundle: &Path) -> Option<&str> {
     parts.nth(1)?.to_str()
 }
 
-/// `path` of the observed host as this process sees it, whose view of the host's root is `host_root`.
+/// `path` of the observed host as this process sees it, whose view of the host's root is `host_root`; see `host_root`.
 pub(super) fn on_host(host_root: &Path, path: &Path) -> PathBuf {
-    let mut out = host_root.to_path_buf();
-    out.extend(path.components().filter(|c| !matches!(c, Component::RootDir)));
-    out
+    crate::host_root::join(host_root, path)
 }
 
 #[cfg(test)]

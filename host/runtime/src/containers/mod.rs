@@ -5,19 +5,25 @@
 //! Nothing here prints; what people should know is in `Containers::notes` and `Containers::status`.
 
 mod admission;
+mod cgroups;
+mod changes;
 mod clients;
 mod container;
 mod filter;
 mod follow;
 mod identify;
+pub mod listing;
 mod registry;
+mod remembered;
 mod snapshot;
 mod thread;
 mod tracker;
 
+pub use changes::{Change, Changes};
 pub use clients::ClientError;
+pub(crate) use clients::default_sockets;
 pub(crate) use container::MEMBERS;
-pub use container::{Container, Pod, RuntimeName, UnknownRuntime};
+pub use container::{Container, ImageAnswer, Pod, RuntimeName, UnknownRuntime};
 pub use filter::{Attribute, Selector, SelectorError, Verdict};
 pub use tracker::TrackerLoss;
 
@@ -25,18 +31,23 @@ use crate::bpf::{KernelBtf, LoadError};
 use admission::Admission;
 use arc_swap::ArcSwap;
 use aya::maps::MapError;
+use changes::Listener;
 use registry::{Owner, Table};
 use std::{
     collections::BTreeMap,
     os::fd::BorrowedFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 use tokio::sync::Notify;
+
+/// How long the thread may take to say what runs; it is busy for milliseconds at most.
+const LISTING: Duration = Duration::from_secs(1);
 
 /// How to find containers.
 #[derive(Clone, Debug)]
@@ -80,6 +91,18 @@ impl Default for ContainersOptions {
     }
 }
 
+impl ContainersOptions {
+    /// Of `runtimes`, those that have an API and no socket to be asked at, with the places that were looked at.
+    pub fn absent(&self) -> Vec<(RuntimeName, Vec<PathBuf>)> {
+        let with_api = self.runtimes.iter().filter_map(|r| Some((*r, clients::default_sockets(*r)?)));
+        let places = with_api.map(|(runtime, paths)| match self.sockets.get(&runtime) {
+            Some(path) => (runtime, vec![identify::on_host(&self.host_root, path)]),
+            None => (runtime, paths.iter().map(|p| identify::on_host(&self.host_root, Path::new(p))).collect()),
+        });
+        places.filter(|(_, paths)| !paths.iter().any(|p| p.exists())).collect()
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ContainersError {
     #[error("{source}")]
@@ -106,6 +129,8 @@ pub enum ContainersError {
     FilterFd { source: std::io::Error },
     #[error("more than {limit} gadgets filter by container at the same time")]
     TooManyFilters { limit: usize },
+    #[error("gadgets cannot filter by container without the container tracker")]
+    NoTracker,
 }
 
 impl ContainersError {
@@ -150,10 +175,14 @@ pub struct ContainersStatus {
     pub filter_refused: u64,
     /// Running containers.
     pub containers: usize,
+    /// No mount of proc numbers processes as the host does: what needs one by its number is not looked up.
+    pub without_proc: bool,
     /// Runtimes whose API answers.
     pub connected: Vec<RuntimeName>,
     /// The last failure of each runtime's API since it answered.
     pub failed: Vec<ClientError>,
+    /// Connections to runtimes of which nothing was heard yet.
+    pub asking: usize,
     /// How often each runtime's API went away and came back.
     pub gaps: BTreeMap<RuntimeName, u64>,
 }
@@ -198,14 +227,23 @@ impl Published {
 /// What the containers' thread shares with everybody.
 struct Shared {
     published: Arc<Published>,
-    admission: Mutex<Admission>,
+    /// `None` without the tracker.
+    admission: Mutex<Option<Admission>>,
     status: Mutex<ContainersStatus>,
+    /// Who wants to hear of changes; the thread takes them over.
+    new_listeners: Mutex<Vec<Listener>>,
+    /// Clients that have not given their first answer.
+    asking: Arc<AtomicUsize>,
     stop: AtomicBool,
 }
 
 impl Shared {
-    fn admission(&self) -> MutexGuard<'_, Admission> {
+    fn admission(&self) -> MutexGuard<'_, Option<Admission>> {
         self.admission.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn new_listeners(&self) -> MutexGuard<'_, Vec<Listener>> {
+        self.new_listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn status(&self) -> MutexGuard<'_, ContainersStatus> {
@@ -244,8 +282,38 @@ impl Containers {
 
     /// As `start`, for a caller who needs the kernel's types too: they are read once.
     pub fn start_with(options: ContainersOptions, kernel: &KernelBtf) -> Result<Containers, ContainersError> {
-        let (shared, thread) = thread::start(options, kernel)?;
+        let (shared, thread) = thread::start(options, Some(kernel))?;
         Ok(Containers { running: Arc::new(Running { shared, thread: Some(thread) }) })
+    }
+
+    /// Without BPF: containers are found by a look at /proc each second, by their runtimes' files, and by what the
+    /// runtimes' APIs say. What lives for less than that is not seen, and gadgets cannot filter by container.
+    pub fn start_without_tracker(options: ContainersOptions) -> Result<Containers, ContainersError> {
+        let (shared, thread) = thread::start(options, None)?;
+        Ok(Containers { running: Arc::new(Running { shared, thread: Some(thread) }) })
+    }
+
+    /// Containers that run, and from then on every one that starts or ends, as far as `selector` does not rule it out.
+    pub fn changes(&self, selector: Arc<Selector>) -> Changes {
+        let (listener, changes) = changes::channel(selector);
+        self.shared().new_listeners().push(listener);
+        self.published().kick.notify_one();
+        changes
+    }
+
+    /// Waits until the runtimes that are there have listed their containers and what a selection can depend on is known,
+    /// and no longer than `deadline`. Gives the containers that run then, in no order.
+    pub fn settled(&self, deadline: Duration) -> Vec<Arc<Container>> {
+        let end = Instant::now() + deadline;
+        loop {
+            let asked_all = self.shared().asking.load(Ordering::Acquire) == 0;
+            let mut present = self.changes(Arc::new(Selector::all()));
+            let running = present.running(end.saturating_duration_since(Instant::now()).max(LISTING));
+            if Instant::now() >= end || asked_all && !running.iter().any(|c| c.is_settling()) {
+                return running;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn shared(&self) -> &Shared {
@@ -259,7 +327,9 @@ impl Containers {
     /// Hands a gadget's filter map (`u64` mount namespace to `u32`) to the tracker, which from now on holds in it the
     /// containers that `selector` does not rule out. To be called after the gadget is loaded and before it is attached.
     pub fn add_filter(&self, map: BorrowedFd<'_>, selector: Arc<Selector>) -> Result<FilterHandle, ContainersError> {
-        let index = self.shared().admission().add(map, selector, &self.published().table.load())?;
+        let mut admission = self.shared().admission();
+        let admission = admission.as_mut().ok_or(ContainersError::NoTracker)?;
+        let index = admission.add(map, selector, &self.published().table.load())?;
         Ok(FilterHandle { running: self.running.clone(), index })
     }
 
@@ -294,7 +364,8 @@ impl Containers {
 
     pub fn status(&self) -> ContainersStatus {
         let mut status = self.shared().status().clone();
-        status.filter_refused = self.shared().admission().refused();
+        status.filter_refused = self.shared().admission().as_ref().map_or(0, Admission::refused);
+        status.asking = self.shared().asking.load(Ordering::Acquire);
         status
     }
 
@@ -397,6 +468,10 @@ fn notes(status: &ContainersStatus) -> Vec<String> {
     };
     count(loss.events, "kernel events were lost; running containers were looked up again");
     count(
+        loss.missed_runs,
+        "runs of its programs were left out by the kernel; running containers were looked up again",
+    );
+    count(
         loss.filter_full + status.filter_refused,
         "namespaces found a gadget's container filter full: their events are missing",
     );
@@ -409,6 +484,13 @@ fn notes(status: &ContainersStatus) -> Vec<String> {
             false => "some containers are found at their first exec",
         };
         notes.push(format!("container tracker: hook {hook} is missing ({reason}); {effect}"));
+    }
+    if status.without_proc {
+        notes.push(
+            "container tracker: /proc belongs to another pid namespace, so containers that ran before are found at their \
+             next program start; share the host's (--pid=host, hostPID) or mount its root (-v /:/host, HOST_ROOT=/host)"
+                .to_owned(),
+        );
     }
     for (runtime, times) in &status.gaps {
         let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
@@ -426,7 +508,9 @@ pub struct FilterHandle {
 
 impl Drop for FilterHandle {
     fn drop(&mut self) {
-        self.running.shared.admission().remove(self.index);
+        if let Some(admission) = self.running.shared.admission().as_mut() {
+            admission.remove(self.index);
+        }
     }
 }
 
@@ -470,7 +554,7 @@ mod tests {
     fn notes_name_every_loss_and_nothing_else() {
         assert!(notes(&ContainersStatus::default()).is_empty());
         let status = ContainersStatus {
-            loss: TrackerLoss { events: 3, filter_full: 1, ..TrackerLoss::default() },
+            loss: TrackerLoss { events: 3, filter_full: 1, missed_runs: 5, ..TrackerLoss::default() },
             filter_refused: 2,
             missing: vec![("tracepoint/syscalls/sys_exit_unshare".into(), "no tracefs".into())],
             ..ContainersStatus::default()

@@ -93,6 +93,15 @@ struct Instance {
     ended: Option<u64>,
 }
 
+/// What happened to a container.
+#[derive(Clone, Debug)]
+pub(super) enum Moment {
+    /// It is there, or more is known of it.
+    Known(Arc<Container>),
+    /// Boot-clock nanoseconds.
+    Ended(Arc<Container>, u64),
+}
+
 /// The writer's side.
 #[derive(Default)]
 pub(super) struct Registry {
@@ -105,6 +114,8 @@ pub(super) struct Registry {
     tombstones: VecDeque<(u64, u64)>,
     last_instance: u64,
     changed: bool,
+    /// Since the last `take_moments`, while somebody listens.
+    moments: Option<Vec<Moment>>,
 }
 
 impl Registry {
@@ -115,6 +126,22 @@ impl Registry {
     /// True once after any change: the table wants publishing.
     pub(super) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
+    }
+
+    /// Whether moments are to be kept for `take_moments`.
+    pub(super) fn listen(&mut self, listen: bool) {
+        if listen != self.moments.is_some() {
+            self.moments = listen.then(Vec::new);
+        }
+    }
+
+    pub(super) fn take_moments(&mut self) -> Vec<Moment> {
+        self.moments.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Containers that are not over, in no order.
+    pub(super) fn all_running(&self) -> Vec<Arc<Container>> {
+        self.instances.values().filter(|i| i.ended.is_none()).map(|i| i.container.clone()).collect()
     }
 
     pub(super) fn next_instance(&mut self) -> u64 {
@@ -161,6 +188,9 @@ impl Registry {
                     ended: None,
                 };
                 self.instances.insert(c.instance, instance);
+                if let Some(moments) = &mut self.moments {
+                    moments.push(Moment::Known(c.clone()));
+                }
                 self.by_id.entry(c.id.clone()).or_default().push(c.instance);
                 if c.pid != 0 {
                     self.by_pid.insert(c.pid, c.instance);
@@ -243,6 +273,9 @@ impl Registry {
         }
         let c = c.seal();
         i.container = c.clone();
+        if let Some(moments) = self.moments.as_mut().filter(|_| i.ended.is_none()) {
+            moments.push(Moment::Known(c.clone()));
+        }
         for (mntns, birth) in &i.namespaces {
             let Some(slot) = self.table.shard_mut(*mntns).get_mut(mntns) else {
                 continue;
@@ -266,6 +299,9 @@ impl Registry {
             return;
         }
         i.ended = Some(now);
+        if let Some(moments) = &mut self.moments {
+            moments.push(Moment::Ended(i.container.clone(), now));
+        }
         self.tombstones.push_back((now, instance));
         if self.by_pid.get(&i.container.pid) == Some(&instance) {
             self.by_pid.remove(&i.container.pid);
@@ -326,6 +362,12 @@ impl Registry {
     /// Boot-clock nanoseconds at which `expire` has something to do.
     pub(super) fn next_expiry(&self) -> Option<u64> {
         self.tombstones.front().map(|(end, _)| end + TOMBSTONE)
+    }
+
+    /// Ends every container whose first process is known and not among these.
+    pub(super) fn end_all_but(&mut self, pids: &rustc_hash::FxHashSet<u32>, now: u64) {
+        let gone: Vec<u64> = self.by_pid.iter().filter(|(pid, _)| !pids.contains(*pid)).map(|(_, i)| *i).collect();
+        gone.into_iter().for_each(|instance| self.end(instance, now));
     }
 
     pub(super) fn len(&self) -> usize {

@@ -1,12 +1,11 @@
-//! What ran before the tracker: one walk over /proc, and the state files that runc and crun keep.
+//! What ran before the tracker: one walk over /proc, and the state files that runc, crun and youki keep.
 //!
 //! Runs once at the start (and again when the tracker lost events), on the containers' thread.
 
-use super::identify;
+use super::{container::RuntimeName, identify};
 use rustc_hash::FxHashMap;
 use std::{
     fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -83,65 +82,75 @@ fn parse_stat(stat: &[u8]) -> Option<(&[u8], u32, u64)> {
 pub(super) struct Recorded {
     pub(super) id: Box<str>,
     pub(super) bundle: Option<PathBuf>,
-    pub(super) crun: bool,
+    pub(super) program: RuntimeName,
+    /// The unprivileged user whose file it is: they may have written anything.
+    pub(super) user: Option<u32>,
 }
 
-/// Containers that runc, crun, or containerd's runc wrote down, by the pid of their first process.
-pub(super) fn recorded(host_root: &Path) -> FxHashMap<u32, Recorded> {
+/// Entries of one directory, and users, that are looked at.
+const MAX_ENTRIES: usize = 16_384;
+const MAX_USERS: usize = 1024;
+/// The same in the directories of one unprivileged user.
+const MAX_USER_ENTRIES: usize = 256;
+
+/// Containers that runtimes wrote down, by the pid of their first process. `extra`: more directories of root's runtimes.
+pub(super) fn recorded(host_root: &Path, extra: &[PathBuf]) -> FxHashMap<u32, Recorded> {
     let mut all = FxHashMap::default();
     let run = identify::on_host(host_root, Path::new("/run"));
-    for dir in subdirs(&run.join("runc")) {
-        read_runc(&dir, &mut all);
-    }
-    for namespace in subdirs(&run.join("containerd/runc")) {
-        subdirs(&namespace).iter().for_each(|d| read_runc(d, &mut all));
-    }
-    for dir in subdirs(&run.join("crun")) {
-        let Some(state) = identify::read_json::<serde_json::Value>(&dir.join("status")) else {
-            continue;
-        };
-        let id = dir.file_name().and_then(|n| identify::id(n.as_encoded_bytes()));
-        let pid = state["pid"].as_u64().and_then(|p| u32::try_from(p).ok());
-        if let (Some(id), Some(pid)) = (id, pid) {
-            let bundle = state["bundle"].as_str().map(PathBuf::from);
-            all.insert(pid, Recorded { id, bundle, crun: true });
+    let mut take = |dir: &Path, user: Option<u32>| {
+        let room = if user.is_some() { MAX_USER_ENTRIES } else { MAX_ENTRIES };
+        for container in subdirs(dir, room) {
+            if let Some((pid, recorded)) = read_state(&container, user) {
+                // Root's word comes first, and stays.
+                all.entry(pid).or_insert(recorded);
+            }
+        }
+    };
+    ["runc", "crun", "youki"].iter().for_each(|name| take(&run.join(name), None));
+    subdirs(&run.join("containerd/runc"), MAX_ENTRIES).iter().for_each(|namespace| take(namespace, None));
+    extra.iter().for_each(|dir| take(&identify::on_host(host_root, dir), None));
+    for dir in subdirs(&run.join("user"), MAX_USERS) {
+        let uid = dir.file_name().and_then(|n| n.to_str()?.parse::<u32>().ok());
+        // Root's rootless containers lie here too; what is in the directory of a user is that user's.
+        let user = uid.filter(|u| *u != 0);
+        if uid.is_some() {
+            ["runc", "crun", "youki"].iter().for_each(|name| take(&dir.join(name), user));
         }
     }
     all
 }
 
-fn read_runc(dir: &Path, all: &mut FxHashMap<u32, Recorded>) {
-    let Some(state) = identify::read_json::<serde_json::Value>(&dir.join("state.json")) else {
-        return;
+/// runc and youki keep a `state.json` of different shapes, crun a `status`.
+fn read_state(dir: &Path, user: Option<u32>) -> Option<(u32, Recorded)> {
+    let (program, state) = match identify::read_json::<serde_json::Value>(&dir.join("status")) {
+        Some(state) => (RuntimeName::Crun, state),
+        None => {
+            let state: serde_json::Value = identify::read_json(&dir.join("state.json"))?;
+            let runc = state.get("init_process_pid").is_some();
+            (if runc { RuntimeName::Runc } else { RuntimeName::Youki }, state)
+        }
     };
-    let id = state["id"].as_str().and_then(|s| identify::id(s.as_bytes()));
-    let pid = state["init_process_pid"].as_u64().and_then(|p| u32::try_from(p).ok());
-    let (Some(id), Some(pid)) = (id, pid) else {
-        return;
+    let pid = if program == RuntimeName::Runc { &state["init_process_pid"] } else { &state["pid"] };
+    let pid = pid.as_u64().and_then(|p| u32::try_from(p).ok()).filter(|p| *p != 0)?;
+    let id = match program {
+        RuntimeName::Crun => dir.file_name().map(|n| n.as_encoded_bytes()),
+        _ => state["id"].as_str().map(str::as_bytes),
     };
-    let labels = state["config"]["labels"].as_array().into_iter().flatten();
-    let bundle = labels.filter_map(|l| l.as_str()?.strip_prefix("bundle=").map(PathBuf::from)).next();
-    all.insert(pid, Recorded { id, bundle, crun: false });
+    let bundle = match program {
+        RuntimeName::Runc => {
+            let labels = state["config"]["labels"].as_array().into_iter().flatten();
+            labels.filter_map(|l| l.as_str()?.strip_prefix("bundle=")).next()
+        }
+        _ => state["bundle"].as_str(),
+    };
+    Some((pid, Recorded { id: identify::id(id?)?, bundle: bundle.map(PathBuf::from), program, user }))
 }
 
-fn subdirs(dir: &Path) -> Vec<PathBuf> {
+fn subdirs(dir: &Path, room: usize) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else {
         return Vec::new();
     };
-    entries.flatten().map(|e| e.path()).collect()
-}
-
-/// Id of the cgroup at `path`: the inode of its directory in the default hierarchy.
-pub(super) fn cgroup_id(host_root: &Path, path: &str) -> Option<u64> {
-    let relative = path.trim_start_matches('/');
-    if relative.is_empty() {
-        return None;
-    }
-    let mounts = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
-    mounts.iter().find_map(|m| {
-        let root = identify::on_host(host_root, Path::new(m));
-        root.join("cgroup.controllers").exists().then(|| fs::metadata(root.join(relative)).ok().map(|d| d.ino()))?
-    })
+    entries.take(room).flatten().map(|e| e.path()).collect()
 }
 
 #[cfg(test)]
@@ -178,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn state_files_of_runc_and_crun_are_read() {
+    fn state_files_are_read_and_a_users_never_win_over_roots() {
         let root = tempfile::tempdir().unwrap();
         let put = |path: &str, json: &str| {
             let path = root.path().join(path);
@@ -191,11 +200,25 @@ mod tests {
         );
         put("run/containerd/runc/default/db/state.json", r#"{"id":"db","init_process_pid":8}"#);
         put("run/crun/cr/status", r#"{"pid":9,"bundle":"/srv/cr"}"#);
+        put("run/youki/yo/state.json", r#"{"id":"yo","pid":10,"bundle":"/srv/yo"}"#);
+        put("own/place/state.json", r#"{"id":"place","init_process_pid":11}"#);
+        put("run/user/1000/crun/mine/status", r#"{"pid":12,"bundle":"/home/u/mine"}"#);
+        // A user's file about somebody else's process.
+        put("run/user/1000/runc/liar/state.json", r#"{"id":"liar","init_process_pid":7}"#);
+        put("run/user/nobody/runc/x/state.json", r#"{"id":"x","init_process_pid":13}"#);
         put("run/runc/bad/state.json", "{");
-        let all = recorded(root.path());
-        assert_eq!(all.len(), 3);
-        assert_eq!(all[&7], Recorded { id: "web".into(), bundle: Some("/srv/web".into()), crun: false });
-        assert_eq!(all[&8], Recorded { id: "db".into(), bundle: None, crun: false });
-        assert_eq!(all[&9], Recorded { id: "cr".into(), bundle: Some("/srv/cr".into()), crun: true });
+        put("run/runc/over/state.json", r#"{"id":"over","init_process_pid":0}"#);
+        let all = recorded(root.path(), &["/own".into()]);
+        let is = |pid: u32, id: &str, bundle: Option<&str>, program, user| {
+            let expected = Recorded { id: id.into(), bundle: bundle.map(Into::into), program, user };
+            assert_eq!(all.get(&pid), Some(&expected));
+        };
+        is(7, "web", Some("/srv/web"), RuntimeName::Runc, None);
+        is(8, "db", None, RuntimeName::Runc, None);
+        is(9, "cr", Some("/srv/cr"), RuntimeName::Crun, None);
+        is(10, "yo", Some("/srv/yo"), RuntimeName::Youki, None);
+        is(11, "place", None, RuntimeName::Runc, None);
+        is(12, "mine", Some("/home/u/mine"), RuntimeName::Crun, Some(1000));
+        assert_eq!(all.len(), 6);
     }
 }

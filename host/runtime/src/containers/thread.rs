@@ -5,12 +5,15 @@
 use super::{
     ContainersError, ContainersOptions, ContainersStatus, Published, Shared,
     admission::Admission,
+    cgroups,
+    changes::{Listener, Message},
     clients::{ClientError, Clients, News, Roster, Source},
     follow::Follower,
-    identify, snapshot,
+    registry::Moment,
+    snapshot,
     tracker::Tracker,
 };
-use crate::bpf::KernelBtf;
+use crate::{bpf::KernelBtf, host_root};
 use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -29,6 +32,8 @@ use tokio::{
 /// A birth is written to the ring this much after its time was taken, at most, in nanoseconds.
 const WRITE_SLACK: u64 = 2_000_000;
 const QUEUE: usize = 1024;
+/// How often /proc is looked at where there is no tracker.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Boot-clock nanoseconds, as the kernel's BPF programs take them.
 pub(super) fn boot_time() -> u64 {
@@ -44,10 +49,10 @@ fn boot_to_wall() -> i64 {
 
 pub(super) fn start(
     options: ContainersOptions,
-    kernel: &KernelBtf,
+    kernel: Option<&KernelBtf>,
 ) -> Result<(Arc<Shared>, JoinHandle<()>), ContainersError> {
     let roster = Roster::of(&options)?;
-    let (tracker, admission) = Tracker::load(kernel)?;
+    let (tracker, admission) = kernel.map(Tracker::load).transpose()?.unzip();
     let (go, waiting) = std::sync::mpsc::channel::<Arc<Shared>>();
     let (done, is_done) = std::sync::mpsc::channel::<Result<(), ContainersError>>();
     let host_root = options.host_root.clone();
@@ -59,13 +64,17 @@ pub(super) fn start(
             let Ok(shared) = waiting.recv() else { return };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
             let ready = runtime.and_then(|runtime| {
-                let fd = runtime.block_on(async { register(tracker.readiness()?) })?;
+                let readiness = tracker.as_ref().map(Tracker::readiness).transpose()?;
+                let fd = runtime.block_on(async { readiness.map(register).transpose() })?;
                 Ok((runtime, fd))
             });
             let (runtime, fd) = match ready {
                 Ok(ready) => ready,
                 Err(source) => return drop(done.send(Err(ContainersError::Thread { source }))),
             };
+            if let Some(proc) = host_root::proc(&host_root) {
+                cgroups::enter_hosts_namespace(&proc);
+            }
             let mut worker = Worker::new(host_root, shared, tracker);
             worker.follower.expect(&roster.present, &roster.pods, &node);
             worker.look_around();
@@ -88,28 +97,47 @@ fn register(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, Interest::READABLE)
 }
 
-fn share(mut admission: Admission, host_root: &Path) -> Result<Shared, ContainersError> {
-    let mut host_mntns = admission.host_mntns();
+/// Ready when the tracker has written something; never without a tracker.
+async fn written(ring: Option<&AsyncFd<OwnedFd>>) {
+    match ring {
+        None => std::future::pending().await,
+        Some(ring) => match ring.readable().await {
+            Ok(mut guard) => guard.clear_ready(),
+            // Cannot happen for a live descriptor; the pause keeps a broken one from taking the processor.
+            Err(_gone) => tokio::time::sleep(Duration::from_millis(10)).await,
+        },
+    }
+}
+
+fn share(mut admission: Option<Admission>, host_root: &Path) -> Result<Shared, ContainersError> {
+    let mut host_mntns = admission.as_ref().map_or(0, Admission::host_mntns);
     if host_mntns == 0 {
         // The first process could not be reached through its children; /proc may know.
-        let proc = identify::on_host(host_root, Path::new("/proc"));
-        let links = ["1", "self"].iter().find_map(|p| snapshot::namespace(&proc.join(p).join("ns/mnt")));
-        host_mntns = links.unwrap_or_default();
-        admission.set_host_mntns(host_mntns)?;
+        let proc = host_root::proc(host_root);
+        // In a container this process's own is not the host's; the kernel's threads are in the host's.
+        let own = (host_root == Path::new("/")).then_some("self");
+        let namespace = |pid| snapshot::namespace(&proc.as_ref()?.join(pid).join("ns/mnt"));
+        host_mntns = ["1", "2"].into_iter().chain(own).find_map(namespace).unwrap_or_default();
+        if let Some(admission) = &mut admission {
+            admission.set_host_mntns(host_mntns)?;
+        }
     }
     Ok(Shared {
         published: Arc::new(Published::new(host_mntns)),
         admission: Mutex::new(admission),
         status: Mutex::new(ContainersStatus::default()),
+        new_listeners: Mutex::default(),
+        asking: Arc::default(),
         stop: AtomicBool::new(false),
     })
 }
 
 struct Worker {
     shared: Arc<Shared>,
-    tracker: Tracker,
+    /// `None`: this kernel, or this user's rights, do not allow it.
+    tracker: Option<Tracker>,
+    listeners: Vec<Listener>,
     follower: Follower,
-    host_root: PathBuf,
     /// Lost events that a look around has made up for.
     made_up_for: u64,
     apis: Vec<Api>,
@@ -125,28 +153,28 @@ struct Api {
 }
 
 impl Worker {
-    fn new(host_root: PathBuf, shared: Arc<Shared>, tracker: Tracker) -> Self {
-        {
+    fn new(host_root: PathBuf, shared: Arc<Shared>, tracker: Option<Tracker>) -> Self {
+        if let Some(tracker) = &tracker {
             let mut status = shared.status();
             status.attached.clone_from(&tracker.attached);
             status.missing.clone_from(&tracker.missing);
         }
-        let follower = Follower::new(host_root.clone(), shared.published.host_mntns, boot_to_wall());
-        Worker { shared, tracker, follower, host_root, made_up_for: 0, apis: Vec::new() }
+        let follower = Follower::new(host_root, shared.published.host_mntns, boot_to_wall());
+        shared.status().without_proc = follower.hosts_proc().is_none();
+        Worker { shared, tracker, listeners: Vec::new(), follower, made_up_for: 0, apis: Vec::new() }
     }
 
-    async fn run(mut self, ring: AsyncFd<OwnedFd>, roster: Roster) {
+    async fn run(mut self, ring: Option<AsyncFd<OwnedFd>>, roster: Roster) {
         let (news, mut hear) = mpsc::channel(QUEUE);
-        let ask = roster.start(&news);
+        let ask = roster.start(&news, &self.shared.asking);
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // `news` lives to the end of this function, so that the channel stays open without any client.
         while !self.shared.stop.load(Ordering::Acquire) {
             let pause = self.follower.next_tick().map(|t| Duration::from_nanos(t.saturating_sub(boot_time())));
             tokio::select! {
-                ready = ring.readable() => match ready {
-                    Ok(mut guard) => guard.clear_ready(),
-                    // Cannot happen for a live descriptor; the pause keeps a broken one from taking the processor.
-                    Err(_gone) => tokio::time::sleep(Duration::from_millis(10)).await,
-                },
+                () = written(ring.as_ref()) => {}
+                _ = look.tick(), if ring.is_none() => self.look_around(),
                 () = self.shared.published.kick.notified() => {}
                 Some(n) = hear.recv() => self.hear(n),
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
@@ -160,13 +188,41 @@ impl Worker {
             self.follower.tick(boot_time());
             self.carry_out(&ask);
             self.check_loss();
+            self.tell();
         }
+    }
+
+    /// Tells whoever listens what happened since.
+    fn tell(&mut self) {
+        let new = std::mem::take(&mut *self.shared.new_listeners());
+        let moments = self.follower.registry.take_moments();
+        if self.listeners.is_empty() && new.is_empty() {
+            return;
+        }
+        let to_wall = boot_to_wall();
+        for moment in moments {
+            let moment = match moment {
+                Moment::Ended(c, boot) => Moment::Ended(c, boot.wrapping_add_signed(to_wall)),
+                known => known,
+            };
+            self.listeners.iter_mut().for_each(|l| l.send(Message::Moment(moment.clone())));
+        }
+        for mut listener in new {
+            for c in self.follower.registry.all_running() {
+                listener.send(Message::Moment(Moment::Known(c)));
+            }
+            listener.send(Message::Complete);
+            self.listeners.push(listener);
+        }
+        self.listeners.retain(|l| !l.is_gone());
+        self.follower.registry.listen(!self.listeners.is_empty());
     }
 
     fn hear(&mut self, news: News) {
         match &news {
             News::Connected { source, .. } => self.stands(*source, None),
             News::Lost(source, error) => self.stands(*source, Some(error.clone())),
+            News::FirstAnswer => drop(self.shared.asking.fetch_sub(1, Ordering::AcqRel)),
             _ => {}
         }
         self.follower.news(news, boot_time());
@@ -208,9 +264,11 @@ impl Worker {
         let began = boot_time();
         self.follower.set_boot_to_wall(boot_to_wall());
         let (follower, mut malformed) = (&mut self.follower, 0);
-        let all = self.tracker.drain(|event| match event {
-            Some(event) => follower.event(event, began),
-            None => malformed += 1,
+        let all = self.tracker.as_mut().is_none_or(|tracker| {
+            tracker.drain(|event| match event {
+                Some(event) => follower.event(event, began),
+                None => malformed += 1,
+            })
         });
         if malformed > 0 {
             self.shared.status().malformed += malformed;
@@ -240,12 +298,20 @@ impl Worker {
 
     fn filters(&mut self) {
         let todo = &mut self.follower.todo;
-        todo.watch_init.drain(..).for_each(|pid| self.tracker.watch_init(pid));
-        todo.watch_runtime.drain(..).for_each(|pid| self.tracker.watch_runtime(pid));
-        if todo.decide.is_empty() && todo.retire.is_empty() {
+        let lists = [todo.decide.len(), todo.retire.len(), todo.watch_init.len(), todo.watch_runtime.len()];
+        if lists == [0; 4] {
             return;
         }
         let mut admission = self.shared.admission();
+        let (Some(tracker), Some(admission)) = (&mut self.tracker, admission.as_mut()) else {
+            for list in [&mut todo.watch_init, &mut todo.watch_runtime] {
+                list.clear();
+            }
+            todo.decide.clear();
+            return todo.retire.clear();
+        };
+        todo.watch_init.drain(..).for_each(|pid| tracker.watch_init(pid));
+        todo.watch_runtime.drain(..).for_each(|pid| tracker.watch_runtime(pid));
         for (mntns, birth) in todo.decide.drain(..) {
             let table = self.follower.registry.table();
             // Of a generation that is over nothing is to be decided.
@@ -259,9 +325,14 @@ impl Worker {
     /// Takes in what runs already.
     fn look_around(&mut self) {
         let began = boot_time();
-        let proc = identify::on_host(&self.host_root, Path::new("/proc"));
-        let all = snapshot::walk(&proc, self.shared.published.host_mntns);
+        // Without it, what runs already is found at its next exec.
+        let proc = self.follower.hosts_proc();
+        let all = proc.map(|proc| snapshot::walk(proc, self.shared.published.host_mntns)).unwrap_or_default();
         self.follower.walked(&all, boot_time());
+        if self.tracker.is_none() {
+            let pids = all.iter().map(|p| p.pid).collect();
+            self.follower.registry.end_all_but(&pids, boot_time());
+        }
         while self.drain() {}
         self.publish();
         self.filters();
@@ -270,9 +341,10 @@ impl Worker {
 
     /// After lost events: births may be among them, so what runs is looked at again.
     fn check_loss(&mut self) {
-        let loss = self.tracker.loss();
-        if loss.events > self.made_up_for {
-            self.made_up_for = loss.events;
+        let Some(tracker) = &self.tracker else { return };
+        let loss = tracker.loss();
+        if loss.unseen() > self.made_up_for {
+            self.made_up_for = loss.unseen();
             self.shared.published.missed.store(true, Ordering::Relaxed);
             self.look_around();
         }

@@ -35,7 +35,7 @@ pub struct Include {
 #[derive(Clone, Debug)]
 enum Answer {
     Show(Arc<Entity>),
-    /// Of a container whose name did not come in time.
+    /// Of a container whose name, or what the selection depends on, did not come in time.
     ShowUnlabelled(Option<Arc<Entity>>),
     ShowHost,
     LeaveOut,
@@ -250,6 +250,8 @@ impl ContainerEnricher {
         match self.selector.verdict(c) {
             Verdict::No => Answer::LeaveOut,
             Verdict::Yes if c.name.is_some() => Answer::Show(c.entity().clone()),
+            // Its image's digest or its pod's labels decide, and are on their way.
+            Verdict::Unknown if c.is_settling() => Answer::Wait,
             Verdict::Yes | Verdict::Unknown => Answer::ShowUnlabelled(Some(c.entity().clone())),
         }
     }
@@ -333,7 +335,7 @@ fn word(bytes: &[u8]) -> u64 {
 }
 
 /// Adds `k8s.*` and `runtime.*` and returns their entity slot.
-fn add_fields(source: &mut DataSource) -> u32 {
+pub(crate) fn add_fields(source: &mut DataSource) -> u32 {
     let slot = source.new_entity_slot();
     let mut groups: Vec<(&str, FieldId)> = Vec::new();
     for (member, m) in MEMBERS.iter().enumerate() {

@@ -8,8 +8,10 @@ mod containerd;
 mod cri;
 mod docker;
 mod grpc;
+mod podman;
 mod roster;
 
+pub(crate) use roster::default_sockets;
 pub(super) use roster::{Clients, Roster};
 
 use super::{
@@ -54,7 +56,10 @@ pub(super) struct Described {
     pub(super) name: Option<Box<str>>,
     pub(super) image_name: Option<Box<str>>,
     pub(super) image_id: Option<Box<str>>,
+    /// Where the runtime is not asked for it image by image.
     pub(super) image_digest: Option<Box<str>>,
+    /// The unprivileged user whose word this is: id and name begin with their number then.
+    pub(super) user: Option<u32>,
     /// First process, as the host numbers it, while it runs.
     pub(super) pid: Option<u32>,
     /// Listed as running, perhaps without its first process: worth a lookup where the kernel did not give it away.
@@ -77,6 +82,7 @@ impl Described {
         take(&mut self.image_name, newer.image_name);
         take(&mut self.image_id, newer.image_id);
         take(&mut self.image_digest, newer.image_digest);
+        take(&mut self.user, newer.user);
         take(&mut self.pid, newer.pid);
         take(&mut self.sandbox, newer.sandbox);
         self.listed = newer.listed;
@@ -116,6 +122,8 @@ pub(super) enum News {
     },
     /// The runtime forgot the container.
     Removed(RuntimeName, Box<str>),
+    /// A client has listed its containers for the first time, or could not: each says so once.
+    FirstAnswer,
 }
 
 /// What the containers' thread asks a client.
@@ -231,6 +239,11 @@ pub(super) trait Client: Sized + Send + Sync + 'static {
     }
 
     fn runtime(&self) -> RuntimeName;
+
+    /// True for a daemon of an unprivileged user: whether it answers is nobody else's news.
+    fn is_a_users(&self) -> bool {
+        false
+    }
 }
 
 /// Keeps a client going for ever: watch, list, answer, and connect anew with growing pauses.
@@ -241,15 +254,20 @@ pub(super) async fn follow<C: Client>(
     mut questions: mpsc::Receiver<Asked>,
 ) {
     let mut pause = FIRST_RETRY;
+    let mut owed = Some(News::FirstAnswer);
     loop {
         let began = Instant::now();
+        let mut is_a_users = false;
         let end = match connect() {
-            Ok(Some(client)) => Some(serve(source, &client, &news, &mut questions).await),
+            Ok(Some(client)) => {
+                is_a_users = client.is_a_users();
+                Some(serve(source, &client, &news, &mut questions, &mut owed).await)
+            }
             // Not installed, or not started yet.
             Ok(None) => None,
             Err(e) => Some(e),
         };
-        if let Some(e) = end
+        if let Some(e) = end.filter(|_| !is_a_users)
             && news.send(News::Lost(source, e)).await.is_err()
         {
             return;
@@ -257,6 +275,9 @@ pub(super) async fn follow<C: Client>(
         // One that is cut off at once, again and again, is not asked ever faster.
         if began.elapsed() > LAST_RETRY {
             pause = FIRST_RETRY;
+        }
+        if let Some(first) = owed.take() {
+            drop(news.send(first).await);
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LAST_RETRY);
@@ -268,6 +289,7 @@ async fn serve<C: Client>(
     client: &C,
     news: &mpsc::Sender<News>,
     questions: &mut mpsc::Receiver<Asked>,
+    owed: &mut Option<News>,
 ) -> ClientError {
     if let Err(e) = client.hello().await {
         return e;
@@ -276,7 +298,9 @@ async fn serve<C: Client>(
     let watch = client.watch(SystemTime::now(), news);
     let answer = async {
         if client.answers(&Question::Container("".into())) {
-            drop(news.send(News::Listing(source)).await);
+            if !client.is_a_users() {
+                drop(news.send(News::Listing(source)).await);
+            }
         }
         match client.list().await {
             Ok(all) => {
@@ -286,7 +310,12 @@ async fn serve<C: Client>(
             }
             Err(e) => return e,
         }
-        drop(news.send(News::Connected { source, pods: client.knows_pods() }).await);
+        if !client.is_a_users() {
+            drop(news.send(News::Connected { source, pods: client.knows_pods() }).await);
+        }
+        if let Some(first) = owed.take() {
+            drop(news.send(first).await);
+        }
         answer_all(client, news, questions).await
     };
     tokio::select! {
@@ -459,6 +488,7 @@ mod tests {
                 News::Connected { source, pods: None },
                 News::Known(RuntimeName::Docker, described("asked")),
                 News::Image { id: "i".into(), digest: Some("sha256:d".into()) },
+                News::FirstAnswer,
             ];
             let mut heard = Vec::new();
             while !(expected.is_empty() && heard.iter().any(lost) && connections.load(Ordering::Relaxed) == 3) {

@@ -9,13 +9,31 @@ use super::{
     cri::{self, CriClient},
     docker::{self, DockerClient},
     follow,
+    podman::{self, PodmanClient},
 };
 use crate::containers::{ContainersError, ContainersOptions, RuntimeProtocol, container::RuntimeName};
 use rustc_hash::FxHashMap;
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 use tokio::{sync::mpsc, time::Instant};
 
 const QUEUE: usize = 1024;
+
+/// Where a runtime listens by default; `None`: it has no API.
+pub(crate) fn default_sockets(runtime: RuntimeName) -> Option<&'static [&'static str]> {
+    match runtime {
+        RuntimeName::Docker => Some(docker::SOCKETS),
+        RuntimeName::Containerd => Some(containerd::SOCKETS),
+        RuntimeName::CriO => Some(cri::CRIO_SOCKETS),
+        RuntimeName::Podman => Some(podman::SOCKETS),
+        _ => None,
+    }
+}
 
 type Start = Box<dyn FnOnce(Source, mpsc::Sender<News>, mpsc::Receiver<Asked>) + Send>;
 
@@ -27,16 +45,21 @@ pub(in crate::containers) struct Roster {
     pub(in crate::containers) pods: Vec<RuntimeName>,
     /// Runtimes whose socket is there.
     pub(in crate::containers) present: Vec<RuntimeName>,
+    /// The observed host's root, where every user's Podman is to be followed too.
+    users: Option<PathBuf>,
 }
 
 impl Roster {
     /// Checks the sockets that the user named.
     pub(in crate::containers) fn of(options: &ContainersOptions) -> Result<Roster, ContainersError> {
-        use RuntimeName::{Containerd, CriO, Docker};
+        use RuntimeName::{Containerd, CriO, Docker, Podman};
         let mut r = Roster::default();
         let docker = Socket::of(options, Docker, docker::SOCKETS)?;
         let containerd = Socket::of(options, Containerd, containerd::SOCKETS)?;
         let crio = Socket::of(options, CriO, cri::CRIO_SOCKETS)?;
+        let podman = Socket::of(options, Podman, podman::SOCKETS)?;
+        // With a socket of the user's choice nobody else's are looked for.
+        r.users = matches!(podman, Some(Socket::Default { .. })).then(|| options.host_root.clone());
         let namespaces = options.containerd_namespaces.clone();
         let by_cri = options.protocol == RuntimeProtocol::Cri;
         r.expect_pods(&[(Containerd, &containerd), (CriO, &crio)]);
@@ -49,6 +72,7 @@ impl Roster {
             r.add(Containerd, containerd, |s| Ok(CriClient::for_pods(Containerd, s)));
         }
         r.add(CriO, crio, |s| Ok(CriClient::new(CriO, s)));
+        r.add(Podman, podman, |s| Ok(PodmanClient::new(s)));
         Ok(r)
     }
 
@@ -75,8 +99,12 @@ impl Roster {
         self.planned.push((runtime, Box::new(start)));
     }
 
-    /// Starts them all; to be called within the thread's tokio runtime.
-    pub(in crate::containers) fn start(self, news: &mpsc::Sender<News>) -> Clients {
+    /// Starts them all; to be called within the thread's tokio runtime. `asking` counts those that owe a first answer.
+    pub(in crate::containers) fn start(self, news: &mpsc::Sender<News>, asking: &Arc<AtomicUsize>) -> Clients {
+        asking.fetch_add(self.planned.len() + usize::from(self.users.is_some()), Ordering::AcqRel);
+        if let Some(host_root) = self.users {
+            tokio::spawn(podman::follow_users(host_root, news.clone(), asking.clone()));
+        }
         let mut questions = FxHashMap::<RuntimeName, Vec<_>>::default();
         for (number, (runtime, start)) in self.planned.into_iter().enumerate() {
             let (ask, hear) = mpsc::channel(QUEUE);

@@ -4,12 +4,13 @@
 //! API; then files of the runtime and conmon's arguments; a cgroup's path comes last. Where several of containerd's
 //! namespaces hold the same id, each keeps to its own.
 
-use super::{Follower, MAX_KNOWN, NAME_DEADLINE, claimed_id};
+use super::{Follower, MAX_CLAIMED, MAX_KNOWN, NAME_DEADLINE, claimed_id};
 use crate::containers::{
     clients::{Described, News, Question, Source},
-    container::{Container, Pod, RuntimeName},
+    container::{Container, ImageAnswer, Pod, RuntimeName},
     identify::MOBY,
     registry::Owner,
+    remembered::Remembered,
     snapshot,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -21,10 +22,11 @@ type Labels = BTreeMap<Box<str>, Box<str>>;
 const SANDBOX_NAME: &str = "POD";
 
 /// Everything that runtimes said.
-#[derive(Default)]
 pub(super) struct Knowledge {
     /// By id; more than one where runtimes or containerd's namespaces share it.
     containers: FxHashMap<Box<str>, Vec<Heard>>,
+    /// What unprivileged users' runtimes said, by the id they may claim: apart, so that no user can crowd out the rest.
+    claims: Remembered<Described>,
     /// Labels of pods, by the id of the sandbox.
     pods: FxHashMap<Box<str>, Labels>,
     /// By image id.
@@ -43,10 +45,42 @@ pub(super) struct Knowledge {
     room: (usize, usize),
 }
 
+impl Default for Knowledge {
+    fn default() -> Self {
+        Knowledge {
+            containers: FxHashMap::default(),
+            claims: Remembered::new(MAX_CLAIMED),
+            pods: FxHashMap::default(),
+            digests: FxHashMap::default(),
+            connected: FxHashMap::default(),
+            apis_expected: FxHashSet::default(),
+            pods_expected: FxHashSet::default(),
+            listings: FxHashMap::default(),
+            node: Box::default(),
+            room: Default::default(),
+        }
+    }
+}
+
 /// So many are kept without a look at whether they still run.
 const ROOM: usize = 4096;
 
 impl Knowledge {
+    /// How it stands with the container's image.
+    fn image_answer(&self, c: &Container) -> ImageAnswer {
+        // A bundle has no image, and a sandbox none that anybody asks for.
+        if c.runtime.named_by_id() || c.is_sandbox() || c.image_digest.is_some() && c.image_id.is_some() {
+            return ImageAnswer::Given;
+        }
+        let digest = c.image_id.as_ref().and_then(|id| self.digests.get(id));
+        match digest {
+            Some(Digest::Known(_)) => ImageAnswer::Given,
+            // Once its time is up, nobody waits for it again.
+            _ if c.image_answer != ImageAnswer::TimeUp && self.has_api(c.runtime) => ImageAnswer::Awaited,
+            _ => ImageAnswer::TimeUp,
+        }
+    }
+
     fn has_api(&self, runtime: RuntimeName) -> bool {
         self.apis_expected.contains(&runtime) || self.connected.values().any(|(r, _)| *r == runtime)
     }
@@ -83,11 +117,15 @@ impl Follower {
             News::Removed(runtime, id) => self.forget(runtime, &id),
             News::Image { id, digest } => {
                 for instance in self.registry.with_image(&id) {
-                    let touched = self.registry.update(instance, |c| c.image_digest = digest.clone());
+                    let touched = self.registry.update(instance, |c| {
+                        c.image_digest = digest.clone();
+                        c.image_answer = ImageAnswer::Given;
+                    });
                     self.todo.decide.extend(touched);
                 }
                 self.knowledge.digests.insert(id, Digest::Known(digest));
             }
+            News::FirstAnswer => {}
             News::Listing(source) => drop(self.knowledge.listings.insert(source.number, now)),
             News::Connected { source, pods } => self.connected(source, pods),
             News::Lost(source, _) => {
@@ -127,10 +165,12 @@ impl Follower {
         for i in 0..self.waiting.len() {
             let (_, instance) = self.waiting[i];
             let awaits = self.registry.container(instance).is_some_and(|c| self.awaits_labels(c));
-            if !awaits {
-                let touched = self.registry.update(instance, |c| c.complete |= c.name.is_some());
-                self.todo.decide.extend(touched);
-            }
+            let image = self.registry.container(instance).map(|c| self.knowledge.image_answer(c)).unwrap_or_default();
+            let touched = self.registry.update(instance, |c| {
+                c.complete |= !awaits && c.name.is_some();
+                c.image_answer = image;
+            });
+            self.todo.decide.extend(touched);
         }
     }
 
@@ -142,10 +182,27 @@ impl Follower {
             }
         }
         self.knowledge.pods.remove(id);
+        self.knowledge.claims.remove(id);
         self.monitors.remove(id);
+        self.claimed_monitors.remove(id);
+    }
+
+    /// What an unprivileged user's daemon says: of that user's containers, whatever it says.
+    fn claimed(&mut self, runtime: RuntimeName, d: Described, now: u64) {
+        for instance in self.registry.all_of(&d.id) {
+            let touched = self.registry.update(instance, |c| add_description(c, runtime, &d));
+            self.todo.decide.extend(touched);
+        }
+        if let Some(pid) = d.pid.filter(|_| self.registry.running(&d.id).is_empty()) {
+            self.adopt_described(runtime, &d, pid, now);
+        }
+        self.knowledge.claims.insert(d.id.clone(), d);
     }
 
     fn described(&mut self, runtime: RuntimeName, mut d: Described, now: u64) {
+        if d.user.is_some() {
+            return self.claimed(runtime, d, now);
+        }
         let runtime = if d.namespace.as_deref() == Some(MOBY) { RuntimeName::Docker } else { runtime };
         if let (Some(sandbox), Some(Pod { labels: Some(labels), .. })) = (&d.sandbox, &d.pod) {
             self.pod_labels(sandbox, labels);
@@ -162,6 +219,7 @@ impl Follower {
             add_description(&mut known, runtime, &d);
             self.add_pod(&mut known);
             known.complete |= known.name.is_some() && !self.awaits_labels(&known);
+            known.image_answer = self.knowledge.image_answer(&known);
             let touched = self.registry.update(instance, |c| *c = known);
             self.todo.decide.extend(touched);
             running |= self.registry.running(&d.id).contains(&instance);
@@ -226,7 +284,15 @@ impl Follower {
             let name = c.name.take().unwrap_or_else(|| c.id.clone());
             c.name = Some(format!("{uid}/{name}").into());
             c.id = claimed_id(uid, &c.id);
+            if let Some(d) = self.knowledge.claims.get(&c.id) {
+                add_description(c, RuntimeName::Podman, d);
+            }
+        }
+        if c.is_claim() {
+            // Their Podman may still say more; nobody waits for it.
+            c.name.get_or_insert_with(|| c.id.clone());
             c.complete = true;
+            c.image_answer = ImageAnswer::Given;
             return;
         }
         for heard in self.knowledge.containers.get(&c.id).into_iter().flatten() {
@@ -248,9 +314,6 @@ impl Follower {
         }
         let labels = self.awaits_labels(c);
         c.complete = c.name.is_some() && !labels;
-        if !c.complete {
-            self.waiting.push_back((now + NAME_DEADLINE, c.instance));
-        }
         if c.name.is_none() || api && c.image_id.is_none() && !c.is_sandbox() {
             self.todo.ask.push((c.runtime, Question::Container(c.id.clone())));
         }
@@ -258,6 +321,10 @@ impl Follower {
             self.todo.ask.push((c.runtime, Question::Sandbox(sandbox.clone())));
         }
         c.image_digest = c.image_digest.take().or_else(|| self.digest(c.runtime, c.image_id.as_deref()?));
+        c.image_answer = self.knowledge.image_answer(c);
+        if c.is_settling() {
+            self.waiting.push_back((now + NAME_DEADLINE, c.instance));
+        }
     }
 
     /// True while the labels of its pod are not known and may still come.
@@ -308,6 +375,9 @@ impl Follower {
             return;
         }
         let birth = generation.birth;
+        if d.user.is_some_and(|uid| !self.is_of_user(pid, uid)) {
+            return;
+        }
         let mut c = Container::new(self.registry.next_instance(), d.id.clone(), runtime, mntns);
         c.started_at = self.wall(birth);
         c.pid = pid;
@@ -328,6 +398,9 @@ pub(super) fn give_up(c: &mut Container) {
         c.name = Some(c.id.clone());
     }
     c.complete = true;
+    if c.image_answer == ImageAnswer::Awaited {
+        c.image_answer = ImageAnswer::TimeUp;
+    }
 }
 
 /// Whether what a runtime says of an id is meant for this container of that id: ids that people choose are not unique.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::containers::{
+    ImageAnswer,
     clients::{ClientError, Described, News, Source},
     container::Pod,
     filter::{Selector, Verdict},
@@ -17,7 +18,10 @@ struct Host {
 
 fn host() -> Host {
     let root = tempfile::tempdir().unwrap();
-    let follower = Follower::new(root.path().to_owned(), HOST, 1_000_000);
+    let mut follower = Follower::new(root.path().to_owned(), HOST, 1_000_000);
+    // Files that the test makes, not those of the machine it runs on.
+    follower.proc = Some(root.path().join("proc"));
+    follower.hierarchies = Cgroups::at(Some(root.path().join("cgroup")), None);
     Host { root, follower }
 }
 
@@ -181,9 +185,9 @@ fn a_name_is_believed_only_of_root_outside_containers() {
         args_cut: false,
     };
     h.follower.event(Event::RuntimeExec(e), 0);
-    assert!(h.follower.monitors.is_empty(), "{:?}", h.follower.monitors);
+    assert_eq!(h.follower.monitors.get(ID), None);
     h.exec_runtime(10, 0, HOST, &format!("conmon -c {ID} -n real"));
-    assert_eq!(&*h.follower.monitors[ID], "real");
+    assert_eq!(h.follower.monitors.get(ID).map(|n| &**n), Some("real"));
 }
 
 #[test]
@@ -199,10 +203,10 @@ fn a_runtime_that_ran_inside_a_container_before_is_not_believed() {
     }
     let runtime = |pid, mntns| Process { is_runtime: true, ..process(pid, mntns, "/", 5) };
     h.follower.walked(&[runtime(10, 9), runtime(11, HOST), process(30, 9, "/plain", 10)], 50);
-    assert!(!h.follower.monitors.contains_key("inner"));
+    assert_eq!(h.follower.monitors.get("inner"), None);
     // The processes of this test are the files of whoever runs it.
     let me = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(h.root.path()).unwrap());
-    assert_eq!(h.follower.monitors.contains_key("outer"), me == 0);
+    assert_eq!(h.follower.monitors.get("outer").is_some(), me == 0);
 }
 
 #[test]
@@ -423,6 +427,158 @@ fn a_walk_after_a_loss_sees_that_a_number_went_to_another() {
     h.follower.walked(&[process(44, 7, &format!("/docker/{other}"), 300)], 1000);
     assert_eq!(h.at(7, 150).unwrap().name.as_deref(), Some("web"));
     assert_eq!(h.at(7, 400).unwrap().name.as_deref(), Some("other"));
+}
+
+fn claim(name: &str, pid: Option<u32>) -> News {
+    let d = Described {
+        id: claimed_id(1000, ID),
+        name: Some(claimed_id(1000, name)),
+        image_name: Some("busybox".into()),
+        user: Some(1000),
+        pid,
+        ..Described::default()
+    };
+    News::Known(RuntimeName::Podman, d)
+}
+
+#[test]
+fn a_rootless_container_has_its_users_name_for_it_and_never_another_id() {
+    let mut h = host();
+    let bundle = format!("/home/u/overlay-containers/{ID}/userdata");
+    h.exec_runtime(9, 1000, HOST, &format!("conmon -c {ID} -b {bundle} -n web"));
+    h.exec_runtime(10, 1000, HOST, &format!("crun create --bundle {bundle} {ID}"));
+    let mut e = task(7, 100, 12, 10);
+    e.cgroup = 501;
+    h.mkdir(501, "/user.slice/user-1000.slice");
+    h.birth(e);
+    let c = h.at(7, 100).unwrap();
+    assert_eq!((&*c.id, c.name.as_deref()), (&*format!("1000/{ID}"), Some("1000/web")));
+    assert!(c.is_claim() && !c.is_settling() && c.runtime == RuntimeName::Podman);
+    assert!(h.follower.todo.ask.is_empty(), "root's daemons know nothing of it");
+    h.follower.news(claim("web2", Some(12)), 200);
+    let c = h.at(7, 100).unwrap();
+    assert_eq!((c.name.as_deref(), c.image_name.as_deref()), (Some("1000/web2"), Some("busybox")));
+}
+
+#[test]
+fn a_users_socket_names_no_process_that_is_not_theirs() {
+    let mut h = host();
+    let mntns = h.root.path().join("proc/33/ns/mnt");
+    std::fs::create_dir_all(mntns.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink("mnt:[7]", mntns).unwrap();
+    h.put("/proc/33/uid_map", "0 0 4294967295");
+    h.birth(task(7, 100, 33, 0));
+    h.follower.news(claim("web", Some(33)), 200);
+    assert!(h.at(7, 100).is_none(), "a service of the host");
+    h.put("/proc/33/uid_map", "0 1000 1\n1 100000 65536\n");
+    h.follower.news(claim("web", Some(33)), 300);
+    let c = h.at(7, 100).unwrap();
+    assert_eq!((&*c.id, c.name.as_deref(), c.pid), (&*format!("1000/{ID}"), Some("1000/web"), 33));
+    assert!(c.is_claim() && !c.is_settling());
+}
+
+#[test]
+fn a_users_state_file_is_believed_of_their_own_processes_only() {
+    let mut h = host();
+    h.put("/run/user/1000/crun/mine/status", r#"{"pid":30,"bundle":"/home/u/mine"}"#);
+    h.put("/run/user/1000/crun/liar/status", r#"{"pid":31,"bundle":"/home/u/liar"}"#);
+    h.put("/proc/30/uid_map", "0 1000 1");
+    h.put("/proc/31/uid_map", "0 0 4294967295");
+    h.follower.walked(&[process(30, 8, "/", 10), process(31, 9, "/", 10)], 50);
+    let c = h.at(8, 60).unwrap();
+    assert_eq!((&*c.id, c.name.as_deref(), c.pid), ("1000/mine", Some("1000/mine"), 30));
+    assert!(h.at(9, 60).is_none());
+}
+
+#[test]
+fn a_digest_decides_anew_and_an_answer_without_one_is_an_answer() {
+    let mut h = host();
+    h.follower.expect(&[RuntimeName::Docker, RuntimeName::Podman], &[], "n");
+    h.docker_create(10);
+    h.birth(task(7, 100, 12, 10));
+    assert!(h.at(7, 100).unwrap().is_settling());
+    h.follower.todo = Todo::default();
+    h.follower.news(News::Image { id: "sha256:ab".into(), digest: None }, 200);
+    assert_eq!(h.follower.todo.decide, [(7, 100)]);
+    assert!(!h.at(7, 100).unwrap().is_settling());
+    // The next of that image knows at once; one whose image nobody tells of waits for its time only.
+    h.docker_create(20);
+    h.birth(task(8, 300, 22, 20));
+    assert!(!h.at(8, 300).unwrap().is_settling());
+    h.follower.news(News::Removed(RuntimeName::Docker, ID.into()), 400);
+    let bundle = format!("/s/overlay-containers/{ID}/userdata");
+    h.exec_runtime(29, 0, HOST, &format!("conmon -c {ID} -b {bundle} -n web"));
+    h.exec_runtime(30, 0, HOST, &format!("crun create --bundle {bundle} {ID}"));
+    h.birth(task(9, 500, 32, 30));
+    let c = h.at(9, 500).unwrap();
+    assert!(c.complete && c.is_settling(), "its name is known, its image is not");
+    assert_eq!(h.follower.todo.ask, [(RuntimeName::Podman, Question::Container(ID.into()))]);
+    h.follower.tick(500 + NAME_DEADLINE);
+    let c = h.at(9, 500).unwrap();
+    assert_eq!((c.is_settling(), c.image_answer), (false, ImageAnswer::TimeUp));
+}
+
+#[test]
+fn nobody_waits_for_the_image_of_a_runtime_that_nobody_asks() {
+    let mut h = host();
+    h.docker_create(10);
+    h.birth(task(7, 100, 12, 10));
+    let c = h.at(7, 100).unwrap();
+    assert_eq!((c.complete, c.is_settling(), c.image_answer), (true, false, ImageAnswer::TimeUp));
+    h.follower.expect(&[RuntimeName::Docker], &[], "n");
+    h.docker_create(20);
+    h.birth(task(8, 200, 22, 20));
+    assert!(h.at(8, 200).unwrap().is_settling());
+    let source = Source { number: 0, runtime: RuntimeName::Docker };
+    let gone = ClientError::StreamEnded { runtime: RuntimeName::Docker, socket: "/s".into() };
+    h.follower.news(News::Lost(source, gone), 300);
+    assert_eq!(h.at(8, 200).unwrap().image_answer, ImageAnswer::TimeUp);
+}
+
+#[test]
+fn the_shim_of_a_container_that_ran_before_leads_to_its_bundle_and_name() {
+    let mut h = host();
+    let bundle = format!("/run/own/io.containerd.runtime.v2.task/moby/{ID}");
+    let dir = format!("/data/docker/containers/{ID}");
+    h.put(
+        &format!("{bundle}/config.json"),
+        &format!(r#"{{"mounts":[{{"destination":"/etc/hosts","source":"{dir}/hosts"}}]}}"#),
+    );
+    h.put(&format!("{dir}/config.v2.json"), r#"{"Name":"/web","Image":"sha256:ab","Config":{"Image":"nginx"}}"#);
+    for shim in ["11", "12"] {
+        std::fs::create_dir_all(h.root.path().join("proc").join(shim)).unwrap();
+    }
+    std::os::unix::fs::symlink(&bundle, h.root.path().join("proc/11/cwd")).unwrap();
+    std::os::unix::fs::symlink("/tmp", h.root.path().join("proc/12/cwd")).unwrap();
+    let other = ID.replace('0', "f");
+    let of = |pid, parent, mntns, id: &str| Process { parent, ..process(pid, mntns, &format!("/docker/{id}"), 10) };
+    h.follower.walked(&[of(20, 11, 7, ID), of(30, 12, 8, &other)], 1000);
+    let (web, none) = (h.at(7, 5).unwrap(), h.at(8, 5).unwrap());
+    // Only of root's shims; the files of this test are whose who runs it.
+    let me = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(h.root.path()).unwrap());
+    assert_eq!(web.name.as_deref(), (me == 0).then_some("web"));
+    assert_eq!(web.bundle.is_some(), me == 0);
+    assert_eq!((none.name.as_deref(), none.bundle.as_deref()), (None, None));
+}
+
+#[test]
+fn a_conmon_that_is_found_after_its_container_names_it() {
+    let mut h = host();
+    h.put("/run/user/1000/crun/mine/status", r#"{"pid":30}"#);
+    h.put("/proc/30/uid_map", "0 1000 1");
+    h.put(
+        "/run/runc/plain/state.json",
+        r#"{"id":"plain","init_process_pid":40,"config":{"labels":["bundle=/s/overlay-containers/plain"]}}"#,
+    );
+    h.follower.walked(&[process(30, 8, "/", 10), process(40, 9, "/", 10)], 50);
+    assert_eq!(h.at(8, 60).unwrap().name.as_deref(), Some("1000/mine"));
+    assert!(!h.at(9, 60).unwrap().complete);
+    h.exec_runtime(5, 1000, 77, "conmon -c mine -n web");
+    h.exec_runtime(6, 1000, 77, "conmon -c plain -n fake");
+    assert!(!h.at(9, 60).unwrap().complete);
+    h.exec_runtime(7, 0, 77, "conmon -c plain -n db");
+    assert_eq!(h.at(8, 60).unwrap().name.as_deref(), Some("1000/web"));
+    assert_eq!(h.at(9, 60).unwrap().name.as_deref(), Some("db"));
 }
 
 const SANDBOX: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";

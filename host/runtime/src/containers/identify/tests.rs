@@ -22,11 +22,12 @@ fn command_lines_of_every_engine() {
         // podman
         "/usr/bin/conmon --api-version 1 -c $ID -u $ID -r /usr/bin/crun -b /var/lib/containers/storage/overlay-containers/$ID/userdata -p /p -n web --exit-dir /e",
         "/usr/bin/crun --systemd-cgroup create --bundle /var/lib/containers/storage/overlay-containers/$ID/userdata --pid-file /p $ID",
+        "/usr/bin/crun --log-format=json --log /l --cgroup-manager disabled create --bundle /s/overlay-containers/$ID/userdata --pid-file /p $ID",
         // by hand
         "runc run web",
         "runc --debug run -b /srv/web web",
         "crun --cgroup-manager=disabled run --bundle=/srv/web web",
-        "youki create --bundle /srv/web web",
+        "youki -r /run/y -l /l create --bundle /srv/web web",
         // buildkit
         "buildkit-runc --log /l --log-format json run --bundle /var/lib/buildkit/runc-overlayfs/executor/abc123 --keep abc123",
         "runc --log /l --log-format json run --bundle /var/lib/docker/buildkit/executor/abc123 --keep abc123",
@@ -167,6 +168,24 @@ fn the_engine_is_found_by_annotation_then_by_place() {
 }
 
 #[test]
+fn podman_is_no_cri_o_though_it_uses_its_annotations() {
+    // As podman 4.3.1 writes them; older ones lack the second.
+    let podman = serde_json::json!({
+        "io.container.manager": "libpod",
+        "io.podman.annotations.autoremove": "FALSE",
+        "io.kubernetes.cri-o.Created": "2026-11-22T00:35:54.809520516Z",
+        "io.kubernetes.cri-o.TTY": "false",
+        "org.opencontainers.image.stopSignal": "15"
+    });
+    for missing in ["", "io.container.manager", "io.podman.annotations.autoremove"] {
+        let mut annotations = podman.clone();
+        annotations.as_object_mut().unwrap().remove(missing);
+        let config = config(serde_json::json!({"annotations": annotations}));
+        assert_eq!(config.engine(), Some(RuntimeName::Podman), "without {missing:?}");
+    }
+}
+
+#[test]
 fn a_pod_is_read_from_annotations() {
     let c = config(serde_json::json!({"annotations": {
         "io.kubernetes.cri.container-name": "app", "io.kubernetes.cri.sandbox-name": "pod-1",
@@ -222,4 +241,32 @@ fn only_plain_files_of_sensible_size_are_read() {
         assert!(read_plain(&at(name)).is_err(), "{name}");
     }
     assert!(read_plain(Path::new("/dev/zero")).is_err());
+}
+
+#[test]
+fn only_a_users_own_map_entry_shows_that_a_namespace_is_theirs() {
+    let rootless = "         0       1000          1\n         1     100000      65536\n";
+    assert!(maps_single(rootless, 1000));
+    assert!(!maps_single(rootless, 100_000) && !maps_single(rootless, 0) && !maps_single(rootless, 1001));
+    assert!(!maps_single("         0          0 4294967295\n", 1000), "the host's own user namespace");
+    assert!(!maps_single("0 1000 65536\n", 1000), "a range is root's doing");
+    assert!(!maps_single("garbage\n0 1000", 1000));
+}
+
+#[test]
+fn podmans_own_annotations_are_not_taken_for_crios() {
+    let engine = |annotations: &str| {
+        let config: BundleConfig = serde_json::from_str(&format!(r#"{{"annotations":{{{annotations}}}}}"#)).unwrap();
+        config.engine()
+    };
+    // As Podman 4.3 writes them.
+    let podman = r#""io.container.manager":"libpod","io.kubernetes.cri-o.Created":"2026-11-22T00:52:57.94Z",
+        "io.kubernetes.cri-o.TTY":"false","io.podman.annotations.init":"FALSE","org.opencontainers.image.stopSignal":"15""#;
+    assert_eq!(engine(podman), Some(RuntimeName::Podman));
+    assert_eq!(
+        engine(r#""io.container.manager":"libpod","io.kubernetes.cri-o.TTY":"false""#),
+        Some(RuntimeName::Podman)
+    );
+    assert_eq!(engine(r#""io.container.manager":"cri-o","io.kubernetes.cri-o.TTY":"false""#), Some(RuntimeName::CriO));
+    assert_eq!(engine(""), None);
 }
