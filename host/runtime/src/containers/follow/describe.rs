@@ -154,9 +154,8 @@ impl Follower {
                 !heard.is_empty()
             });
         }
-        let unanswered =
-            |(id, d): (&Box<str>, &Digest)| matches!(d, Digest::Asked(r) if *r == runtime).then(|| id.clone());
-        let ask = self.knowledge.digests.iter().filter_map(unanswered);
+        let asked = |d: &Digest| matches!(d, Digest::Asked(r) if *r == runtime);
+        let ask = self.knowledge.digests.iter().filter(|(_, d)| asked(d)).map(|(id, _)| id.clone());
         self.todo.ask.extend(ask.map(|id| (runtime, Question::Image(id))));
     }
 
