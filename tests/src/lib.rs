@@ -14,6 +14,7 @@ pub mod ig;
 pub mod kernel;
 pub mod load;
 pub mod registry;
+pub mod vm;
 
 use std::{
     path::{Path, PathBuf},

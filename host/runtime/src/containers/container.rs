@@ -82,7 +82,27 @@ pub struct Pod {
     pub name: Box<str>,
     pub uid: Box<str>,
     pub container_name: Box<str>,
-    pub labels: BTreeMap<Box<str>, Box<str>>,
+    /// `None`: not known. While the container is not `complete` they may still come; after that they will hardly.
+    pub labels: Option<BTreeMap<Box<str>, Box<str>>>,
+}
+
+impl Pod {
+    /// Adds what `other` knows and this one does not.
+    pub(super) fn fill(&mut self, other: &Pod) {
+        let texts = [
+            (&mut self.node, &other.node),
+            (&mut self.namespace, &other.namespace),
+            (&mut self.name, &other.name),
+            (&mut self.uid, &other.uid),
+            (&mut self.container_name, &other.container_name),
+        ];
+        for (mine, theirs) in texts.into_iter().filter(|(mine, _)| mine.is_empty()) {
+            mine.clone_from(theirs);
+        }
+        if self.labels.is_none() {
+            self.labels.clone_from(&other.labels);
+        }
+    }
 }
 
 /// One start of one container.
@@ -113,7 +133,13 @@ pub struct Container {
     /// Boot-clock nanoseconds at which its first program began; what came before in its namespace was its runtime's doing.
     /// 0: not known.
     pub first_exec: u64,
-    /// Nothing more is awaited that a selection or a label needs: the name is known, or will not come.
+    /// Id of its pod's sandbox.
+    pub sandbox: Option<Box<str>>,
+    /// containerd's namespace, where the container is one of containerd's.
+    pub namespace: Option<Box<str>>,
+    /// Nothing more is awaited that a selection or a label needs: the name and, of a pod, its labels are known, or their
+    /// time is up. What is `None` in a complete container counts as not there; knowledge that comes late is taken all the
+    /// same, and every selection decided anew.
     pub complete: bool,
     pub(super) entity: Arc<Entity>,
 }
@@ -138,6 +164,8 @@ impl Container {
             started_at: 0,
             pod: None,
             first_exec: 0,
+            sandbox: None,
+            namespace: None,
             complete: false,
             entity: Arc::default(),
         }
@@ -147,6 +175,16 @@ impl Container {
     pub(super) fn seal(mut self) -> Arc<Self> {
         self.entity = Arc::new(Entity { values: MEMBERS.iter().map(|m| (m.value)(&self)).collect() });
         Arc::new(self)
+    }
+
+    /// True for the container that holds a pod together and runs nothing of the user's ("pause").
+    pub fn is_sandbox(&self) -> bool {
+        self.sandbox.as_deref() == Some(&*self.id)
+    }
+
+    /// Labels of its pod; `None`: not known, see `complete`, or it is in no pod.
+    pub fn pod_labels(&self) -> Option<&BTreeMap<Box<str>, Box<str>>> {
+        self.pod.as_deref()?.labels.as_ref()
     }
 
     /// The object that the rows of this container refer to; values in the order of `MEMBERS`.
@@ -177,8 +215,8 @@ fn pod_text(c: &Container, part: fn(&Pod) -> &str) -> EntityValue {
 }
 
 fn labels(c: &Container) -> EntityValue {
-    let Some(pod) = &c.pod else { return text(None) };
-    EntityValue::Text(pod.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",").into())
+    let Some(labels) = c.pod_labels() else { return text(None) };
+    EntityValue::Text(labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",").into())
 }
 
 const fn member(

@@ -6,9 +6,11 @@
 //!
 //! Runs on the containers' thread only. Synchronous and free of clocks and sockets, so that tests can replay events.
 
+mod describe;
+
 use super::{
     cgroups::Cgroups,
-    clients::{Described, News, Question},
+    clients::Question,
     container::{Container, RuntimeName},
     identify::{self, BundleConfig, DockerConfig, Invocation, Launch},
     registry::{Owner, Registry},
@@ -16,6 +18,7 @@ use super::{
     tracker::{Event, INIT_USER_NS, RuntimeEvent, TaskEvent},
 };
 use crate::host_root;
+use describe::Knowledge;
 use rustc_hash::FxHashMap;
 use std::{
     collections::VecDeque,
@@ -23,10 +26,10 @@ use std::{
     sync::Arc,
 };
 
-/// How long rows wait for a container's name, in nanoseconds.
+/// How long rows wait for a container's name and its pod's labels, in nanoseconds.
 pub(super) const NAME_DEADLINE: u64 = 2_000_000_000;
-/// Descriptions kept of containers that do not run (yet).
-const MAX_DESCRIBED: usize = 65_536;
+/// Containers, monitors and images of which something is kept before they run, or while they do.
+const MAX_KNOWN: usize = 65_536;
 
 /// A running process of a container runtime.
 struct RuntimeProcess {
@@ -69,10 +72,8 @@ pub(super) struct Follower {
     cgroups: FxHashMap<(bool, u64), Box<str>>,
     /// Names that conmon was given, by container id.
     monitors: FxHashMap<Box<str>, Box<str>>,
-    described: FxHashMap<Box<str>, Described>,
-    /// Image id to digest; `None` until there is an answer, or for ever.
-    digests: FxHashMap<Box<str>, Option<Box<str>>>,
-    /// (deadline on the boot clock, instance) of containers without a name, oldest first.
+    knowledge: Knowledge,
+    /// (deadline on the boot clock, instance) of containers that are not complete, oldest first.
     waiting: VecDeque<(u64, u64)>,
     host_mntns: u64,
     host_netns: u64,
@@ -96,8 +97,7 @@ impl Follower {
             runtimes: FxHashMap::default(),
             cgroups: FxHashMap::default(),
             monitors: FxHashMap::default(),
-            described: FxHashMap::default(),
-            digests: FxHashMap::default(),
+            knowledge: Knowledge::default(),
             waiting: VecDeque::new(),
             host_mntns,
             host_netns: host_netns.unwrap_or_default(),
@@ -153,7 +153,7 @@ impl Follower {
             Some(_) if self.container_at(e.mntns, u64::MAX).is_some() => None,
             Some(Invocation::Monitor { id, name, .. }) => {
                 // Anybody may call a program conmon and give anyone's container a name.
-                if let Some(name) = name.filter(|_| is_root(&e) && self.monitors.len() < MAX_DESCRIBED) {
+                if let Some(name) = name.filter(|_| is_root(&e) && self.monitors.len() < MAX_KNOWN) {
                     self.monitors.insert(id, name);
                 }
                 None
@@ -253,6 +253,8 @@ impl Follower {
         c.bundle = Some(launched.bundle.clone());
         c.image_name = launched.config.image_name();
         c.pod = launched.config.pod().map(Arc::new);
+        c.sandbox = launched.config.sandbox();
+        c.namespace = identify::containerd_namespace(&launched.bundle).map(Into::into);
         c.name = launched.config.container_name().or_else(|| self.monitors.get(id).cloned());
         c.started_at = started_at;
         let docker_dir = launched.config.docker_dir(id).map(Path::to_path_buf);
@@ -270,41 +272,6 @@ impl Follower {
             c.image_name = c.image_name.take().or_else(|| d.image_name());
             c.image_id = c.image_id.take().or_else(|| d.image_id());
         }
-    }
-
-    /// Adds what runtimes said of this id, decides whether the name is final, and asks for what is missing.
-    fn finish(&mut self, c: &mut Container, claimed_by: Option<u32>, now: u64) {
-        if let Some(uid) = claimed_by {
-            let name = c.name.take().unwrap_or_else(|| c.id.clone());
-            c.name = Some(format!("{uid}/{name}").into());
-            c.id = claimed_id(uid, &c.id);
-            c.complete = true;
-            return;
-        }
-        if let Some(d) = self.described.get(&c.id) {
-            add_description(c, d);
-        }
-        if c.name.is_none() && c.runtime.named_by_id() || c.runtime == RuntimeName::Containerd && c.pod.is_none() {
-            c.name.get_or_insert_with(|| c.id.clone());
-        }
-        c.complete = c.name.is_some();
-        if !c.complete {
-            self.waiting.push_back((now + NAME_DEADLINE, c.instance));
-            self.todo.ask.push((c.runtime, Question::Container(c.id.clone())));
-        }
-        c.image_digest = c.image_digest.take().or_else(|| self.digest(c.runtime, c.image_id.as_deref()?));
-    }
-
-    /// The image's digest; asks for it once where it is not known.
-    fn digest(&mut self, runtime: RuntimeName, image_id: &str) -> Option<Box<str>> {
-        if let Some(known) = self.digests.get(image_id) {
-            return known.clone();
-        }
-        if self.digests.len() < MAX_DESCRIBED {
-            self.digests.insert(image_id.into(), None);
-            self.todo.ask.push((runtime, Question::Image(image_id.into())));
-        }
-        None
     }
 
     fn wall(&self, boot: u64) -> u64 {
@@ -451,6 +418,8 @@ impl Follower {
         c.bundle = recorded.bundle.clone();
         c.image_name = config.image_name();
         c.pod = config.pod().map(Arc::new);
+        c.sandbox = config.sandbox();
+        c.namespace = identify::containerd_namespace(&bundle).map(Into::into);
         c.name = config.container_name().or_else(|| self.monitors.get(&recorded.id).cloned());
         c.started_at = self.wall(p.started);
         if runtime == RuntimeName::Docker {
@@ -475,77 +444,10 @@ impl Follower {
         }
     }
 
-    pub(super) fn news(&mut self, news: News, now: u64) {
-        match news {
-            News::Known(runtime, d) => self.described(runtime, d, now),
-            News::Removed(_, id) => {
-                self.described.remove(&id);
-                self.monitors.remove(&id);
-            }
-            News::Image { id, digest } => {
-                for instance in self.registry.with_image(&id) {
-                    // No selection depends on a digest yet: nothing to decide anew.
-                    self.registry.update(instance, |c| c.image_digest = digest.clone());
-                }
-                self.digests.insert(id, digest);
-            }
-            News::Connected(_) | News::Lost(..) => {}
-        }
-    }
-
-    fn described(&mut self, runtime: RuntimeName, d: Described, now: u64) {
-        let digest = d.image_id.as_deref().and_then(|i| self.digest(runtime, i));
-        for instance in self.registry.all_of(&d.id) {
-            let touched = self.registry.update(instance, |c| {
-                add_description(c, &d);
-                c.image_digest = digest.clone().or(c.image_digest.take());
-                c.complete |= c.name.is_some();
-            });
-            self.todo.decide.extend(touched);
-        }
-        // A running container that neither the kernel nor the walk gave away: its process leads to its namespace.
-        if let Some(pid) = d.pid.filter(|_| self.registry.running(&d.id).is_empty()) {
-            self.adopt_described(runtime, &d, pid, now);
-        }
-        let room = self.described.len() < MAX_DESCRIBED;
-        match self.described.get_mut(&d.id) {
-            Some(known) => {
-                known.name = d.name.or(known.name.take());
-                known.image_name = d.image_name.or(known.image_name.take());
-                known.image_id = d.image_id.or(known.image_id.take());
-            }
-            None if room => drop(self.described.insert(d.id.clone(), d)),
-            None => {}
-        }
-    }
-
-    fn adopt_described(&mut self, runtime: RuntimeName, d: &Described, pid: u32, now: u64) {
-        let Some(mntns) = snapshot::namespace(&self.proc(pid, "ns/mnt")) else {
-            return;
-        };
-        let Some(generation) = self.registry.table().now(mntns) else {
-            return;
-        };
-        if mntns == self.host_mntns || matches!(generation.owner, Owner::Container(_)) {
-            return;
-        }
-        let birth = generation.birth;
-        let mut c = Container::new(self.registry.next_instance(), d.id.clone(), runtime, mntns);
-        c.started_at = self.wall(birth);
-        c.pid = pid;
-        c.netns = snapshot::namespace(&self.proc(pid, "ns/net")).unwrap_or_default();
-        c.host_network = c.netns != 0 && c.netns == self.host_netns;
-        add_description(&mut c, d);
-        self.finish(&mut c, None, now);
-        self.registry.reassign(mntns, birth, Owner::Container(c.seal()));
-        self.todo.decide.push((mntns, birth));
-        self.todo.watch_init.push(pid);
-    }
-
     /// Does what is due at `now`.
     pub(super) fn tick(&mut self, now: u64) {
         while let Some((_, instance)) = self.waiting.pop_front_if(|(deadline, _)| *deadline <= now) {
-            let touched = self.registry.update(instance, |c| c.complete = true);
+            let touched = self.registry.update(instance, describe::give_up);
             self.todo.decide.extend(touched);
         }
         let over = self.registry.expire(now);
@@ -571,15 +473,6 @@ fn claimed_id(uid: u32, id: &str) -> Box<str> {
 /// Root of the host, and not of a user namespace that anybody can make.
 fn is_root(e: &RuntimeEvent) -> bool {
     e.euid == 0 && e.user_ns == INIT_USER_NS
-}
-
-/// A runtime's word: first for names, else only where nothing is known.
-fn add_description(c: &mut Container, d: &Described) {
-    if d.name.is_some() && c.pod.is_none() {
-        c.name = d.name.clone();
-    }
-    c.image_name = d.image_name.clone().or(c.image_name.take());
-    c.image_id = d.image_id.clone().or(c.image_id.take());
 }
 
 #[cfg(test)]

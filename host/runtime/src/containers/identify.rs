@@ -3,7 +3,10 @@
 //! Pure parsing; the few functions that read a file say so and take its path. Nothing here decides whom to trust, and no
 //! file makes the thread wait or fills the memory, whatever lies at its path.
 
-use super::container::{Pod, RuntimeName};
+use super::{
+    clients::pod_labels,
+    container::{Pod, RuntimeName},
+};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -16,6 +19,9 @@ use std::{
 
 /// Command names (`task_struct.comm`) of the programs that start containers.
 pub(super) const RUNTIME_COMMS: [&str; 6] = ["runc", "crun", "youki", "conmon", "buildkit-runc", "docker-runc"];
+
+/// containerd's namespace for Docker's containers.
+pub(super) const MOBY: &str = "moby";
 
 /// What a runtime was asked to do, from its command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,6 +199,13 @@ pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T
     serde_json::from_slice(&read_plain(path).ok()?).ok()
 }
 
+/// First line of a small text file; `None` where there is none.
+pub(super) fn read_line(path: &Path) -> Option<String> {
+    let bytes = read_plain(path).ok()?;
+    let line = std::str::from_utf8(&bytes).ok()?.lines().next()?.trim();
+    (!line.is_empty() && line.len() <= 253).then(|| line.to_owned())
+}
+
 fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
     // Opening a FIFO would wait for its writer, and a link may lead to a device without an end.
     let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_CLOEXEC;
@@ -270,13 +283,32 @@ impl BundleConfig {
     }
 
     pub(super) fn pod(&self) -> Option<Pod> {
+        let name = if self.is_sandbox() { None } else { self.container_name() };
         Some(Pod {
             name: self.annotation(&["io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name"])?,
             namespace: self.annotation(&["io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace"])?,
             uid: self.annotation(&["io.kubernetes.cri.sandbox-uid", "io.kubernetes.pod.uid"]).unwrap_or_default(),
-            container_name: self.container_name().unwrap_or_default(),
+            container_name: name.unwrap_or_default(),
+            labels: self.labels(),
             ..Pod::default()
         })
+    }
+
+    /// Id of the pod's sandbox; the sandbox itself has it too.
+    pub(super) fn sandbox(&self) -> Option<Box<str>> {
+        self.annotation(&["io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID"])
+    }
+
+    fn is_sandbox(&self) -> bool {
+        let kind = self.annotation(&["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"]);
+        kind.as_deref() == Some("sandbox")
+    }
+
+    /// The pod's labels: CRI-O writes them down, for the sandbox only.
+    fn labels(&self) -> Option<BTreeMap<Box<str>, Box<str>>> {
+        let json = self.annotations.get("io.kubernetes.cri-o.Labels").filter(|_| self.is_sandbox())?;
+        let all: BTreeMap<String, String> = serde_json::from_str(json).ok()?;
+        Some(pod_labels(&all))
     }
 }
 
@@ -324,16 +356,21 @@ pub(super) fn engine(launch: &Launch, bundle: &Path, config: &BundleConfig) -> R
         return engine;
     }
     let parts: Vec<&OsStr> = bundle.iter().collect();
-    let namespace = parts.iter().position(|p| *p == "io.containerd.runtime.v2.task").and_then(|i| parts.get(i + 1));
     let root_is_docker = launch.root.as_deref().is_some_and(|r| r.ends_with("moby") || r.ends_with("runtime-runc"));
-    match namespace {
-        Some(ns) if *ns == "moby" || root_is_docker => RuntimeName::Docker,
+    match containerd_namespace(bundle) {
+        Some(ns) if ns == MOBY || root_is_docker => RuntimeName::Docker,
         Some(_) => RuntimeName::Containerd,
         None if config.docker_dir(&launch.id).is_some() || root_is_docker => RuntimeName::Docker,
         None if parts.iter().any(|p| *p == "overlay-containers" || *p == "vfs-containers") => RuntimeName::Podman,
         None if ["buildkit", "executor"].iter().all(|dir| parts.iter().any(|p| p == dir)) => RuntimeName::Buildkit,
         None => launch.program,
     }
+}
+
+/// containerd's namespace, from where it puts its bundles.
+pub(super) fn containerd_namespace(bundle: &Path) -> Option<&str> {
+    let mut parts = bundle.iter().skip_while(|p| *p != "io.containerd.runtime.v2.task");
+    parts.nth(1)?.to_str()
 }
 
 /// `path` of the observed host as this process sees it, whose view of the host's root is `host_root`; see `host_root`.

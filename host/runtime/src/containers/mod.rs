@@ -55,6 +55,8 @@ pub struct ContainersOptions {
     pub containerd_namespaces: Vec<String>,
     /// How containerd is asked. CRI-O is always asked by CRI.
     pub protocol: RuntimeProtocol,
+    /// Name of this machine among Kubernetes' nodes; `None`: its host name.
+    pub node_name: Option<String>,
 }
 
 /// `--runtime-protocol`
@@ -75,6 +77,7 @@ impl Default for ContainersOptions {
             runtimes: RuntimeName::ALL.to_vec(),
             containerd_namespaces: Vec::new(),
             protocol: RuntimeProtocol::default(),
+            node_name: None,
         }
     }
 }
@@ -155,6 +158,8 @@ pub struct ContainersStatus {
     pub connected: Vec<RuntimeName>,
     /// The last failure of each runtime's API since it answered.
     pub failed: Vec<ClientError>,
+    /// How often each runtime's API went away and came back.
+    pub gaps: BTreeMap<RuntimeName, u64>,
 }
 
 /// What the containers' thread tells the event threads.
@@ -396,6 +401,10 @@ fn notes(status: &ContainersStatus) -> Vec<String> {
     };
     count(loss.events, "kernel events were lost; running containers were looked up again");
     count(
+        loss.missed_runs,
+        "runs of its programs were left out by the kernel; running containers were looked up again",
+    );
+    count(
         loss.filter_full + status.filter_refused,
         "namespaces found a gadget's container filter full: their events are missing",
     );
@@ -415,6 +424,10 @@ fn notes(status: &ContainersStatus) -> Vec<String> {
              next program start; share the host's (--pid=host, hostPID) or mount its root (-v /:/host, HOST_ROOT=/host)"
                 .to_owned(),
         );
+    }
+    for (runtime, times) in &status.gaps {
+        let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
+        notes.push(format!("{runtime}: its API was away {times}; what runs was listed again when it came back"));
     }
     notes.extend(status.failed.iter().map(ToString::to_string));
     notes
@@ -472,7 +485,7 @@ mod tests {
     fn notes_name_every_loss_and_nothing_else() {
         assert!(notes(&ContainersStatus::default()).is_empty());
         let status = ContainersStatus {
-            loss: TrackerLoss { events: 3, filter_full: 1, ..TrackerLoss::default() },
+            loss: TrackerLoss { events: 3, filter_full: 1, missed_runs: 5, ..TrackerLoss::default() },
             filter_refused: 2,
             missing: vec![("tracepoint/syscalls/sys_exit_unshare".into(), "no tracefs".into())],
             ..ContainersStatus::default()

@@ -7,7 +7,7 @@
 //! table is 64 shared shards, so that a change copies one of them and not all.
 
 use super::container::Container;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::{collections::VecDeque, sync::Arc};
 
 const SHARDS: usize = 64;
@@ -199,6 +199,17 @@ impl Registry {
     pub(super) fn with_image(&self, image_id: &str) -> Vec<u64> {
         let has = |i: &Instance| i.container.image_id.as_deref() == Some(image_id);
         self.instances.iter().filter(|(_, i)| has(i)).map(|(k, _)| *k).collect()
+    }
+
+    /// Containers of the pod with this sandbox, those of the last seconds included.
+    pub(super) fn with_sandbox(&self, sandbox: &str) -> Vec<u64> {
+        let has = |i: &Instance| i.container.sandbox.as_deref() == Some(sandbox);
+        self.instances.iter().filter(|(_, i)| has(i)).map(|(k, _)| *k).collect()
+    }
+
+    /// Sandboxes of all pods that have a container.
+    pub(super) fn sandboxes(&self) -> FxHashSet<Box<str>> {
+        self.instances.values().filter_map(|i| i.container.sandbox.clone()).collect()
     }
 
     pub(super) fn by_pid(&self, pid: u32) -> Option<u64> {

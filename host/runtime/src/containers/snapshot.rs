@@ -23,6 +23,15 @@ pub(super) struct Process {
     pub(super) is_runtime: bool,
 }
 
+/// The machine's name, as the kubelet takes it for its node. Another root's is in its file: the kernel tells each process
+/// the name in its own UTS namespace, which in a container is the container's.
+pub(super) fn node_name(host_root: &Path) -> String {
+    let (file, kernel) = (Path::new("/etc/hostname"), Path::new("/proc/sys/kernel/hostname"));
+    let order = if host_root == Path::new("/") { [kernel, file] } else { [file, kernel] };
+    let read = |p: &Path| identify::read_line(&identify::on_host(host_root, p));
+    order.into_iter().find_map(read).unwrap_or_default().to_ascii_lowercase()
+}
+
 /// Number of a namespace, from a link such as `/proc/1/ns/mnt`; `None`: gone, or not ours to see.
 pub(super) fn namespace(link: &Path) -> Option<u64> {
     let target = fs::read_link(link).ok()?;

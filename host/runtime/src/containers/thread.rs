@@ -6,14 +6,12 @@ use super::{
     ContainersError, ContainersOptions, ContainersStatus, Published, Shared,
     admission::Admission,
     cgroups,
-    clients::{self, Client, ClientError, News, Question, Socket, docker},
-    container::RuntimeName,
+    clients::{ClientError, Clients, News, Roster, Source},
     follow::Follower,
     snapshot,
     tracker::Tracker,
 };
 use crate::{bpf::KernelBtf, host_root};
-use rustc_hash::FxHashMap;
 use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -49,11 +47,12 @@ pub(super) fn start(
     options: ContainersOptions,
     kernel: &KernelBtf,
 ) -> Result<(Arc<Shared>, JoinHandle<()>), ContainersError> {
-    let docker = Socket::of(&options, RuntimeName::Docker, docker::SOCKETS)?;
+    let roster = Roster::of(&options)?;
     let (tracker, admission) = Tracker::load(kernel)?;
     let (go, waiting) = std::sync::mpsc::channel::<Arc<Shared>>();
     let (done, is_done) = std::sync::mpsc::channel::<Result<(), ContainersError>>();
     let host_root = options.host_root.clone();
+    let node = options.node_name.clone().unwrap_or_else(|| snapshot::node_name(&host_root));
     // Starting a thread is a fork: it makes the tracker learn the host's mount namespace.
     let thread = std::thread::Builder::new()
         .name("ig-containers".to_owned())
@@ -72,9 +71,10 @@ pub(super) fn start(
                 cgroups::enter_hosts_namespace(&proc);
             }
             let mut worker = Worker::new(host_root, shared, tracker);
+            worker.follower.expect(&roster.present, &roster.pods, &node);
             worker.look_around();
             drop(done.send(Ok(())));
-            runtime.block_on(worker.run(fd, docker));
+            runtime.block_on(worker.run(fd, roster));
         })
         .map_err(|source| ContainersError::Thread { source })?;
     let shared = Arc::new(share(admission, &options.host_root)?);
@@ -111,31 +111,22 @@ fn share(mut admission: Admission, host_root: &Path) -> Result<Shared, Container
     })
 }
 
-/// The clients that run, by runtime.
-#[derive(Default)]
-struct Clients {
-    questions: FxHashMap<RuntimeName, mpsc::Sender<Question>>,
-}
-
-impl Clients {
-    fn start<C: Client>(
-        &mut self,
-        runtime: RuntimeName,
-        connect: impl Fn() -> Result<Option<C>, ClientError> + Send + 'static,
-        news: &mpsc::Sender<News>,
-    ) {
-        let (ask, questions) = mpsc::channel(QUEUE);
-        self.questions.insert(runtime, ask);
-        tokio::spawn(clients::follow(connect, news.clone(), questions));
-    }
-}
-
 struct Worker {
     shared: Arc<Shared>,
     tracker: Tracker,
     follower: Follower,
     /// Lost events that a look around has made up for.
     made_up_for: u64,
+    apis: Vec<Api>,
+}
+
+/// How it stands with one client.
+struct Api {
+    source: Source,
+    connected: bool,
+    failed: Option<ClientError>,
+    /// How often it came back.
+    gaps: Option<u64>,
 }
 
 impl Worker {
@@ -147,20 +138,12 @@ impl Worker {
         }
         let follower = Follower::new(host_root, shared.published.host_mntns, boot_to_wall());
         shared.status().without_proc = follower.hosts_proc().is_none();
-        Worker { shared, tracker, follower, made_up_for: 0 }
+        Worker { shared, tracker, follower, made_up_for: 0, apis: Vec::new() }
     }
 
-    async fn run(mut self, ring: AsyncFd<OwnedFd>, docker: Option<Socket>) {
+    async fn run(mut self, ring: AsyncFd<OwnedFd>, roster: Roster) {
         let (news, mut hear) = mpsc::channel(QUEUE);
-        // One line a runtime.
-        let mut ask = Clients::default();
-        if let Some(docker) = docker {
-            ask.start(
-                RuntimeName::Docker,
-                move || docker.find().map(|p| docker::DockerClient::new(&p)).transpose(),
-                &news,
-            );
-        }
+        let ask = roster.start(&news);
         // `news` lives to the end of this function, so that the channel stays open without any client.
         while !self.shared.stop.load(Ordering::Acquire) {
             let pause = self.follower.next_tick().map(|t| Duration::from_nanos(t.saturating_sub(boot_time())));
@@ -187,23 +170,43 @@ impl Worker {
     }
 
     fn hear(&mut self, news: News) {
-        {
-            let mut status = self.shared.status();
-            match &news {
-                News::Connected(runtime) => {
-                    status.failed.retain(|e| e.runtime() != *runtime);
-                    status.connected.retain(|r| r != runtime);
-                    status.connected.push(*runtime);
-                }
-                News::Lost(runtime, error) => {
-                    status.connected.retain(|r| r != runtime);
-                    status.failed.retain(|e| e.runtime() != *runtime);
-                    status.failed.push(error.clone());
-                }
-                _ => {}
-            }
+        match &news {
+            News::Connected { source, .. } => self.stands(*source, None),
+            News::Lost(source, error) => self.stands(*source, Some(error.clone())),
+            _ => {}
         }
         self.follower.news(news, boot_time());
+    }
+
+    /// Notes that a client is connected, or with which error it is not.
+    fn stands(&mut self, source: Source, failed: Option<ClientError>) {
+        let known = self.apis.iter().position(|a| a.source == source);
+        let i = known.unwrap_or_else(|| {
+            self.apis.push(Api { source, connected: false, failed: None, gaps: None });
+            self.apis.len() - 1
+        });
+        let api = &mut self.apis[i];
+        if failed.is_none() && !api.connected {
+            // The first time is none.
+            api.gaps = Some(api.gaps.map_or(0, |n| n + 1));
+        }
+        api.connected = failed.is_none();
+        api.failed = failed;
+        let mut status = self.shared.status();
+        status.connected.clear();
+        status.failed.clear();
+        for Api { source: Source { runtime, .. }, connected, failed, gaps } in &self.apis {
+            if *connected && !status.connected.contains(runtime) {
+                status.connected.push(*runtime);
+            }
+            // Two clients of one socket that is gone say the same, and have the same gaps.
+            let said = failed.as_ref().is_some_and(|e| status.failed.contains(e));
+            status.failed.extend(failed.clone().filter(|_| !said));
+            if let Some(n) = gaps.filter(|n| *n > 0) {
+                let all = status.gaps.entry(*runtime).or_default();
+                *all = n.max(*all);
+            }
+        }
     }
 
     /// Reads what the kernel wrote; true where there is more than is read at once.
@@ -237,10 +240,7 @@ impl Worker {
         self.publish();
         self.filters();
         for (runtime, question) in std::mem::take(&mut self.follower.todo.ask) {
-            if let Some(client) = ask.questions.get(&runtime) {
-                // A full queue means a runtime that does not answer; the name's deadline takes care of the rows.
-                drop(client.try_send(question));
-            }
+            ask.ask(runtime, &question);
         }
     }
 
@@ -278,8 +278,8 @@ impl Worker {
     /// After lost events: births may be among them, so what runs is looked at again.
     fn check_loss(&mut self) {
         let loss = self.tracker.loss();
-        if loss.events > self.made_up_for {
-            self.made_up_for = loss.events;
+        if loss.unseen() > self.made_up_for {
+            self.made_up_for = loss.unseen();
             self.shared.published.missed.store(true, Ordering::Relaxed);
             self.look_around();
         }

@@ -129,11 +129,21 @@ pub struct TrackerLoss {
     pub filter_full: u64,
     /// Namespaces for which the tracker's own maps had no room.
     pub births_full: u64,
+    /// Runs that the kernel left out, because the program was at work on that CPU already: from Linux 7.0 on, programs on
+    /// raw tracepoints can be preempted.
+    pub missed_runs: u64,
+}
+
+impl TrackerLoss {
+    /// Whatever may have been a birth, a command line or an end: a reason to look at what runs.
+    pub(super) fn unseen(&self) -> u64 {
+        self.events + self.missed_runs
+    }
 }
 
 pub(super) struct Tracker {
     /// Holds the programs and their attachments.
-    _loaded: Loaded,
+    loaded: Loaded,
     ring: Ring,
     counters: Array<MapData, u64>,
     watched: HashMap<MapData, u32, u32>,
@@ -180,7 +190,7 @@ impl Tracker {
             }
         }
         let (counters, watched) = (typed(&loaded, "counters")?, typed(&loaded, "watched")?);
-        Ok((Tracker { _loaded: loaded, ring, counters, watched, attached, missing }, admission))
+        Ok((Tracker { loaded, ring, counters, watched, attached, missing }, admission))
     }
 
     /// A descriptor that becomes readable with the next event after a `drain` that was complete.
@@ -209,7 +219,14 @@ impl Tracker {
 
     pub(super) fn loss(&self) -> TrackerLoss {
         let n = |i| self.counters.get(&i, 0).unwrap_or_default();
-        TrackerLoss { events: n(0), args_cut: n(1), args_unreadable: n(2), filter_full: n(3), births_full: n(4) }
+        TrackerLoss {
+            events: n(0),
+            args_cut: n(1),
+            args_unreadable: n(2),
+            filter_full: n(3),
+            births_full: n(4),
+            missed_runs: self.loaded.missed_runs(),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Docker's API over its unix socket: events, list, inspect, and the digest of each image once.
 
-use super::{Client, ClientError, Described, LIST_DEADLINE, LOOKUP_DEADLINE, News};
+use super::{Client, ClientError, Described, LIST_DEADLINE, LOOKUP_DEADLINE, MAX_LISTED, News};
 use crate::containers::container::RuntimeName;
 use bollard::{
     API_DEFAULT_VERSION, Docker,
@@ -18,16 +18,16 @@ use std::{
 use tokio::sync::mpsc;
 
 /// Where Docker listens by default.
-pub(in crate::containers) const SOCKETS: &[&str] = &["/run/docker.sock", "/var/run/docker.sock"];
+pub(super) const SOCKETS: &[&str] = &["/run/docker.sock", "/var/run/docker.sock"];
 
-pub(in crate::containers) struct DockerClient {
+pub(super) struct DockerClient {
     docker: Docker,
     socket: PathBuf,
 }
 
 impl DockerClient {
     /// Prepares a client; the first request connects.
-    pub(in crate::containers) fn new(socket: &Path) -> Result<Self, ClientError> {
+    pub(super) fn new(socket: &Path) -> Result<Self, ClientError> {
         let timeout = LIST_DEADLINE.as_secs();
         let docker =
             Docker::connect_with_unix(&socket.to_string_lossy(), timeout, API_DEFAULT_VERSION).map_err(|e| {
@@ -70,6 +70,7 @@ impl DockerClient {
             image_name: c.config.and_then(|c| c.image).map(Into::into),
             image_id: c.image.map(Into::into),
             pid: c.state.and_then(|s| s.pid).and_then(|p| u32::try_from(p).ok()).filter(|p| *p != 0),
+            ..Described::default()
         }))
     }
 }
@@ -101,6 +102,13 @@ fn name(s: &str) -> Option<Box<str>> {
 }
 
 impl Client for DockerClient {
+    async fn hello(&self) -> Result<(), ClientError> {
+        match self.within("asking whether it is there", LOOKUP_DEADLINE, self.docker.ping()).await {
+            Ok(_) | Err(RequestError::NotFound) => Ok(()),
+            Err(RequestError::Client(e)) => Err(e),
+        }
+    }
+
     async fn watch(&self, since: SystemTime, news: &mpsc::Sender<News>) -> ClientError {
         let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let since = format!("{}.{:09}", since.as_secs(), since.subsec_nanos());
@@ -129,13 +137,14 @@ impl Client for DockerClient {
             Err(RequestError::NotFound) => return Ok(Vec::new()),
             Err(RequestError::Client(e)) => return Err(e),
         };
-        let described = all.into_iter().filter_map(|c| {
+        let described = all.into_iter().take(MAX_LISTED).filter_map(|c| {
             Some(Described {
                 id: c.id?.into(),
                 name: c.names.unwrap_or_default().first().and_then(|n| name(n)),
                 image_name: c.image.map(Into::into),
                 image_id: c.image_id.map(Into::into),
-                pid: None,
+                listed: true,
+                ..Described::default()
             })
         });
         Ok(described.collect())

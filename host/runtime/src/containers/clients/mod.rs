@@ -1,41 +1,112 @@
-//! What a container runtime's API adds to what the kernel and the bundles tell: names, images, containers found late.
+//! What a container runtime's API adds to what the kernel and the bundles tell: names, images, pods, containers found late.
 //!
 //! Clients live on the containers' thread as tasks. They never decide whether something is a container, and nothing waits
-//! for them but rows whose container has no name yet. A runtime is one file here, and one line where clients are started.
+//! for them but rows whose container lacks a name, or whose pod its labels. A runtime is one file here, and one line in
+//! `roster.rs`, where clients are started. What a daemon says is bounded here, in length and in number.
 
-pub(super) mod docker;
+mod containerd;
+mod cri;
+mod docker;
+mod grpc;
+mod roster;
 
-use super::{ContainersError, ContainersOptions, container::RuntimeName, identify};
+pub(super) use roster::{Clients, Roster};
+
+use super::{
+    ContainersError, ContainersOptions,
+    container::{Pod, RuntimeName},
+    identify,
+};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::{
+    collections::BTreeMap,
     future::Future,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 /// How long a single question to a runtime may take.
 const LOOKUP_DEADLINE: Duration = Duration::from_millis(1500);
 const LIST_DEADLINE: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(10);
+/// A container that is just being made may be asked for before its runtime lists it: for this long it is asked again.
+const PATIENCE: Duration = Duration::from_secs(2);
+const FIRST_REPEAT: Duration = Duration::from_millis(20);
+const LAST_REPEAT: Duration = Duration::from_millis(400);
+/// Questions to one client on their way at the same time.
+const CONCURRENT: usize = 32;
+/// So many questions in a row without an answer in time, and the connection is given up.
+const UNANSWERED: u32 = 3;
+/// Longest text taken over from a daemon, in bytes, and most labels of a pod.
+const MAX_TEXT: usize = 4096;
+const MAX_LABELS: usize = 512;
+/// Most containers taken over from one listing.
+const MAX_LISTED: usize = 65_536;
 
 /// A container as its runtime describes it; what is `None` was not said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Described {
     pub(super) id: Box<str>,
+    /// containerd's namespace.
+    pub(super) namespace: Option<Box<str>>,
     pub(super) name: Option<Box<str>>,
     pub(super) image_name: Option<Box<str>>,
     pub(super) image_id: Option<Box<str>>,
+    pub(super) image_digest: Option<Box<str>>,
     /// First process, as the host numbers it, while it runs.
     pub(super) pid: Option<u32>,
+    /// Listed as running, perhaps without its first process: worth a lookup where the kernel did not give it away.
+    pub(super) listed: bool,
+    pub(super) pod: Option<Pod>,
+    /// Id of its pod's sandbox, which is its own where it is the sandbox.
+    pub(super) sandbox: Option<Box<str>>,
+}
+
+impl Described {
+    /// Takes over what `newer` says, and keeps what it does not say.
+    pub(super) fn merge(&mut self, newer: Described) {
+        fn take<T>(old: &mut Option<T>, new: Option<T>) {
+            if new.is_some() {
+                *old = new;
+            }
+        }
+        take(&mut self.namespace, newer.namespace);
+        take(&mut self.name, newer.name);
+        take(&mut self.image_name, newer.image_name);
+        take(&mut self.image_id, newer.image_id);
+        take(&mut self.image_digest, newer.image_digest);
+        take(&mut self.pid, newer.pid);
+        take(&mut self.sandbox, newer.sandbox);
+        self.listed = newer.listed;
+        match (&mut self.pod, newer.pod) {
+            (Some(old), Some(new)) => old.fill(&new),
+            (None, new) => self.pod = new,
+            (Some(_), None) => {}
+        }
+    }
+}
+
+/// One client: a runtime may have several, which differ in their sockets or in what they are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Source {
+    pub(super) number: usize,
+    pub(super) runtime: RuntimeName,
 }
 
 /// What a client tells the containers' thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum News {
-    /// The connection stands and what ran before is listed.
-    Connected(RuntimeName),
-    Lost(RuntimeName, ClientError),
+    /// A listing of containers begins: what this client said before and does not say again is out of date once it is connected.
+    Listing(Source),
+    /// The connection stands and what ran before is listed. `pods`: whether it knows the pods' labels; `None`: they are
+    /// not its business.
+    Connected {
+        source: Source,
+        pods: Option<bool>,
+    },
+    Lost(Source, ClientError),
     /// New or better knowledge of a container, running or not.
     Known(RuntimeName, Described),
     /// The digest of an image in its registry; `None`: it was never in one.
@@ -51,8 +122,17 @@ pub(super) enum News {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Question {
     Container(Box<str>),
+    /// The pod's sandbox with this id, for the labels of the pod.
+    Sandbox(Box<str>),
     /// By the image's id.
     Image(Box<str>),
+}
+
+/// A question and when it came up.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) question: Question,
+    pub(super) at: Instant,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -126,44 +206,65 @@ impl Socket {
 
 /// A runtime's API. Every call is one attempt; `follow` repeats them.
 pub(super) trait Client: Sized + Send + Sync + 'static {
+    /// A first exchange, so that a daemon that hangs is found out soon.
+    fn hello(&self) -> impl Future<Output = Result<(), ClientError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Reports every change since `since` until the connection ends.
     fn watch(&self, since: SystemTime, news: &mpsc::Sender<News>) -> impl Future<Output = ClientError> + Send;
 
-    /// All running containers.
+    /// All running containers, and the sandboxes of pods where they are known.
     fn list(&self) -> impl Future<Output = Result<Vec<Described>, ClientError>> + Send;
 
     /// One container by its id, with its first process; `None`: the runtime does not know it.
     fn lookup(&self, id: &str) -> impl Future<Output = Result<Option<Described>, ClientError>> + Send;
 
+    /// A pod's sandbox by its id, with the labels of the pod; `None`: not known, or not this client's business.
+    fn sandbox(&self, _id: &str) -> impl Future<Output = Result<Option<Described>, ClientError>> + Send {
+        std::future::ready(Ok(None))
+    }
+
     /// The digest of an image in its registry.
     fn image_digest(&self, image_id: &str) -> impl Future<Output = Result<Option<Box<str>>, ClientError>> + Send;
+
+    /// After `list`: whether it knows the labels of pods; `None`: they are not its business.
+    fn knows_pods(&self) -> Option<bool> {
+        None
+    }
+
+    /// Whether such questions are for this client.
+    fn answers(&self, question: &Question) -> bool {
+        !matches!(question, Question::Sandbox(_))
+    }
 
     fn runtime(&self) -> RuntimeName;
 }
 
 /// Keeps a client going for ever: watch, list, answer, and connect anew with growing pauses.
 pub(super) async fn follow<C: Client>(
+    source: Source,
     connect: impl Fn() -> Result<Option<C>, ClientError> + Send + 'static,
     news: mpsc::Sender<News>,
-    mut questions: mpsc::Receiver<Question>,
+    mut questions: mpsc::Receiver<Asked>,
 ) {
     let mut pause = FIRST_RETRY;
     loop {
-        match connect() {
-            Ok(Some(client)) => {
-                let runtime = client.runtime();
-                let end = serve(&client, &news, &mut questions, &mut pause).await;
-                if news.send(News::Lost(runtime, end)).await.is_err() {
-                    return;
-                }
-            }
+        let began = Instant::now();
+        let end = match connect() {
+            Ok(Some(client)) => Some(serve(source, &client, &news, &mut questions).await),
             // Not installed, or not started yet.
-            Ok(None) => {}
-            Err(e) => {
-                if news.send(News::Lost(e.runtime(), e)).await.is_err() {
-                    return;
-                }
-            }
+            Ok(None) => None,
+            Err(e) => Some(e),
+        };
+        if let Some(e) = end
+            && news.send(News::Lost(source, e)).await.is_err()
+        {
+            return;
+        }
+        // One that is cut off at once, again and again, is not asked ever faster.
+        if began.elapsed() > LAST_RETRY {
+            pause = FIRST_RETRY;
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LAST_RETRY);
@@ -171,44 +272,109 @@ pub(super) async fn follow<C: Client>(
 }
 
 async fn serve<C: Client>(
+    source: Source,
     client: &C,
     news: &mpsc::Sender<News>,
-    questions: &mut mpsc::Receiver<Question>,
-    pause: &mut Duration,
+    questions: &mut mpsc::Receiver<Asked>,
 ) -> ClientError {
-    let runtime = client.runtime();
+    if let Err(e) = client.hello().await {
+        return e;
+    }
     // The stream begins before the list: what starts in between is then in the one or the other.
     let watch = client.watch(SystemTime::now(), news);
     let answer = async {
+        if client.answers(&Question::Container("".into())) {
+            drop(news.send(News::Listing(source)).await);
+        }
         match client.list().await {
             Ok(all) => {
                 for d in all {
-                    drop(news.send(News::Known(runtime, d)).await);
+                    drop(news.send(News::Known(source.runtime, d)).await);
                 }
             }
             Err(e) => return e,
         }
-        *pause = FIRST_RETRY;
-        drop(news.send(News::Connected(runtime)).await);
-        while let Some(question) = questions.recv().await {
-            let answer = match question {
-                Question::Container(id) => client.lookup(&id).await.map(|d| d.map(|d| News::Known(runtime, d))),
-                Question::Image(id) => client.image_digest(&id).await.map(|digest| Some(News::Image { id, digest })),
-            };
-            match answer {
-                Ok(Some(n)) => drop(news.send(n).await),
-                // One slow answer is no reason to give up the stream.
-                Ok(None) | Err(ClientError::Deadline { .. }) => {}
-                Err(e) => return e,
-            }
-        }
-        std::future::pending().await
+        drop(news.send(News::Connected { source, pods: client.knows_pods() }).await);
+        answer_all(client, news, questions).await
     };
     tokio::select! {
         end = watch => end,
         end = answer => end,
     }
 }
+
+/// Answers side by side: one that takes long keeps none of the others.
+async fn answer_all<C: Client>(
+    client: &C,
+    news: &mpsc::Sender<News>,
+    questions: &mut mpsc::Receiver<Asked>,
+) -> ClientError {
+    let (mut open, mut unanswered, mut closed) = (FuturesUnordered::new(), 0, false);
+    loop {
+        tokio::select! {
+            asked = questions.recv(), if !closed && open.len() < CONCURRENT => match asked {
+                Some(a) if !client.answers(&a.question) => {}
+                // What came up while nobody was there to ask has been listed since.
+                Some(a) if a.at.elapsed() > PATIENCE && !matches!(a.question, Question::Image(_)) => {}
+                Some(a) => open.push(answer(client, a)),
+                None => closed = true,
+            },
+            Some(answer) = open.next() => match answer {
+                Ok(n) => {
+                    unanswered = 0;
+                    if let Some(n) = n {
+                        drop(news.send(n).await);
+                    }
+                }
+                // One slow answer is no reason to give up the stream.
+                Err(ClientError::Deadline { .. }) if unanswered + 1 < UNANSWERED => unanswered += 1,
+                Err(e) => return e,
+            },
+            else => std::future::pending().await,
+        }
+    }
+}
+
+async fn answer<C: Client>(client: &C, asked: Asked) -> Result<Option<News>, ClientError> {
+    let runtime = client.runtime();
+    let mut pause = FIRST_REPEAT;
+    loop {
+        let found = match &asked.question {
+            Question::Container(id) => client.lookup(id).await?,
+            Question::Sandbox(id) => client.sandbox(id).await?,
+            Question::Image(id) => {
+                let digest = client.image_digest(id).await?;
+                return Ok(Some(News::Image { id: id.clone(), digest }));
+            }
+        };
+        if found.is_some() || asked.at.elapsed() + pause > PATIENCE {
+            return Ok(found.map(|d| News::Known(runtime, d)));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LAST_REPEAT);
+    }
+}
+
+/// Text of a daemon, cut where it is longer than any name or reference.
+fn text(s: &str) -> Option<Box<str>> {
+    let mut end = s.len().min(MAX_TEXT);
+    while !s.is_char_boundary(end) {
+        end -= 1;
+    }
+    (!s.is_empty()).then(|| s[..end].into())
+}
+
+/// A pod's labels as its owner wrote them: without those that the kubelet adds for itself.
+pub(super) fn pod_labels<'a>(all: impl IntoIterator<Item = (&'a String, &'a String)>) -> BTreeMap<Box<str>, Box<str>> {
+    let own = |k: &str| !k.starts_with("io.kubernetes.pod.") && !k.starts_with("io.kubernetes.container.");
+    let mut labels: Vec<_> = all.into_iter().filter(|(k, _)| own(k)).collect();
+    labels.sort();
+    let labels = labels.into_iter().take(MAX_LABELS);
+    labels.filter_map(|(k, v)| Some((text(k)?, text(v).unwrap_or_default()))).collect()
+}
+
+#[cfg(test)]
+mod bad_servers;
 
 #[cfg(test)]
 mod tests {
@@ -286,18 +452,19 @@ mod tests {
                 0 => Ok(None),
                 n => Ok(Some(Scripted { connection: n, failures: 1 })),
             };
-            tokio::spawn(follow(connect, news, questions));
+            let source = Source { number: 0, runtime: RuntimeName::Docker };
+            tokio::spawn(follow(source, connect, news, questions));
             for question in
                 [Question::Container("nobody".into()), Question::Container("asked".into()), Question::Image("i".into())]
             {
-                ask.send(question).await.unwrap();
+                ask.send(Asked { question, at: Instant::now() }).await.unwrap();
             }
             // Whether the first connection lists before it is cut off, and when questions are answered, is left open.
-            let lost = |n: &News| matches!(n, News::Lost(RuntimeName::Docker, ClientError::StreamEnded { .. }));
+            let lost = |n: &News| matches!(n, News::Lost(_, ClientError::StreamEnded { .. }));
             let mut expected = vec![
                 News::Removed(RuntimeName::Docker, "watched".into()),
                 News::Known(RuntimeName::Docker, described("listed")),
-                News::Connected(RuntimeName::Docker),
+                News::Connected { source, pods: None },
                 News::Known(RuntimeName::Docker, described("asked")),
                 News::Image { id: "i".into(), digest: Some("sha256:d".into()) },
             ];

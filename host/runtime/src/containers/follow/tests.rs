@@ -1,7 +1,11 @@
 //! Replays of what the kernel reports, against a host root made for the test.
 
 use super::*;
-use crate::containers::filter::{Selector, Verdict};
+use crate::containers::{
+    clients::{ClientError, Described, News, Source},
+    container::Pod,
+    filter::{Selector, Verdict},
+};
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const HOST: u64 = 1;
@@ -422,4 +426,204 @@ fn a_walk_after_a_loss_sees_that_a_number_went_to_another() {
     h.follower.walked(&[process(44, 7, &format!("/docker/{other}"), 300)], 1000);
     assert_eq!(h.at(7, 150).unwrap().name.as_deref(), Some("web"));
     assert_eq!(h.at(7, 400).unwrap().name.as_deref(), Some("other"));
+}
+
+const SANDBOX: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+fn pod_json(container: &str, kind: &str) -> String {
+    format!(
+        r#"{{"annotations":{{"io.kubernetes.cri.container-name":"{container}","io.kubernetes.cri.container-type":"{kind}",
+        "io.kubernetes.cri.image-name":"nginx","io.kubernetes.cri.sandbox-id":"{SANDBOX}",
+        "io.kubernetes.cri.sandbox-name":"web-0","io.kubernetes.cri.sandbox-namespace":"shop"}}}}"#
+    )
+}
+
+impl Host {
+    fn launch(&mut self, tgid: u32, namespace: &str, id: &str, config: &str) {
+        let bundle = format!("/run/containerd/io.containerd.runtime.v2.task/{namespace}/{id}");
+        self.put(&format!("{bundle}/config.json"), config);
+        self.exec_runtime(tgid, 0, HOST, &format!("runc create --bundle {bundle} {id}"));
+    }
+
+    fn with_pods(&mut self) {
+        self.follower.expect(&[RuntimeName::Containerd], &[RuntimeName::Containerd], "node-1");
+    }
+}
+
+/// What a client says of a pod.
+fn pod_news(labels: &[(&str, &str)]) -> News {
+    let labels = labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+    let pod = Pod { name: "web-0".into(), namespace: "shop".into(), labels: Some(labels), ..Pod::default() };
+    let d = Described { id: SANDBOX.into(), sandbox: Some(SANDBOX.into()), pod: Some(pod), ..Described::default() };
+    News::Known(RuntimeName::Containerd, d)
+}
+
+fn shown_labels(c: &Container) -> Option<Vec<String>> {
+    Some(c.pod_labels()?.iter().map(|(k, v)| format!("{k}={v}")).collect())
+}
+
+#[test]
+fn a_pods_labels_are_waited_for_and_hold_for_all_its_containers() {
+    let mut h = host();
+    h.with_pods();
+    h.launch(10, "k8s.io", SANDBOX, &pod_json("", "sandbox"));
+    h.birth(task(7, 100, 12, 10));
+    h.launch(20, "k8s.io", ID, &pod_json("nginx", "container"));
+    h.birth(task(8, 200, 22, 20));
+    let (sandbox, web) = (h.at(7, 100).unwrap(), h.at(8, 200).unwrap());
+    assert_eq!((sandbox.name.as_deref(), sandbox.is_sandbox(), sandbox.complete), (Some("POD"), true, false));
+    assert_eq!((web.name.as_deref(), web.is_sandbox(), web.complete), (Some("nginx"), false, false));
+    let pod = web.pod.as_deref().unwrap();
+    assert_eq!((&*pod.node, &*pod.name, &pod.labels), ("node-1", "web-0", &None));
+    assert!(h.follower.todo.ask.contains(&(RuntimeName::Containerd, Question::Sandbox(SANDBOX.into()))));
+    h.follower.news(pod_news(&[("app", "web")]), 300);
+    for ns in [7, 8] {
+        let c = h.at(ns, 300).unwrap();
+        assert_eq!((shown_labels(&c), c.complete), (Some(vec!["app=web".to_owned()]), true), "{c:?}");
+    }
+    assert!(h.follower.todo.decide.contains(&(8, 200)), "its filters are decided anew");
+    // Another container of the pod: nothing is asked any more.
+    h.follower.todo = Todo::default();
+    h.launch(30, "k8s.io", "other", &pod_json("sidecar", "container"));
+    h.birth(task(9, 400, 32, 30));
+    let c = h.at(9, 400).unwrap();
+    assert_eq!((shown_labels(&c), c.complete), (Some(vec!["app=web".to_owned()]), true));
+    assert!(!h.follower.todo.ask.iter().any(|(_, q)| matches!(q, Question::Sandbox(_))));
+}
+
+#[test]
+fn labels_that_do_not_come_are_given_up_and_taken_late() {
+    let mut h = host();
+    h.with_pods();
+    h.launch(20, "k8s.io", ID, &pod_json("nginx", "container"));
+    h.birth(task(8, 200, 22, 20));
+    assert!(!h.at(8, 200).unwrap().complete);
+    h.follower.tick(200 + NAME_DEADLINE);
+    let c = h.at(8, 200).unwrap();
+    assert_eq!((c.complete, c.pod_labels()), (true, None));
+    h.follower.news(pod_news(&[]), 5_000_000_000);
+    assert_eq!(shown_labels(&h.at(8, 200).unwrap()), Some(Vec::new()), "a pod without labels is not an unknown one");
+}
+
+#[test]
+fn without_anybody_who_knows_pods_nobody_waits() {
+    let mut h = host();
+    h.launch(20, "k8s.io", ID, &pod_json("nginx", "container"));
+    h.birth(task(8, 200, 22, 20));
+    assert!(h.at(8, 200).unwrap().complete);
+    // There was somebody, and is no more.
+    let mut h = host();
+    h.with_pods();
+    h.launch(20, "k8s.io", ID, &pod_json("nginx", "container"));
+    h.birth(task(8, 200, 22, 20));
+    assert!(!h.at(8, 200).unwrap().complete);
+    let source = Source { number: 1, runtime: RuntimeName::Containerd };
+    h.follower.news(News::Connected { source, pods: Some(true) }, 210);
+    assert!(!h.at(8, 200).unwrap().complete);
+    let socket = PathBuf::from("/s");
+    h.follower.news(News::Lost(source, ClientError::StreamEnded { runtime: source.runtime, socket }), 220);
+    assert!(h.at(8, 200).unwrap().complete);
+}
+
+#[test]
+fn crio_writes_the_labels_of_the_pod_into_the_sandboxs_bundle() {
+    let mut h = host();
+    let annotations = |name: &str, kind: &str, labels: &str| {
+        serde_json::json!({"annotations": {
+            "io.kubernetes.cri-o.ContainerType": kind, "io.kubernetes.cri-o.SandboxID": SANDBOX,
+            "io.kubernetes.cri-o.Labels": labels, "io.kubernetes.container.name": name,
+            "io.kubernetes.pod.name": "web-0", "io.kubernetes.pod.namespace": "shop", "io.kubernetes.pod.uid": "u-1",
+        }})
+        .to_string()
+    };
+    let bundle = |id: &str| format!("/run/containers/storage/overlay-containers/{id}/userdata");
+    let own = r#"{"app":"web","io.kubernetes.container.name":"POD","io.kubernetes.pod.name":"web-0"}"#;
+    h.put(&format!("{}/config.json", bundle(SANDBOX)), &annotations("POD", "sandbox", own));
+    h.put(&format!("{}/config.json", bundle(ID)), &annotations("nginx", "container", r#"{"not":"the pod's"}"#));
+    h.exec_runtime(9, 0, HOST, &format!("conmon -c {ID} -n k8s_nginx_web-0_shop_u-1_0"));
+    for (tgid, id, mntns) in [(10, SANDBOX, 7), (20, ID, 8)] {
+        h.exec_runtime(tgid, 0, HOST, &format!("crun create --bundle {} {id}", bundle(id)));
+        h.birth(task(mntns, 100, tgid + 1, tgid));
+    }
+    let (sandbox, web) = (h.at(7, 100).unwrap(), h.at(8, 100).unwrap());
+    assert_eq!((sandbox.name.as_deref(), sandbox.is_sandbox()), (Some("POD"), true));
+    assert_eq!((web.name.as_deref(), web.runtime), (Some("nginx"), RuntimeName::CriO));
+    assert_eq!(web.pod.as_ref().unwrap().container_name, "nginx".into());
+    for c in [sandbox, web] {
+        assert_eq!(shown_labels(&c), Some(vec!["app=web".to_owned()]));
+    }
+}
+
+#[test]
+fn the_same_id_in_two_of_containerds_namespaces_is_two_containers() {
+    let mut h = host();
+    h.with_pods();
+    h.launch(10, "red", "web", "{}");
+    h.birth(task(7, 100, 12, 10));
+    h.launch(20, "blue", "web", "{}");
+    h.birth(task(8, 200, 22, 20));
+    let news = |namespace: &str, name: &str| {
+        let (namespace, name) = (Some(namespace.into()), Some(name.into()));
+        News::Known(RuntimeName::Containerd, Described { id: "web".into(), namespace, name, ..Described::default() })
+    };
+    assert_eq!(h.at(7, 100).unwrap().name.as_deref(), Some("web"));
+    h.follower.news(news("red", "red-web"), 300);
+    h.follower.news(news("blue", "blue-web"), 300);
+    assert_eq!(h.at(7, 100).unwrap().name.as_deref(), Some("red-web"));
+    assert_eq!(h.at(8, 200).unwrap().name.as_deref(), Some("blue-web"));
+    // Told before they start, too.
+    h.launch(30, "blue", "web", "{}");
+    h.birth(task(9, 400, 32, 30));
+    assert_eq!(h.at(9, 400).unwrap().name.as_deref(), Some("blue-web"));
+}
+
+#[test]
+fn what_containerd_says_of_dockers_containers_is_said_of_docker() {
+    let mut h = host();
+    h.docker_create(10);
+    h.birth(task(7, 100, 12, 10));
+    let namespace = Some("moby".into());
+    let d = Described { id: ID.into(), namespace, pid: Some(12), ..Described::default() };
+    h.follower.news(News::Known(RuntimeName::Containerd, d), 200);
+    let c = h.at(7, 100).unwrap();
+    assert_eq!(
+        (c.name.as_deref(), c.runtime, c.namespace.as_deref()),
+        (Some("web"), RuntimeName::Docker, Some("moby"))
+    );
+    assert_eq!(h.follower.registry.len(), 1);
+}
+
+/// Only its process leads to it: no bundle, no cgroup of a known form, no launch that was seen.
+#[test]
+fn a_container_that_only_the_api_knows_is_taken_in() {
+    let mut h = host();
+    h.with_pods();
+    h.follower.walked(&[process(40, 11, "/odd", 10)], 1000);
+    assert!(h.at(11, 5).is_none());
+    let listed = Described { id: "web".into(), listed: true, name: Some("web".into()), ..Described::default() };
+    h.follower.news(News::Known(RuntimeName::Containerd, listed), 1100);
+    assert_eq!(h.follower.todo.ask, [(RuntimeName::Containerd, Question::Container("web".into()))]);
+    let link = h.root.path().join("proc/40/ns/mnt");
+    std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink("mnt:[11]", link).unwrap();
+    let looked_up = Described { id: "web".into(), pid: Some(40), ..Described::default() };
+    h.follower.news(News::Known(RuntimeName::Containerd, looked_up), 1200);
+    let c = h.at(11, 1200).unwrap();
+    assert_eq!((c.name.as_deref(), c.pid, c.complete), (Some("web"), 40, true));
+}
+
+#[test]
+fn a_listing_puts_out_of_date_what_is_not_said_again() {
+    let mut h = host();
+    let source = Source { number: 0, runtime: RuntimeName::Docker };
+    let known = |id: &str, name: &str| {
+        let d = Described { id: id.into(), name: Some(name.into()), ..Described::default() };
+        News::Known(RuntimeName::Docker, d)
+    };
+    h.follower.news(known(ID, "stale"), 50);
+    h.follower.news(News::Listing(source), 60);
+    h.follower.news(News::Connected { source, pods: None }, 70);
+    h.exec_runtime(10, 0, HOST, &format!("runc --root /r/moby create --bundle /gone/{ID} {ID}"));
+    h.birth(task(7, 100, 12, 10));
+    assert_eq!(h.at(7, 100).unwrap().name, None, "it is asked for, not guessed");
 }
