@@ -37,11 +37,7 @@ fn rows(root: &Path) -> Vec<Row> {
     hostile.bundle = Some("/srv/web".into());
     hostile.pid = 42;
     let unified = Some(root.join("sys/fs/cgroup"));
-    let host = HostFiles {
-        root: root.to_owned(),
-        proc: Some(root.join("proc")),
-        cgroups: Cgroups::at(unified, None),
-    };
+    let host = HostFiles { root: root.to_owned(), proc: Some(root.join("proc")), cgroups: Cgroups::at(unified, None) };
     [web, hostile].map(|c| Row::new(c.seal(), &host)).into()
 }
 
