@@ -166,6 +166,18 @@ mod tests {
     }
 
     #[test]
+    fn another_roots_name_is_in_its_file() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(node_name(root.path()), "");
+        for (path, name) in [("proc/sys/kernel/hostname", "inside\n"), ("etc/hostname", "Node-7\nmore")] {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, name).unwrap();
+        }
+        assert_eq!(node_name(root.path()), "node-7");
+    }
+
+    #[test]
     fn own_process_is_found_when_its_namespace_is_not_the_hosts() {
         let me = std::process::id();
         let all = walk(Path::new("/proc"), 0);

@@ -217,6 +217,11 @@ pub(crate) struct Kubelet {
     logs: tempfile::TempDir,
 }
 
+async fn connect(socket: &Path) -> RuntimeServiceClient<Channel> {
+    let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
+    RuntimeServiceClient::new(endpoint.connect().await.expect("a CRI service"))
+}
+
 pub(crate) struct Pod {
     pub(crate) sandbox: String,
     name: String,
@@ -230,11 +235,13 @@ fn labels(pairs: &[(&str, &str)]) -> HashMap<String, String> {
 impl Kubelet {
     pub(crate) fn new(socket: &Path) -> Kubelet {
         let io = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
-        let _entered = io.enter();
-        let cri = RuntimeServiceClient::new(endpoint.connect_lazy());
-        drop(_entered);
+        let cri = io.block_on(connect(socket));
         Kubelet { io, cri, logs: tempfile::tempdir().unwrap() }
+    }
+
+    /// To the daemon that was started anew.
+    pub(crate) fn connect_again(&mut self, socket: &Path) {
+        self.cri = self.io.block_on(connect(socket));
     }
 
     /// Runs a pod in the namespace `shop`.
