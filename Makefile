@@ -1,5 +1,5 @@
 # The front door. Each target installs what it needs (Debian packages, see scripts/setup); the logic is in scripts/ and in ig itself.
-.PHONY: help run build gadgets test test-fast test-full fuzz bench setup
+.PHONY: help run build gadgets test test-fast test-full test-vm vm-shell fuzz bench setup
 out := $(or $(CARGO_TARGET_DIR),target)/release
 # One place for what building guests leaves, so that the Wasm standard library is built once.
 export IG_WASM_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))/wasm
@@ -11,11 +11,13 @@ help:
 	@echo "make test       everything: format, lints, unit tests, end-to-end tests as root"
 	@echo "make test-fast  what needs neither root nor a release build"
 	@echo "make test-full  the end-to-end tests at full scale (100,000 execs, 1,000,000 opens)"
+	@echo "make test-vm    the tests of other kernels in QEMU: 5.10, 6.1, 6.12 and Debian's newest"
+	@echo "make vm-shell   a shell in such a machine; KERNEL=bullseye|bookworm|trixie|sid"
 	@echo "make fuzz       fuzz the parsers of foreign bytes, FUZZ_SECONDS=60 of each"
 	@echo "make bench      measure against opensnoop and the floor reader; report in target/bench/report.md"
 
 setup:
-	@scripts/setup build run test bench
+	@scripts/setup build run test vm bench
 
 build:
 	@scripts/setup build
@@ -39,14 +41,26 @@ test-fast:
 	cargo test --workspace --test house --locked
 
 test: test-fast
-	@scripts/setup build test
+	@scripts/setup build test vm
 	@scripts/build all
 	@scripts/e2e
 
 test-full:
-	@scripts/setup build test
+	@scripts/setup build test vm
 	@scripts/build all
 	@IG_TEST_SCALE=full scripts/e2e
+
+test-vm:
+	@scripts/setup build vm
+	@scripts/build all
+	@IG_BIN=$$(realpath $(out)/ig) cargo test -p ig-tests --test vm --locked -- --test-threads=1 --include-ignored --nocapture
+
+KERNEL ?= bookworm
+vm-shell:
+	@scripts/setup build vm
+	@scripts/build all
+	@cargo build -q -p ig-tests --bins --locked
+	@IG_BIN=$$(realpath $(out)/ig) cargo run -q -p ig-tests --bin vm --locked -- $(KERNEL)
 
 fuzz:
 	@scripts/setup build fuzz

@@ -2,7 +2,8 @@
 /*
  * Sees every container from the birth of its mount namespace, and lets the gadgets see it from then on.
  *
- * What runs where: five raw tracepoints (fork, exec, exit, cgroup mkdir, cgroup rmdir) and the two halves of unshare(2).
+ * What runs where: five raw tracepoints (fork, exec, exit, cgroup mkdir, cgroup rmdir), the two halves of unshare(2), and
+ * the beginning of execve(2) and execveat(2).
  * The work on an event that has nothing to do with a container is a comparison or one hash lookup.
  *
  * A new mount namespace is put into the filter map of every gadget right here, before its first program runs: user
@@ -112,6 +113,7 @@ struct task_event {
 	__u64 netns;
 	__u64 cgroup;	 /* id in the default hierarchy */
 	__u64 cgroup_v1; /* id in the pids hierarchy where that is v1, else 0 */
+	__u64 entered;	 /* of a first exec: when its system call began; 0: not seen */
 	__u32 tgid;
 	__u32 parent_tgid;
 	__u32 launcher; /* nearest ancestor that is a container runtime; 0: none */
@@ -148,6 +150,7 @@ struct birth {
 	__u64 time; /* 0: existed before the tracker, or was found late */
 	__u64 executed;
 	__u64 identity; /* see identity_of */
+	__u64 entered;	/* when the last exec that did not end yet began; until the first one is through */
 };
 
 struct {
@@ -301,7 +304,7 @@ static __always_inline __u32 launcher_of(struct task_struct *task)
 	return 0;
 }
 
-static __always_inline void send_task(struct task_struct *task, __u32 type, __u32 how, __u64 time, __u64 mntns, __u64 parent_mntns)
+static __always_inline void send_task(struct task_struct *task, __u32 type, __u32 how, __u64 time, __u64 mntns, __u64 parent_mntns, __u64 entered)
 {
 	struct task_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 	if (!e) {
@@ -317,6 +320,7 @@ static __always_inline void send_task(struct task_struct *task, __u32 type, __u3
 	e->netns = BPF_CORE_READ(task, nsproxy, net_ns, ns.inum);
 	e->cgroup = cgroup_of(task);
 	e->cgroup_v1 = pids_cgroup_v1_of(task);
+	e->entered = entered;
 	e->tgid = BPF_CORE_READ(task, tgid);
 	e->parent_tgid = BPF_CORE_READ(task, real_parent, tgid);
 	e->launcher = type == EV_BIRTH ? launcher_of(task) : 0;
@@ -354,7 +358,7 @@ static __always_inline void born(struct task_struct *task, __u64 mntns, __u64 pa
 	if (bpf_map_update_elem(&births, &mntns, &b, BPF_ANY))
 		count(BIRTHS_FULL);
 	admit(mntns);
-	send_task(task, EV_BIRTH, how, b.time, mntns, parent_mntns);
+	send_task(task, EV_BIRTH, how, b.time, mntns, parent_mntns, 0);
 }
 
 SEC("raw_tp/sched_process_fork")
@@ -413,6 +417,35 @@ int ig_ctr_unshared(struct sys_exit_args *ctx)
 		born(task, mntns_of(task), left, BORN_BY_UNSHARE);
 	}
 	return 0;
+}
+
+/*
+ * When the first program of a container begins: what happened in its namespace before was its runtime's doing. Gadgets take
+ * the time of an exec where its system call begins, so that is the moment that counts.
+ */
+static __always_inline int exec_begins(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u64 mntns = mntns_of(task), *host = state_at(1);
+
+	if (!host || mntns == *host)
+		return 0;
+	struct birth *b = bpf_map_lookup_elem(&births, &mntns);
+	if (b && !b->executed)
+		b->entered = bpf_ktime_get_boot_ns();
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_enter_execve")
+int ig_ctr_execve(void *ctx)
+{
+	return exec_begins();
+}
+
+SEC("tracepoint/syscalls/sys_enter_execveat")
+int ig_ctr_execveat(void *ctx)
+{
+	return exec_begins();
 }
 
 static __always_inline void runtime_started(struct task_struct *task, __u32 tgid)
@@ -475,7 +508,7 @@ int ig_ctr_exec(struct bpf_raw_tracepoint_args *ctx)
 	b->executed = 1;
 	if (!runtime && bpf_map_update_elem(&watched, &tgid, &as, BPF_ANY))
 		count(BIRTHS_FULL);
-	send_task(task, EV_FIRST_EXEC, 0, bpf_ktime_get_boot_ns(), mntns, 0);
+	send_task(task, EV_FIRST_EXEC, 0, bpf_ktime_get_boot_ns(), mntns, 0, b->entered);
 	return 0;
 }
 

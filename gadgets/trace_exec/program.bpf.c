@@ -64,8 +64,9 @@ GADGET_PARAM(paths);
 GADGET_TRACER_MAP(events, 256 * 1024);
 GADGET_TRACER(exec, events, event);
 
-// An event without its arguments.
+// An event without its arguments. One for each kind: either may preempt the other (gadget/heap.h).
 GADGET_HEAP(head_heap, HEAD_SIZE);
+GADGET_HEAP(failed_head_heap, HEAD_SIZE);
 // The arguments of a failed exec: room for one more after the last that may begin.
 GADGET_HEAP(args_heap, FAILED_ARGS_SIZE + FAILED_ARG_SIZE);
 
@@ -112,12 +113,12 @@ static __always_inline void read_paths(struct event *e, struct task_struct *task
 }
 
 // Everything that both kinds of events have. Returns the event without arguments.
-static __noinline struct event *new_event(void)
+static __noinline struct event *new_event(bool failed)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct task_struct *parent = BPF_CORE_READ(task, real_parent);
 	struct file *exe = BPF_CORE_READ(task, mm, exe_file);
-	struct event *e = gadget_heap_get(&head_heap);
+	struct event *e = failed ? gadget_heap_get(&failed_head_heap) : gadget_heap_get(&head_heap);
 
 	if (!e)
 		return NULL;
@@ -195,7 +196,7 @@ static __always_inline int exec_succeeded(struct task_struct *task, struct linux
 
 	if (gadget_should_discard_data_current())
 		return 0;
-	e = new_event();
+	e = new_event(false);
 	if (!e)
 		return 0;
 	n = bpf_probe_read_kernel_str(e->file, sizeof(e->file), BPF_CORE_READ(bprm, filename));
@@ -267,7 +268,7 @@ static __noinline int exec_failed(const char *name, const char **argv, long ret)
 
 	if (gadget_should_discard_data_current())
 		return 0;
-	e = new_event();
+	e = new_event(true);
 	buf = gadget_heap_get(&args_heap);
 	if (!e || !buf)
 		return 0;

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod container_root;
 pub mod docker;
 pub mod forged;
 pub mod gadget_case;
@@ -14,6 +15,7 @@ pub mod kernel;
 pub mod load;
 pub mod podman;
 pub mod registry;
+pub mod vm;
 
 use std::{
     path::{Path, PathBuf},

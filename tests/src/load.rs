@@ -14,7 +14,9 @@ use tempfile::TempDir;
 pub const UID: u32 = 54_321;
 
 pub struct Load {
-    dir: TempDir,
+    dir: PathBuf,
+    /// Removes the directory at the end, if it is ours.
+    _own: Option<TempDir>,
 }
 
 /// What the generator counted.
@@ -28,24 +30,26 @@ impl Load {
     /// Compiles the generator, static so that it opens no file of its own.
     pub fn build() -> Load {
         let dir = tempfile::Builder::new().prefix("ig-load").tempdir().expect("a temporary directory");
-        let source = crate::source_root().join("tests/bench/load.c");
-        compile(&source, &dir.path().join("load"));
-        let nothing = dir.path().join("nothing.c");
-        std::fs::write(&nothing, "int main(void){return 0;}\n").expect("a writable directory");
-        compile(&nothing, &dir.path().join("nothing"));
+        compile_into(dir.path());
         let ok = Command::new("chmod").arg("-R").arg("a+rX").arg(dir.path()).status().is_ok_and(|s| s.success());
         assert!(ok, "chmod failed");
-        Load { dir }
+        Load { dir: dir.path().to_path_buf(), _own: Some(dir) }
+    }
+
+    /// One that `compile_into` made earlier.
+    pub fn at(dir: &Path) -> Load {
+        assert!(dir.join("load").is_file(), "no load generator in {}", dir.display());
+        Load { dir: dir.to_path_buf(), _own: None }
     }
 
     /// A path that cannot be opened: the cheapest open there is.
     pub fn missing_path(&self) -> PathBuf {
-        self.dir.path().join("missing")
+        self.dir.join("missing")
     }
 
     /// A static program that does nothing.
     pub fn nothing(&self) -> PathBuf {
-        self.dir.path().join("nothing")
+        self.dir.join("nothing")
     }
 
     /// Starts `load ARGUMENTS` as `UID`. Starting it is one exec of that user by itself.
@@ -53,7 +57,7 @@ impl Load {
         Command::new("setpriv")
             .arg(format!("--reuid={UID}"))
             .args(["--clear-groups", "--pdeathsig=KILL", "--"])
-            .arg(self.dir.path().join("load"))
+            .arg(self.dir.join("load"))
             .args(arguments)
             .env("LOAD_PATH", path)
             .stdin(Stdio::null())
@@ -80,7 +84,16 @@ pub fn finish(child: Child) -> Done {
     serde_json::from_slice(&out.stdout).expect("the load's JSON line")
 }
 
-fn compile(source: &Path, binary: &Path) {
+/// Compiles the generator and the program that does nothing.
+pub fn compile_into(dir: &Path) {
+    compile(&crate::source_root().join("tests/bench/load.c"), &dir.join("load"));
+    let nothing = dir.join("nothing.c");
+    std::fs::write(&nothing, "int main(void){return 0;}\n").expect("a writable directory");
+    compile(&nothing, &dir.join("nothing"));
+}
+
+/// Compiles a static program.
+pub fn compile(source: &Path, binary: &Path) {
     let ok =
         Command::new("cc").args(["-O2", "-static", "-o"]).arg(binary).arg(source).status().is_ok_and(|s| s.success());
     assert!(ok, "cc failed on {}", source.display());

@@ -13,7 +13,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
     /// Configuration file [default: ~/.ig/config.yaml, then /etc/ig/config.yaml, if they exist]
@@ -25,9 +25,12 @@ pub struct GlobalArgs {
     /// OCI store directory [default: /var/lib/ig/oci-store as root, else ~/.ig/oci-store]
     #[arg(long, global = true, value_name = "DIR")]
     pub store: Option<PathBuf>,
-    /// Mount bpffs and tracefs if they are missing
+    /// Mount bpffs, tracefs and debugfs where they are missing [default: on where HOST_ROOT is not /]
     #[arg(long, global = true)]
     pub auto_mount_filesystems: bool,
+    /// In a container without CAP_SYS_ADMIN: run this command in a unit of the host's systemd (needs HOST_ROOT)
+    #[arg(long, global = true)]
+    pub auto_sd_unit_restart: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -42,6 +45,8 @@ pub enum Command {
     ListContainers(crate::commands::list_containers::ListContainersArgs),
     /// List the gadgets that can be run right now, and where each comes from
     ListGadgets(crate::commands::list_gadgets::ListGadgetsArgs),
+    /// Show what this host can do, and what to do about what it cannot
+    Doctor(crate::commands::doctor::DoctorArgs),
     /// Print the version
     Version,
     /// Print a completion script for a shell
@@ -124,6 +129,9 @@ pub struct ContainerArgs {
     /// Show events of the host too
     #[arg(long)]
     pub host: bool,
+    /// Show what container runtimes do inside a container before its first program runs
+    #[arg(long)]
+    pub include_setup: bool,
     #[command(flatten)]
     pub select: SelectArgs,
     #[command(flatten)]

@@ -10,6 +10,7 @@ pub mod context;
 pub mod error;
 pub mod images;
 pub mod output;
+pub mod systemd;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, FromArgMatches};
@@ -29,6 +30,10 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 fn dispatch(args: Vec<OsString>) -> Result<ExitCode, (error::CliError, bool)> {
     let verbose = args.iter().any(|a| a == "-v" || a == "--verbose");
     let fail = |e| (e, verbose);
+    if systemd::is_wanted(&args) {
+        let ctx = context::Context::new(&args::GlobalArgs::default()).map_err(fail)?;
+        return systemd::run(&args, &ctx).map_err(|e| fail(e.into()));
+    }
     // `run GADGET` has flags that only the gadget knows: they are added before the real parse.
     let prepared = commands::run::prepare(&args).map_err(fail)?;
     let mut command = Cli::command();
@@ -50,6 +55,7 @@ fn dispatch(args: Vec<OsString>) -> Result<ExitCode, (error::CliError, bool)> {
         Command::Image(args) => commands::image::run(args, &ctx),
         Command::ListContainers(args) => commands::list_containers::run(&args, &ctx),
         Command::ListGadgets(args) => commands::list_gadgets::run(args, &ctx),
+        Command::Doctor(args) => commands::doctor::run(&args, &ctx),
         Command::Version => commands::version::run("ig"),
         Command::Completion { shell } => {
             let mut script = Vec::new();

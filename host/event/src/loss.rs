@@ -27,6 +27,8 @@ pub enum Reason {
     DroppedByGuest,
     /// Not one of the containers asked for, found out after the kernel let it pass.
     OtherContainer,
+    /// Of a container's runtime, before the container's first program ran.
+    Setup,
     /// Shown, but the guest trapped or refused it, so its decoded fields are missing.
     Undecoded,
     /// Shown, but its container could not be named in time.
@@ -45,7 +47,7 @@ pub enum Class {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 12] = [
+    pub const ALL: [Reason; 13] = [
         Reason::RingFull,
         Reason::MapFull,
         Reason::Malformed,
@@ -56,6 +58,7 @@ impl Reason {
         Reason::Limited,
         Reason::DroppedByGuest,
         Reason::OtherContainer,
+        Reason::Setup,
         Reason::Undecoded,
         Reason::Unlabelled,
     ];
@@ -68,7 +71,9 @@ impl Reason {
             | Reason::HoldOverflow
             | Reason::Aborted
             | Reason::OutputClosed => Class::Loss,
-            Reason::Filtered | Reason::Limited | Reason::DroppedByGuest | Reason::OtherContainer => Class::Intent,
+            Reason::Filtered | Reason::Limited | Reason::DroppedByGuest | Reason::OtherContainer | Reason::Setup => {
+                Class::Intent
+            }
             Reason::Undecoded | Reason::Unlabelled => Class::Degraded,
         }
     }
@@ -86,6 +91,7 @@ impl Reason {
             Reason::Limited => "limited",
             Reason::DroppedByGuest => "dropped_by_guest",
             Reason::OtherContainer => "other_container",
+            Reason::Setup => "setup",
             Reason::Undecoded => "undecoded",
             Reason::Unlabelled => "unlabelled",
         }
@@ -104,6 +110,7 @@ impl Reason {
             Reason::Limited => "over --max-entries",
             Reason::DroppedByGuest => "dropped by the gadget",
             Reason::OtherContainer => "of containers not asked for",
+            Reason::Setup => "of runtimes setting up containers",
             Reason::Undecoded => "shown without the gadget's decoding",
             Reason::Unlabelled => "shown without their container's name",
         }

@@ -5,10 +5,13 @@
 
 pub mod bpf;
 pub mod containers;
+pub mod doctor;
 pub mod enrich;
+pub mod fd_passing;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod gadget;
+pub mod host_root;
 pub mod image;
 pub mod instance;
 pub mod wasm;

@@ -11,7 +11,7 @@ use ig_runtime::{
     containers::{
         Container, Containers, ContainersError, ContainersOptions, FilterHandle, Resolution, RuntimeName, Selector,
     },
-    enrich::container::ContainerEnricher,
+    enrich::container::{ContainerEnricher, Include},
 };
 use std::{
     fs::{self, File},
@@ -349,7 +349,7 @@ fn rows_of_a_gadget(containers: &Containers, docker: &Docker, early_ns: u64) {
     source.add(ns).unwrap();
     source.add(FieldDef::new("timestamp_raw", Kind::U64, Storage::BootTime { offset: 8 })).unwrap();
     let selector = Arc::new(Selector::parse("row").unwrap());
-    let mut enricher = ContainerEnricher::new(&mut source, containers.clone(), selector, false).unwrap();
+    let mut enricher = ContainerEnricher::new(&mut source, containers.clone(), selector, Include::default()).unwrap();
     let name = source.find("runtime.containerName").unwrap().id;
     let mut batch = Batch::new(Arc::new(source));
     let (_, said) = docker.say("row");
@@ -441,6 +441,53 @@ fn root_plain_runc() {
         assert_eq!(c.bundle.as_deref(), Some(dir.path()));
     }
     assert_eq!(containers.status().loss, Default::default());
+}
+
+/// A user without privilege; no account has it.
+const NOBODY: &str = "--reuid=54321";
+
+/// Whoever cannot be trusted may claim a container's id, and gets neither its name nor into its filter.
+fn only_a_claim(containers: &Containers, filter: &FilterMap, victim: &str, said: Said) {
+    let c = container(containers, said);
+    let claim = format!("54321/{victim}");
+    assert_eq!((&*c.id, c.name.as_deref()), (&*claim, Some(&*claim)), "{c:?}");
+    wait_for("its key to go", 3, || (!keys(filter).contains(&said.mntns)).then_some(()));
+}
+
+#[test]
+fn root_what_a_user_claims_is_only_their_word() {
+    let docker = Docker::start();
+    let victim = docker.stay("victim");
+    let containers = start(Some(docker.socket()));
+    let (filter, _handle) = filtered(&containers, "victim");
+    let victims = docker.mntns("victim");
+    wait_for("the victim's key", 5, || (keys(&filter) == [victims]).then_some(()));
+
+    // A shell that is called runc: its command line is that of a runtime, and what it starts makes a namespace.
+    let dir = tempfile::Builder::new().prefix("igc-").tempdir_in("/tmp").unwrap();
+    fs::copy("/bin/sh", dir.path().join("runc")).unwrap();
+    fs::write(dir.path().join("run"), format!("unshare -Um sh -c '{SAY}'\n")).unwrap();
+    run(Command::new("chmod").arg("-R").arg("a+rX").arg(dir.path()));
+    let mut fake = Command::new("setpriv");
+    fake.args([NOBODY, "--clear-groups", "--"]).arg(dir.path().join("runc")).args(["run", &victim]);
+    only_a_claim(&containers, &filter, &victim, Said::parse(&run(fake.current_dir(dir.path())).stdout));
+
+    // A cgroup in a directory that was lent to the user, who names what they make there as they like.
+    let unified = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(PathBuf::from);
+    let unified = unified.iter().find(|p| p.join("cgroup.controllers").exists()).expect("cgroup2 is mounted");
+    let lent = unified.join(format!("igc-lent-{}", std::process::id()));
+    let own = lent.join(format!("docker-{victim}.scope"));
+    fs::create_dir(&lent).unwrap();
+    std::os::unix::fs::chown(&lent, Some(54321), None).unwrap();
+    run(Command::new("setpriv").args([NOBODY, "--clear-groups", "--", "mkdir"]).arg(&own));
+    let script = "echo $$ >\"$0/cgroup.procs\"; exec setpriv --reuid=54321 --clear-groups -- unshare -Um sh -c \"$1\"";
+    let out = Command::new("sh").args(["-c", script]).arg(&own).arg(SAY).output().unwrap();
+    fs::remove_dir(&own).unwrap();
+    fs::remove_dir(&lent).unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    only_a_claim(&containers, &filter, &victim, Said::parse(&out.stdout));
+    assert_eq!(keys(&filter), [victims]);
+    run(&mut docker.command(&["rm", "-f", "victim"]));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub mod doctor;
 pub mod image;
 pub mod list_containers;
 pub mod list_gadgets;

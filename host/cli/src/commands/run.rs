@@ -8,13 +8,15 @@ use crate::{
     error::{CliError, Kind},
     images::Images,
     output::{Terminal, harmless, output_mode, say, stop_when_nobody_reads},
+    systemd,
 };
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches};
 use ig_event::{HostNames, Ledger, Reason, TextEnv, output::OutputMode};
 use ig_runtime::{
-    enrich::names::host_names,
+    doctor::has_sys_admin,
+    enrich::{container::Include, names::host_names},
     gadget::params::{Param, ParamType},
-    instance::{Gadget, LiveOptions, PipelineOptions, SinkError, Stop, Summary},
+    instance::{Gadget, LiveOptions, PipelineOptions, RunError, SinkError, Stop, Summary},
 };
 use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
@@ -244,7 +246,7 @@ pub fn run(
         pipeline: PipelineOptions { fail_on_trap: args.fail_on_trap, ..pipeline_options(&args.out, &names) },
         ring_bytes: args.buffer_size,
         selector: Arc::new(selector),
-        include_host: args.containers.host,
+        include: Include { host: args.containers.host, setup: args.containers.include_setup },
         containers: runtimes,
         record: args.record.clone(),
         wasm_cache: Some(ctx.wasm_cache()),
@@ -253,7 +255,7 @@ pub fn run(
         map_interval: given(matches, MAP_INTERVAL).unwrap_or(Duration::from_secs(1)),
         map_count: given(matches, MAP_COUNT).unwrap_or(0),
     };
-    let mut live = gadget.load(options)?;
+    let mut live = gadget.load(options).map_err(|e| refused(e, ctx))?;
     let mut terminal = Terminal::new(live.sources(), &args.out, &names, ctx.verbose)?;
     live.attach(&mut terminal)?;
     start(&mut terminal, &stop)?;
@@ -263,6 +265,27 @@ pub fn run(
         Some(e) => Err(e.into()),
         None => Ok(code),
     }
+}
+
+/// An error on the way into the kernel; where the kernel refused for want of a capability, it is named.
+fn refused(e: RunError, ctx: &Context) -> CliError {
+    let denied = is_denied(&e);
+    let e = CliError::from(e);
+    if !denied || has_sys_admin() {
+        return e;
+    }
+    let flag = match systemd::would_help(&ctx.host_root) {
+        true => ", or add --auto-sd-unit-restart",
+        false => "",
+    };
+    CliError { message: format!("{} (this process lacks CAP_SYS_ADMIN)", e.message), ..e }
+        .hint(format!("run the container privileged (docker: --privileged, pod: privileged: true){flag}"))
+}
+
+/// True where the kernel said that something is not permitted.
+fn is_denied(e: &(dyn std::error::Error + 'static)) -> bool {
+    let own = e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied);
+    own || e.source().is_some_and(is_denied)
 }
 
 /// Shows that the run has begun, and sees to it that it ends when nobody reads any more.

@@ -63,20 +63,28 @@ impl AttachError {
     }
 }
 
-/// How often a `perf_event` program runs.
+/// At what a `perf_event` program runs, and how often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PerfOptions {
     /// `perf_event_attr.type` and `.config`; 1 and 0: the software CPU clock.
     pub kind: u32,
     pub config: u64,
-    /// Samples a second on each CPU.
-    pub frequency: u64,
+    pub pace: Pace,
+}
+
+/// How often, on each CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// So many times a second; the kernel adapts the period to come near it.
+    PerSecond(u64),
+    /// At every n-th event; of a clock, every n nanoseconds.
+    EveryNth(u64),
 }
 
 impl Default for PerfOptions {
     fn default() -> Self {
         // 49 Hz: out of step with everything that runs at round frequencies
-        PerfOptions { kind: 1, config: 0, frequency: 49 }
+        PerfOptions { kind: 1, config: 0, pace: Pace::PerSecond(49) }
     }
 }
 
@@ -164,7 +172,11 @@ pub(super) fn attach(
             for cpu in sys::online_cpus().map_err(refused)? {
                 let config = PerfEventConfig::Pmu { pmu_type: perf.kind, config: perf.config };
                 let scope = PerfEventScope::AllProcessesOneCpu { cpu };
-                p.attach(config, scope, SamplePolicy::Frequency(perf.frequency.max(1)), false).map_err(aya)?;
+                let pace = match perf.pace {
+                    Pace::PerSecond(n) => SamplePolicy::Frequency(n.max(1)),
+                    Pace::EveryNth(n) => SamplePolicy::Period(n.max(1)),
+                };
+                p.attach(config, scope, pace, false).map_err(aya)?;
             }
         }
         (Hook::Iter { target }, Program::Iter(p)) => {

@@ -14,6 +14,7 @@ pub mod maps;
 pub mod object;
 pub mod perf;
 pub mod prepare;
+pub(crate) mod probe;
 pub mod ring;
 pub(crate) mod sys;
 pub mod wait;

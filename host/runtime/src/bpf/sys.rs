@@ -13,12 +13,15 @@ use std::{
 #[derive(Clone, Copy)]
 #[repr(i32)]
 pub(super) enum Cmd {
+    MapCreate = 0,
     MapLookup = 1,
     MapUpdate = 2,
     MapDelete = 3,
     MapGetNextKey = 4,
+    ProgLoad = 5,
     ObjPin = 6,
     ObjGetInfoByFd = 15,
+    RawTracepointOpen = 17,
     MapLookupAndDeleteBatch = 25,
     LinkCreate = 28,
     IterCreate = 33,
@@ -105,6 +108,113 @@ pub(super) fn iter_create(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     unsafe { bpf(Cmd::IterCreate, &mut attr) }.map(owned)
 }
 
+/// A link of a traffic control program to a network interface (tcx). Linux 6.6.
+pub(super) fn link_tcx(prog: BorrowedFd<'_>, interface: u32) -> io::Result<OwnedFd> {
+    const ATTACH_TCX_INGRESS: u32 = 46;
+    let mut attr = LinkCreateAttr {
+        prog_fd: prog.as_raw_fd() as u32,
+        target_fd: interface,
+        attach_type: ATTACH_TCX_INGRESS,
+        ..LinkCreateAttr::default()
+    };
+    // SAFETY: no pointers
+    unsafe { bpf(Cmd::LinkCreate, &mut attr) }.map(owned)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct MapCreateAttr {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+}
+
+pub(super) fn map_create(kind: u32, key_size: u32, value_size: u32, max_entries: u32) -> io::Result<OwnedFd> {
+    let mut attr = MapCreateAttr { map_type: kind, key_size, value_size, max_entries };
+    // SAFETY: no pointers
+    unsafe { bpf(Cmd::MapCreate, &mut attr) }.map(owned)
+}
+
+/// The part of the attribute of BPF_PROG_LOAD up to the kernel type that a program is for.
+#[repr(C)]
+#[derive(Default)]
+struct ProgLoadAttr {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+    prog_btf_fd: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    func_info_cnt: u32,
+    line_info_rec_size: u32,
+    line_info: u64,
+    line_info_cnt: u32,
+    attach_btf_id: u32,
+}
+
+/// Loads a program of a few instructions, without the verifier's log.
+pub(super) fn prog_load(kind: u32, attach_type: u32, btf_id: u32, insns: &[u64]) -> io::Result<OwnedFd> {
+    let mut attr = ProgLoadAttr {
+        prog_type: kind,
+        insn_cnt: insns.len() as u32,
+        insns: insns.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        expected_attach_type: attach_type,
+        attach_btf_id: btf_id,
+        ..ProgLoadAttr::default()
+    };
+    // SAFETY: instructions and licence live through the call, and the kernel reads as many of them as are there
+    unsafe { bpf(Cmd::ProgLoad, &mut attr) }.map(owned)
+}
+
+/// Attaches a raw tracepoint program by the tracepoint's name; without one a program that was loaded for its target.
+pub(super) fn raw_tracepoint_open(name: Option<&std::ffi::CStr>, prog: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attr {
+        name: u64,
+        prog_fd: u32,
+        pad: u32,
+    }
+    let name = name.map_or(0, |n| n.as_ptr() as u64);
+    let mut attr = Attr { name, prog_fd: prog.as_raw_fd() as u32, pad: 0 };
+    // SAFETY: the name is a C string that lives through the call, or null
+    unsafe { bpf(Cmd::RawTracepointOpen, &mut attr) }.map(owned)
+}
+
+/// Has a program run at a perf event.
+pub(super) fn perf_set_bpf(event: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> io::Result<()> {
+    const PERF_IOC_SET_BPF: c_ulong = 0x4004_2408;
+    // SAFETY: takes a plain number
+    let r = unsafe { libc::ioctl(event.as_raw_fd(), PERF_IOC_SET_BPF as _, prog.as_raw_fd()) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Has a program filter what a socket receives.
+pub(super) fn socket_attach_bpf(socket: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> io::Result<()> {
+    let prog = prog.as_raw_fd();
+    // SAFETY: the option's value is one int, valid for reads
+    let r = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_BPF,
+            std::ptr::from_ref(&prog).cast(),
+            size_of::<c_int>() as libc::socklen_t,
+        )
+    };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// A BPF file system of our own that is mounted nowhere: pins in it are reachable through the descriptor only, and gone
 /// with it. Linux 5.2.
 pub(super) fn private_bpffs() -> io::Result<OwnedFd> {
@@ -155,6 +265,13 @@ pub(super) fn without_sysfs<T: Send + 'static>(f: fn() -> T) -> T {
         f()
     });
     thread.ok().and_then(|t| t.join().ok()).unwrap_or_else(f)
+}
+
+/// Has this thread see cgroups as the processes of that namespace do; the rest of the process does not.
+pub(crate) fn enter_cgroup_namespace(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes plain numbers; changes how this thread sees paths, and no memory
+    let r = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWCGROUP) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Asks the allocator to give back what loading needed for a moment.

@@ -16,7 +16,7 @@ use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData};
 use std::{os::fd::BorrowedFd, sync::Arc};
 
 /// `struct birth` in C: time, whether anything was executed in it, identity.
-pub(super) type BirthRecord = [u64; 3];
+pub(super) type BirthRecord = [u64; 4];
 type FilterMap = HashMap<MapData, u64, u32>;
 
 const SLOTS: usize = 64;

@@ -143,6 +143,9 @@ pub struct Container {
     /// Wall-clock nanoseconds of the birth of its mount namespace.
     pub started_at: u64,
     pub pod: Option<Arc<Pod>>,
+    /// Boot-clock nanoseconds at which its first program began; what came before in its namespace was its runtime's doing.
+    /// 0: not known.
+    pub first_exec: u64,
     /// Id of its pod's sandbox.
     pub sandbox: Option<Box<str>>,
     /// containerd's namespace, where the container is one of containerd's.
@@ -176,6 +179,7 @@ impl Container {
             pod: None,
             sandbox: None,
             namespace: None,
+            first_exec: 0,
             complete: false,
             entity: Arc::default(),
         }

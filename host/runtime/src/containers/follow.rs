@@ -9,6 +9,7 @@
 mod describe;
 
 use super::{
+    cgroups::Cgroups,
     clients::Question,
     container::{Container, RuntimeName},
     identify::{self, BundleConfig, DockerConfig, Invocation, Launch},
@@ -17,6 +18,7 @@ use super::{
     snapshot::{self, Process, Recorded},
     tracker::{Event, INIT_USER_NS, RuntimeEvent, TaskEvent},
 };
+use crate::host_root;
 use describe::Knowledge;
 use rustc_hash::FxHashMap;
 use std::{
@@ -64,6 +66,9 @@ pub(super) struct Todo {
 
 pub(super) struct Follower {
     host_root: PathBuf,
+    /// Where processes are by the numbers that the kernel reports; see `host_root::proc`.
+    proc: Option<PathBuf>,
+    hierarchies: Cgroups,
     pub(super) registry: Registry,
     runtimes: FxHashMap<u32, RuntimeProcess>,
     /// Paths of cgroups made since the start, by (is it v1's pids hierarchy, id).
@@ -85,9 +90,12 @@ pub(super) struct Follower {
 
 impl Follower {
     pub(super) fn new(host_root: PathBuf, host_mntns: u64, boot_to_wall: i64) -> Self {
-        let proc = identify::on_host(&host_root, Path::new("/proc"));
-        let host_netns = ["1", "2", "self"].iter().find_map(|p| snapshot::namespace(&proc.join(p).join("ns/net")));
+        let proc = host_root::proc(&host_root);
+        let namespace = |pid: &&str| snapshot::namespace(&proc.as_ref()?.join(pid).join("ns/net"));
+        let host_netns = ["1", "2"].iter().find_map(namespace);
         Follower {
+            hierarchies: Cgroups::find(&host_root),
+            proc,
             host_root,
             registry: Registry::default(),
             runtimes: FxHashMap::default(),
@@ -125,8 +133,16 @@ impl Follower {
         }
     }
 
+    /// Below the process's directory; where the host's proc cannot be seen, a path that is never there.
     fn proc(&self, pid: u32, what: &str) -> PathBuf {
-        identify::on_host(&self.host_root, &PathBuf::from(format!("/proc/{pid}/{what}")))
+        match &self.proc {
+            Some(proc) => proc.join(format!("{pid}/{what}")),
+            None => host_root::nowhere(),
+        }
+    }
+
+    pub(super) fn hosts_proc(&self) -> Option<&Path> {
+        self.proc.as_deref()
     }
 
     fn container_at(&self, mntns: u64, time: u64) -> Option<Arc<Container>> {
@@ -257,7 +273,8 @@ impl Follower {
         let id = &launched.launch.id;
         // Anybody may call a program runc and claim an id: believed only of root, or where the cgroup says the same and
         // is not one that users make themselves.
-        let proof = |p: &str| identify::cgroup_is_of(p, id) && identify::cgroup_user(p).is_none();
+        let lent = |p: &str| identify::cgroup_user(p).or_else(|| self.hierarchies.user_above(p, id));
+        let proof = |p: &str| identify::cgroup_is_of(p, id) && lent(p).is_none();
         let claimed = launched.unprivileged.filter(|_| !cgroup.as_deref().is_some_and(proof));
         let runtime = identify::engine(&launched.launch, &launched.bundle, &launched.config);
         let mut c = Container::new(number, id.clone(), runtime, e.mntns);
@@ -331,7 +348,8 @@ impl Follower {
         time: u64,
         now: u64,
     ) -> Option<Arc<Container>> {
-        let found = identify::from_cgroup(path)?;
+        let mut found = identify::from_cgroup(path)?;
+        found.user = found.user.or_else(|| self.hierarchies.user_above(path, &found.id));
         let known = match found.user {
             Some(uid) => self.registry.running(&claimed_id(uid, &found.id)),
             None => self.registry.running(&found.id),
@@ -385,6 +403,7 @@ impl Follower {
             return;
         }
         let path = self.cgroup_path(e).filter(|p| identify::cgroup_is_of(p, &container.id));
+        self.registry.update(container.instance, |c| c.first_exec = e.entered);
         self.settle(&container, e.tgid, e.netns, e.cgroup, path);
     }
 
@@ -498,7 +517,7 @@ impl Follower {
         if c.pid == 0 && c.mntns == p.mntns {
             let own = identify::cgroup_is_of(&p.cgroup, &c.id);
             let path = own.then(|| p.cgroup.clone());
-            let cgroup = path.as_deref().and_then(|p| snapshot::cgroup_id(&self.host_root, p)).unwrap_or_default();
+            let cgroup = path.as_deref().and_then(|p| self.hierarchies.id(p)).unwrap_or_default();
             self.settle(&c, p.pid, p.netns, cgroup, path);
             self.todo.watch_init.push(p.pid);
         }

@@ -14,7 +14,7 @@ use std::{
     fs,
     io::{self, Read},
     os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 /// Command names (`task_struct.comm`) of the programs that start containers.
@@ -383,11 +383,9 @@ pub(super) fn containerd_namespace(bundle: &Path) -> Option<&str> {
     parts.nth(1)?.to_str()
 }
 
-/// `path` of the observed host as this process sees it, whose view of the host's root is `host_root`.
+/// `path` of the observed host as this process sees it, whose view of the host's root is `host_root`; see `host_root`.
 pub(super) fn on_host(host_root: &Path, path: &Path) -> PathBuf {
-    let mut out = host_root.to_path_buf();
-    out.extend(path.components().filter(|c| !matches!(c, Component::RootDir)));
-    out
+    crate::host_root::join(host_root, path)
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@
 //! Used by whoever lists; never on the containers' thread. What is not known is left out, never guessed.
 
 use super::{
+    cgroups::Cgroups,
     container::{Container, Pod},
     identify, snapshot,
 };
-use crate::enrich::container::add_fields;
+use crate::{enrich::container::add_fields, host_root};
 use ig_event::{
     Batch, DataSource, Derive, Entity, EntityValue, FieldDef, FieldId, Kind, SourceKind, Storage, output::cell_width,
 };
@@ -35,29 +36,47 @@ pub struct Details {
 }
 
 impl Details {
-    pub fn read(c: &Container, host_root: &Path) -> Details {
+    fn read(c: &Container, host: &Host) -> Details {
         // The files of an unprivileged user's container are theirs, and may be anything.
         let bundle = c.bundle.as_ref().filter(|_| !c.is_claim());
         let oci_config = bundle.and_then(|b| {
-            let path = identify::on_host(host_root, b).join("config.json");
+            let path = identify::on_host(&host.root, b).join("config.json");
             String::from_utf8(identify::read_plain(&path).ok()?).ok()
         });
-        let (cgroup_v1, cgroup_v2) = cgroups(c, host_root);
-        let dir = snapshot::cgroup_dir(host_root, cgroup_v2.as_deref(), cgroup_v1.as_deref());
+        let (cgroup_v1, cgroup_v2) = host.cgroups_of(c);
+        let dir = host.hierarchies.directory(cgroup_v2.as_deref(), cgroup_v1.as_deref());
         // As the host itself would name it.
-        let cgroup_path = dir.and_then(|d| Some(Path::new("/").join(d.strip_prefix(host_root).ok()?)));
+        let cgroup_path = dir.and_then(|d| Some(Path::new("/").join(d.strip_prefix(&host.root).unwrap_or(&d))));
         Details { oci_config, cgroup_path, cgroup_v1, cgroup_v2 }
     }
 }
 
-/// Paths in the pids hierarchy and in the default one.
-fn cgroups(c: &Container, host_root: &Path) -> (Option<Box<str>>, Option<Box<str>>) {
-    let process = identify::on_host(host_root, Path::new("/proc")).join(c.pid.to_string());
-    // Another process may have the number by now.
-    let same = c.pid != 0 && snapshot::namespace(&process.join("ns/mnt")) == Some(c.mntns);
-    let text = same.then(|| std::fs::read_to_string(process.join("cgroup")).ok()).flatten().unwrap_or_default();
-    let (unified, pids) = identify::cgroup_paths(&text);
-    (pids.map(Into::into), unified.map(Into::into))
+/// Where the details of containers are read.
+#[derive(Clone, Debug)]
+pub struct Host {
+    root: PathBuf,
+    /// Where processes are by the numbers that the kernel reports.
+    proc: Option<PathBuf>,
+    hierarchies: Cgroups,
+}
+
+impl Host {
+    /// `root`: where the observed host's root file system is.
+    pub fn at(root: &Path) -> Host {
+        Host { root: root.to_owned(), proc: host_root::proc(root), hierarchies: Cgroups::find(root) }
+    }
+
+    /// Paths in the pids hierarchy and in the default one.
+    fn cgroups_of(&self, c: &Container) -> (Option<Box<str>>, Option<Box<str>>) {
+        let Some(process) = self.proc.as_ref().map(|p| p.join(c.pid.to_string())) else {
+            return (None, None);
+        };
+        // Another process may have the number by now.
+        let same = c.pid != 0 && snapshot::namespace(&process.join("ns/mnt")) == Some(c.mntns);
+        let text = same.then(|| std::fs::read_to_string(process.join("cgroup")).ok()).flatten().unwrap_or_default();
+        let (unified, pids) = identify::cgroup_paths(&text);
+        (pids.map(Into::into), unified.map(Into::into))
+    }
 }
 
 /// One line of a listing.
@@ -70,8 +89,8 @@ pub struct Row {
 }
 
 impl Row {
-    pub fn new(container: Arc<Container>, host_root: &Path) -> Row {
-        let details = Details::read(&container, host_root);
+    pub fn new(container: Arc<Container>, host: &Host) -> Row {
+        let details = Details::read(&container, host);
         Row { container, details, event: None }
     }
 

@@ -5,6 +5,7 @@
 //! Nothing here prints; what people should know is in `Containers::notes` and `Containers::status`.
 
 mod admission;
+mod cgroups;
 mod changes;
 mod clients;
 mod container;
@@ -20,6 +21,7 @@ mod tracker;
 
 pub use changes::{Change, Changes};
 pub use clients::ClientError;
+pub(crate) use clients::default_sockets;
 pub(crate) use container::MEMBERS;
 pub use container::{Container, ImageAnswer, Pod, RuntimeName, UnknownRuntime};
 pub use filter::{Attribute, Selector, SelectorError, Verdict};
@@ -92,7 +94,7 @@ impl Default for ContainersOptions {
 impl ContainersOptions {
     /// Of `runtimes`, those that have an API and no socket to be asked at, with the places that were looked at.
     pub fn absent(&self) -> Vec<(RuntimeName, Vec<PathBuf>)> {
-        let with_api = self.runtimes.iter().filter_map(|r| Some((*r, clients::default_sockets(*r)?)));
+        let with_api = self.runtimes.iter().map(|r| (*r, default_sockets(*r))).filter(|(_, paths)| !paths.is_empty());
         let places = with_api.map(|(runtime, paths)| match self.sockets.get(&runtime) {
             Some(path) => (runtime, vec![identify::on_host(&self.host_root, path)]),
             None => (runtime, paths.iter().map(|p| identify::on_host(&self.host_root, Path::new(p))).collect()),
@@ -173,6 +175,8 @@ pub struct ContainersStatus {
     pub filter_refused: u64,
     /// Running containers.
     pub containers: usize,
+    /// No mount of proc numbers processes as the host does: what needs one by its number is not looked up.
+    pub without_proc: bool,
     /// Runtimes whose API answers.
     pub connected: Vec<RuntimeName>,
     /// The last failure of each runtime's API since it answered.
@@ -464,6 +468,10 @@ fn notes(status: &ContainersStatus) -> Vec<String> {
     };
     count(loss.events, "kernel events were lost; running containers were looked up again");
     count(
+        loss.missed_runs,
+        "runs of its programs were left out by the kernel; running containers were looked up again",
+    );
+    count(
         loss.filter_full + status.filter_refused,
         "namespaces found a gadget's container filter full: their events are missing",
     );
@@ -471,9 +479,18 @@ fn notes(status: &ContainersStatus) -> Vec<String> {
     count(loss.args_unreadable, "command lines of container runtimes could not be read");
     count(status.malformed, "tracker records were not of the expected shape");
     for (hook, reason) in &status.missing {
-        notes.push(format!(
-            "container tracker: hook {hook} is missing ({reason}); some containers are found at their first exec"
-        ));
+        let effect = match hook.contains("execve") {
+            true => "what runtimes do to set up a container is shown as the container's",
+            false => "some containers are found at their first exec",
+        };
+        notes.push(format!("container tracker: hook {hook} is missing ({reason}); {effect}"));
+    }
+    if status.without_proc {
+        notes.push(
+            "container tracker: /proc belongs to another pid namespace, so containers that ran before are found at their \
+             next program start; share the host's (--pid=host, hostPID) or mount its root (-v /:/host, HOST_ROOT=/host)"
+                .to_owned(),
+        );
     }
     for (runtime, times) in &status.gaps {
         let times = if *times == 1 { "once".to_owned() } else { format!("{times} times") };
@@ -537,7 +554,7 @@ mod tests {
     fn notes_name_every_loss_and_nothing_else() {
         assert!(notes(&ContainersStatus::default()).is_empty());
         let status = ContainersStatus {
-            loss: TrackerLoss { events: 3, filter_full: 1, ..TrackerLoss::default() },
+            loss: TrackerLoss { events: 3, filter_full: 1, missed_runs: 5, ..TrackerLoss::default() },
             filter_refused: 2,
             missing: vec![("tracepoint/syscalls/sys_exit_unshare".into(), "no tracefs".into())],
             ..ContainersStatus::default()

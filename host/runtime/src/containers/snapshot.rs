@@ -6,7 +6,6 @@ use super::{container::RuntimeName, identify};
 use rustc_hash::FxHashMap;
 use std::{
     fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -152,31 +151,6 @@ fn subdirs(dir: &Path, room: usize) -> Vec<PathBuf> {
         return Vec::new();
     };
     entries.take(room).flatten().map(|e| e.path()).collect()
-}
-
-/// Where the default cgroup hierarchy is mounted.
-fn default_hierarchy(host_root: &Path) -> Option<PathBuf> {
-    let mounts = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(|m| identify::on_host(host_root, Path::new(m)));
-    mounts.into_iter().find(|m| m.join("cgroup.controllers").exists())
-}
-
-/// Id of the cgroup at `path`: the inode of its directory in the default hierarchy.
-pub(super) fn cgroup_id(host_root: &Path, path: &str) -> Option<u64> {
-    let relative = path.trim_start_matches('/');
-    if relative.is_empty() {
-        return None;
-    }
-    fs::metadata(default_hierarchy(host_root)?.join(relative)).ok().map(|d| d.ino())
-}
-
-/// Directory of a cgroup in the default hierarchy or, where that knows it by no name of its own, in the pids hierarchy.
-pub(super) fn cgroup_dir(host_root: &Path, unified: Option<&str>, pids: Option<&str>) -> Option<PathBuf> {
-    let below = |mount: PathBuf, path: Option<&str>| {
-        let relative = path?.trim_start_matches('/');
-        (!relative.is_empty()).then(|| mount.join(relative))
-    };
-    let pids_mount = identify::on_host(host_root, Path::new("/sys/fs/cgroup/pids"));
-    default_hierarchy(host_root).and_then(|mount| below(mount, unified)).or_else(|| below(pids_mount, pids))
 }
 
 #[cfg(test)]

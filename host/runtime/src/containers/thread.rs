@@ -5,15 +5,15 @@
 use super::{
     ContainersError, ContainersOptions, ContainersStatus, Published, Shared,
     admission::Admission,
+    cgroups,
     changes::{Listener, Message},
     clients::{ClientError, Clients, News, Roster, Source},
     follow::Follower,
-    identify,
     registry::Moment,
     snapshot,
     tracker::Tracker,
 };
-use crate::bpf::KernelBtf;
+use crate::{bpf::KernelBtf, host_root};
 use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -72,6 +72,9 @@ pub(super) fn start(
                 Ok(ready) => ready,
                 Err(source) => return drop(done.send(Err(ContainersError::Thread { source }))),
             };
+            if let Some(proc) = host_root::proc(&host_root) {
+                cgroups::enter_hosts_namespace(&proc);
+            }
             let mut worker = Worker::new(host_root, shared, tracker);
             worker.follower.expect(&roster.present, &roster.pods, &node);
             worker.look_around();
@@ -110,9 +113,11 @@ fn share(mut admission: Option<Admission>, host_root: &Path) -> Result<Shared, C
     let mut host_mntns = admission.as_ref().map_or(0, Admission::host_mntns);
     if host_mntns == 0 {
         // The first process could not be reached through its children; /proc may know.
-        let proc = identify::on_host(host_root, Path::new("/proc"));
-        let links = ["1", "self"].iter().find_map(|p| snapshot::namespace(&proc.join(p).join("ns/mnt")));
-        host_mntns = links.unwrap_or_default();
+        let proc = host_root::proc(host_root);
+        // In a container this process's own is not the host's; the kernel's threads are in the host's.
+        let own = (host_root == Path::new("/")).then_some("self");
+        let namespace = |pid| snapshot::namespace(&proc.as_ref()?.join(pid).join("ns/mnt"));
+        host_mntns = ["1", "2"].into_iter().chain(own).find_map(namespace).unwrap_or_default();
         if let Some(admission) = &mut admission {
             admission.set_host_mntns(host_mntns)?;
         }
@@ -133,7 +138,6 @@ struct Worker {
     tracker: Option<Tracker>,
     listeners: Vec<Listener>,
     follower: Follower,
-    host_root: PathBuf,
     /// Lost events that a look around has made up for.
     made_up_for: u64,
     apis: Vec<Api>,
@@ -155,8 +159,9 @@ impl Worker {
             status.attached.clone_from(&tracker.attached);
             status.missing.clone_from(&tracker.missing);
         }
-        let follower = Follower::new(host_root.clone(), shared.published.host_mntns, boot_to_wall());
-        Worker { shared, tracker, listeners: Vec::new(), follower, host_root, made_up_for: 0, apis: Vec::new() }
+        let follower = Follower::new(host_root, shared.published.host_mntns, boot_to_wall());
+        shared.status().without_proc = follower.hosts_proc().is_none();
+        Worker { shared, tracker, listeners: Vec::new(), follower, made_up_for: 0, apis: Vec::new() }
     }
 
     async fn run(mut self, ring: Option<AsyncFd<OwnedFd>>, roster: Roster) {
@@ -320,8 +325,9 @@ impl Worker {
     /// Takes in what runs already.
     fn look_around(&mut self) {
         let began = boot_time();
-        let proc = identify::on_host(&self.host_root, Path::new("/proc"));
-        let all = snapshot::walk(&proc, self.shared.published.host_mntns);
+        // Without it, what runs already is found at its next exec.
+        let proc = self.follower.hosts_proc();
+        let all = proc.map(|proc| snapshot::walk(proc, self.shared.published.host_mntns)).unwrap_or_default();
         self.follower.walked(&all, boot_time());
         if self.tracker.is_none() {
             let pids = all.iter().map(|p| p.pid).collect();
@@ -337,8 +343,8 @@ impl Worker {
     fn check_loss(&mut self) {
         let Some(tracker) = &self.tracker else { return };
         let loss = tracker.loss();
-        if loss.events > self.made_up_for {
-            self.made_up_for = loss.events;
+        if loss.unseen() > self.made_up_for {
+            self.made_up_for = loss.unseen();
             self.shared.published.missed.store(true, Ordering::Relaxed);
             self.look_around();
         }

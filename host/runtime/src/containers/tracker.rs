@@ -31,6 +31,8 @@ pub(super) struct TaskEvent {
     pub(super) cgroup: u64,
     /// Id in the pids hierarchy where that is v1, else 0.
     pub(super) cgroup_v1: u64,
+    /// Of a first exec: boot-clock nanoseconds when its system call began; 0: not seen.
+    pub(super) entered: u64,
     pub(super) tgid: u32,
     /// Nearest ancestor that is a runtime; 0: none.
     pub(super) launcher: u32,
@@ -103,9 +105,9 @@ fn task(mut r: Reader<'_>) -> Option<TaskEvent> {
     const FOUND_LATE: u32 = 3;
     let found_late = r.u32()? == FOUND_LATE;
     let (time, mntns, _identity, parent_mntns) = (r.u64()?, r.u64()?, r.u64()?, r.u64()?);
-    let (netns, cgroup, cgroup_v1) = (r.u64()?, r.u64()?, r.u64()?);
+    let (netns, cgroup, cgroup_v1, entered) = (r.u64()?, r.u64()?, r.u64()?, r.u64()?);
     let (tgid, _parent, launcher) = (r.u32()?, r.u32()?, r.u32()?);
-    Some(TaskEvent { time, found_late, mntns, parent_mntns, netns, cgroup, cgroup_v1, tgid, launcher })
+    Some(TaskEvent { time, found_late, mntns, parent_mntns, netns, cgroup, cgroup_v1, entered, tgid, launcher })
 }
 
 fn runtime(mut r: Reader<'_>) -> Option<RuntimeEvent> {
@@ -127,11 +129,21 @@ pub struct TrackerLoss {
     pub filter_full: u64,
     /// Namespaces for which the tracker's own maps had no room.
     pub births_full: u64,
+    /// Runs that the kernel left out, because the program was at work on that CPU already: from Linux 7.0 on, programs on
+    /// raw tracepoints can be preempted.
+    pub missed_runs: u64,
+}
+
+impl TrackerLoss {
+    /// Whatever may have been a birth, a command line or an end: a reason to look at what runs.
+    pub(super) fn unseen(&self) -> u64 {
+        self.events + self.missed_runs
+    }
 }
 
 pub(super) struct Tracker {
     /// Holds the programs and their attachments.
-    _loaded: Loaded,
+    loaded: Loaded,
     ring: Ring,
     counters: Array<MapData, u64>,
     watched: HashMap<MapData, u32, u32>,
@@ -178,7 +190,7 @@ impl Tracker {
             }
         }
         let (counters, watched) = (typed(&loaded, "counters")?, typed(&loaded, "watched")?);
-        Ok((Tracker { _loaded: loaded, ring, counters, watched, attached, missing }, admission))
+        Ok((Tracker { loaded, ring, counters, watched, attached, missing }, admission))
     }
 
     /// A descriptor that becomes readable with the next event after a `drain` that was complete.
@@ -207,7 +219,14 @@ impl Tracker {
 
     pub(super) fn loss(&self) -> TrackerLoss {
         let n = |i| self.counters.get(&i, 0).unwrap_or_default();
-        TrackerLoss { events: n(0), args_cut: n(1), args_unreadable: n(2), filter_full: n(3), births_full: n(4) }
+        TrackerLoss {
+            events: n(0),
+            args_cut: n(1),
+            args_unreadable: n(2),
+            filter_full: n(3),
+            births_full: n(4),
+            missed_runs: self.loaded.missed_runs(),
+        }
     }
 }
 
@@ -241,7 +260,7 @@ mod tests {
 
     #[test]
     fn records_are_read_as_the_program_writes_them() {
-        let mut b = words(1, 2, &[10, 20, 0, 30, 40, 50, 60]);
+        let mut b = words(1, 2, &[10, 20, 0, 30, 40, 50, 60, 65]);
         for n in [70u32, 80, 90, 0] {
             b.extend(n.to_ne_bytes());
         }
@@ -254,6 +273,7 @@ mod tests {
             netns: 40,
             cgroup: 50,
             cgroup_v1: 60,
+            entered: 65,
             tgid: 70,
             launcher: 90,
         };

@@ -22,6 +22,15 @@ const HELD_BYTES: usize = 64 << 20;
 /// How soon to look again at rows that wait.
 const RETRY: Duration = Duration::from_millis(2);
 
+/// Which rows are shown beside those of the programs in containers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Include {
+    /// Of the host.
+    pub host: bool,
+    /// Of a container's runtime in the container's namespace, before the container's first program runs.
+    pub setup: bool,
+}
+
 /// What is done with the rows of a namespace.
 #[derive(Clone, Debug)]
 enum Answer {
@@ -30,6 +39,7 @@ enum Answer {
     ShowUnlabelled(Option<Arc<Entity>>),
     ShowHost,
     LeaveOut,
+    LeaveOutSetup,
     Wait,
 }
 
@@ -51,7 +61,7 @@ pub struct ContainerEnricher {
     _containers: Option<Containers>,
     reader: TableReader,
     selector: Arc<Selector>,
-    include_host: bool,
+    include: Include,
     slot: u32,
     /// Offset of the mount namespace's number in the record.
     mntns: u32,
@@ -73,9 +83,9 @@ impl ContainerEnricher {
         source: &mut DataSource,
         containers: Containers,
         selector: Arc<Selector>,
-        include_host: bool,
+        include: Include,
     ) -> Option<Self> {
-        let mut enricher = Self::with_reader(source, containers.reader(), selector, include_host)?;
+        let mut enricher = Self::with_reader(source, containers.reader(), selector, include)?;
         enricher._containers = Some(containers);
         Some(enricher)
     }
@@ -84,7 +94,7 @@ impl ContainerEnricher {
         source: &mut DataSource,
         reader: TableReader,
         selector: Arc<Selector>,
-        include_host: bool,
+        include: Include,
     ) -> Option<Self> {
         let mntns = source.fields().iter().find_map(|f| match f.def.storage {
             Storage::Record { offset, size: 8 } if f.has_tag(MNTNS_TAG) => Some(offset),
@@ -99,7 +109,7 @@ impl ContainerEnricher {
             _containers: None,
             reader,
             selector,
-            include_host,
+            include,
             slot,
             mntns,
             time,
@@ -196,28 +206,42 @@ impl ContainerEnricher {
         // A source without times says when its rows happened only by their coming now.
         let time = if self.time.is_some() { time } else { self.reader.now() };
         let resolution = self.reader.resolve(mntns, time);
-        let lasting = match &resolution {
-            Resolution::Host => true,
-            Resolution::Known(c) => c.pid != 0,
-            Resolution::Pending | Resolution::Unknown => false,
+        // The answer for the rows of a set-up is not that for those after it.
+        let (lasting, from) = match &resolution {
+            Resolution::Host => (true, 0),
+            Resolution::Known(c) => (c.pid != 0, c.first_exec),
+            Resolution::Pending | Resolution::Unknown => (false, 0),
         };
-        let answer = self.judge(&resolution);
-        let birth = self.reader.present_birth(mntns).filter(|birth| lasting && time >= *birth);
+        let answer = match &resolution {
+            Resolution::Known(c) if self.is_setup(c, mntns, time) == Some(true) => Answer::LeaveOutSetup,
+            Resolution::Known(c) if self.is_setup(c, mntns, time).is_none() => Answer::Wait,
+            _ => self.judge(&resolution),
+        };
+        let birth = self.reader.present_birth(mntns).map(|birth| birth.max(from));
+        let birth = birth.filter(|birth| lasting && time >= *birth);
         if let Some(birth) = birth {
             self.remembered.insert(mntns, Remembered { birth, answer: answer.clone() });
         }
         (answer, birth)
     }
 
+    /// Whether a row is of the container's set-up; `None`: that shows when its first program runs.
+    fn is_setup(&self, c: &Container, mntns: u64, time: u64) -> Option<bool> {
+        if self.include.setup || self.time.is_none() || self.snapshot || c.mntns != mntns {
+            return Some(false);
+        }
+        (c.pid != 0).then_some(time < c.first_exec)
+    }
+
     fn judge(&self, resolution: &Resolution) -> Answer {
         match resolution {
             Resolution::Known(c) => self.judge_container(c),
-            Resolution::Host if self.include_host => Answer::ShowHost,
+            Resolution::Host if self.include.host => Answer::ShowHost,
             Resolution::Host => Answer::LeaveOut,
             Resolution::Pending => Answer::Wait,
             // The tracker saw everything, so nobody's container it is; else it may be one that was missed.
             Resolution::Unknown if self.reader.may_have_missed() => Answer::ShowUnlabelled(None),
-            Resolution::Unknown if self.include_host => Answer::ShowHost,
+            Resolution::Unknown if self.include.host => Answer::ShowHost,
             Resolution::Unknown => Answer::LeaveOut,
         }
     }
@@ -241,6 +265,7 @@ impl ContainerEnricher {
             }
             Answer::ShowHost => {}
             Answer::LeaveOut => batch.discard(row, Reason::OtherContainer),
+            Answer::LeaveOutSetup => batch.discard(row, Reason::Setup),
             Answer::Wait => {}
         }
     }
@@ -295,6 +320,8 @@ impl ContainerEnricher {
     fn give_up(&self, mntns: u64, time: u64) -> Answer {
         match self.reader.owner(mntns, time) {
             Some(c) if self.selector.verdict(&c) == Verdict::No => Answer::LeaveOut,
+            // No program of its own in all this time: it is set up and not started, or never will be.
+            Some(c) if c.complete && self.is_setup(&c, mntns, time) != Some(false) => Answer::LeaveOutSetup,
             Some(c) => Answer::ShowUnlabelled(Some(c.entity().clone())),
             None => Answer::ShowUnlabelled(None),
         }

@@ -7,8 +7,8 @@ use std::path::Path;
 /// Reads `etc/passwd` and `etc/group` below `host_root`. A missing file leaves its table empty: numbers are shown then.
 pub fn host_names(host_root: &Path) -> HostNames {
     HostNames {
-        users: table(&host_root.join("etc/passwd")),
-        groups: table(&host_root.join("etc/group")),
+        users: table(&crate::host_root::join(host_root, Path::new("/etc/passwd"))),
+        groups: table(&crate::host_root::join(host_root, Path::new("/etc/group"))),
         syscalls: syscalls::Sysno::iter().map(|s| (s.id() as u64, s.name().to_owned())).collect(),
     }
 }

@@ -10,6 +10,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::document::{self, Node, Value};
+use super::sampling::{self, SamplingError};
+use crate::bpf::attach::PerfOptions;
 use crate::image::near_names;
 
 /// What messages call the file when it comes out of an image.
@@ -109,9 +111,12 @@ pub struct ProgramMetadata {
     /// Replaces the target in the program's section name; `gadget_program_disabled` leaves the program unattached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attach_to: Option<String>,
-    /// By dotted name: `perf.type`, `perf.config`, `perf.sampleType`, `sampler.frequency`.
+    /// By dotted name: `perf.type`, `perf.config`, `perf.sampleType`, `sampler.frequency`, `sampler.period`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
+    /// What the options mean; None leaves the host's own choice.
+    #[serde(skip)]
+    pub perf: Option<PerfOptions>,
 }
 
 /// A gadget.yaml that could be read, with what was odd about it.
@@ -145,6 +150,7 @@ pub enum ProblemKind {
     ProgramTwice { program: String },
     AliasLength { alias: String },
     DefaultNotOffered { default: String },
+    Sampling(SamplingError),
 }
 
 impl fmt::Display for Problem {
@@ -169,6 +175,7 @@ impl fmt::Display for Problem {
             ProblemKind::DefaultNotOffered { default } => {
                 write!(f, "{path}: default \"{default}\" is not one of the values in oneOf")
             }
+            ProblemKind::Sampling(error) => write!(f, "{path}: {error}"),
         }
     }
 }
@@ -474,18 +481,22 @@ impl Reader {
     }
 
     fn program(&mut self, node: &Node) -> ProgramMetadata {
-        const KNOWN: &[&str] = &["attach_to", "perf.type", "perf.config", "perf.sampleType", "sampler.frequency"];
+        let known: Vec<&str> = std::iter::once("attach_to").chain(sampling::KEYS).collect();
         let mut options = BTreeMap::new();
         self.flatten(node, &mut String::new(), &mut options);
         let attach_to = options.remove("attach_to");
         for name in options.keys() {
-            if !KNOWN.contains(&name.as_str()) {
+            if !known.contains(&name.as_str()) {
                 let node = node.clone();
-                self.within(name, |r| r.unknown(&node, name, KNOWN));
+                self.within(name, |r| r.unknown(&node, name, &known));
             }
         }
-        options.retain(|name, _| KNOWN.contains(&name.as_str()));
-        ProgramMetadata { attach_to, options }
+        options.retain(|name, _| known.contains(&name.as_str()));
+        let perf = sampling::options(&options).unwrap_or_else(|error| {
+            self.error(node, ProblemKind::Sampling(error));
+            None
+        });
+        ProgramMetadata { attach_to, options, perf }
     }
 
     /// Nested mappings as one with dotted names.

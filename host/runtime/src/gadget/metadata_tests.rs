@@ -96,6 +96,8 @@ fn mistakes_say_where_and_what() {
         "",
         "name: x\nparams:\n  ebpf:\n    m:\n      defaultValue: c\n      oneOf: [a, b]\n",
         "name: x\n---\nname: y\n",
+        "name: x\nprograms:\n  p:\n    perf: {type: software, config: instructions}\n",
+        "name: x\nprograms:\n  p:\n    sampler: {frequency: 9, period: 9}\n",
     ];
     let answers: Vec<String> = mistakes.iter().map(|text| format!("{text:?}\n{}", shown(text))).collect();
     insta::assert_snapshot!(answers.join("\n\n"));

@@ -3,6 +3,7 @@
 mod document;
 pub mod metadata;
 pub mod params;
+pub mod sampling;
 pub mod schema;
 
 pub(crate) use document::plain as plain_yaml_error;

@@ -20,6 +20,7 @@ use crate::{
         wait::{LostCounter, Waiter},
     },
     containers::{Containers, ContainersOptions, FilterHandle, Selector},
+    enrich::container::Include,
     gadget::schema::Producer,
 };
 use ig_event::{DataSource, Reason, SourceKind};
@@ -52,8 +53,8 @@ pub struct LiveOptions {
     /// Bytes of each event buffer: a power of two, at least a page.
     pub ring_bytes: u32,
     pub selector: Arc<Selector>,
-    /// Events of processes that are in no container, too.
-    pub include_host: bool,
+    /// Which events are shown beside those of the programs in containers.
+    pub include: Include,
     pub containers: ContainersOptions,
     /// Record raw events to this file.
     pub record: Option<PathBuf>,

@@ -43,7 +43,7 @@ impl Gadget {
             enrichers.push(
                 containers
                     .as_ref()
-                    .and_then(|c| ContainerEnricher::new(s, c.clone(), options.selector.clone(), options.include_host)),
+                    .and_then(|c| ContainerEnricher::new(s, c.clone(), options.selector.clone(), options.include)),
             );
         }
         let recording = options.record.clone().map(|path| self.recording(path, &options, &sources));
@@ -58,7 +58,7 @@ impl Gadget {
         let load = self.load_options(&options, values, containers.is_some());
         let loaded = crate::bpf::load(&self.image.reference, &self.object, &self.kernel, load)?;
         let filter = match (&containers, loaded.map_fd(FILTER_MAP)) {
-            (Some(c), Some(map)) if !options.include_host => Some(c.add_filter(map, options.selector.clone())?),
+            (Some(c), Some(map)) if !options.include.host => Some(c.add_filter(map, options.selector.clone())?),
             _ => None,
         };
         let state = sources
@@ -93,7 +93,7 @@ impl Gadget {
     ) -> LoadOptions<'static> {
         let mut load = LoadOptions { params: values, ring_bytes: options.ring_bytes, ..LoadOptions::default() };
         if self.object.var(FILTER_VAR).is_some() {
-            load.params.push((FILTER_VAR.into(), vec![u8::from(tracked && !options.include_host)]));
+            load.params.push((FILTER_VAR.into(), vec![u8::from(tracked && !options.include.host)]));
         }
         if self.object.map(FILTER_MAP).is_some() {
             load.max_entries.insert(FILTER_MAP.into(), FILTER_ENTRIES);
@@ -101,6 +101,7 @@ impl Gadget {
         load.alternatives = self.metadata.alternatives.iter().map(|(job, sets)| (job.clone(), sets.clone())).collect();
         load.attach_to =
             self.metadata.programs.iter().filter_map(|(p, m)| Some((p.clone(), m.attach_to.clone()?))).collect();
+        load.perf = self.metadata.programs.iter().filter_map(|(p, m)| Some((p.clone(), m.perf?))).collect();
         load
     }
 
@@ -193,7 +194,7 @@ fn start_containers(
     // The kernel's types are read once for the tracker and the gadget.
     match Containers::start_with(options.containers.clone(), kernel) {
         Ok(c) => Ok(Some(c)),
-        Err(e) if options.include_host && options.selector.selects_all() => {
+        Err(e) if options.include.host && options.selector.selects_all() => {
             notes.push(Note::Containers(format!("not tracked, so events carry no container: {e}")));
             Ok(None)
         }

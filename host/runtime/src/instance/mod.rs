@@ -4,7 +4,7 @@
 //! to the `Sink` as a `Note`.
 
 mod feed;
-mod filesystems;
+pub(crate) mod filesystems;
 mod gadget;
 mod live;
 mod load;
@@ -13,7 +13,7 @@ pub mod record;
 mod replay;
 mod stop;
 
-pub use filesystems::FilesystemError;
+pub use filesystems::{FilesystemError, MissingFilesystem};
 pub use gadget::{Gadget, GadgetError};
 pub use live::{Live, LiveOptions};
 pub use pipeline::PipelineOptions;

@@ -11,7 +11,8 @@ mod grpc;
 mod podman;
 mod roster;
 
-pub(super) use roster::{Clients, Roster, default_sockets};
+pub(crate) use roster::default_sockets;
+pub(super) use roster::{Clients, Roster};
 
 use super::{
     ContainersError, ContainersOptions,

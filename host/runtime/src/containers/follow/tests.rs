@@ -18,12 +18,16 @@ struct Host {
 
 fn host() -> Host {
     let root = tempfile::tempdir().unwrap();
-    let follower = Follower::new(root.path().to_owned(), HOST, 1_000_000);
+    let mut follower = Follower::new(root.path().to_owned(), HOST, 1_000_000);
+    // Files that the test makes, not those of the machine it runs on.
+    follower.proc = Some(root.path().join("proc"));
+    follower.hierarchies = Cgroups::at(Some(root.path().join("cgroup")), None);
     Host { root, follower }
 }
 
 fn task(mntns: u64, time: u64, tgid: u32, launcher: u32) -> TaskEvent {
     TaskEvent {
+        entered: 0,
         time,
         found_late: false,
         mntns,

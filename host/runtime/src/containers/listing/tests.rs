@@ -14,7 +14,6 @@ fn put(root: &Path, path: &str, text: &str) {
 fn rows(root: &Path) -> Vec<Row> {
     put(root, "srv/web/config.json", r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"5a"}}"#);
     put(root, "proc/42/cgroup", "5:pids:/kubepods/web\n0::/kubepods/web\n");
-    put(root, "sys/fs/cgroup/cgroup.controllers", "");
     std::fs::create_dir_all(root.join("proc/42/ns")).unwrap();
     std::os::unix::fs::symlink("mnt:[7]", root.join("proc/42/ns/mnt")).unwrap();
     let mut web = Container::new(1, "ab12".into(), RuntimeName::Containerd, 7);
@@ -37,7 +36,9 @@ fn rows(root: &Path) -> Vec<Row> {
     hostile.name = Some(format!("1000/\x1b[2J\n\u{202e}日本{}", "n".repeat(40)).into());
     hostile.bundle = Some("/srv/web".into());
     hostile.pid = 42;
-    [web, hostile].map(|c| Row::new(c.seal(), root)).into()
+    let hierarchies = Cgroups::at(Some(root.join("sys/fs/cgroup")), None);
+    let host = Host { root: root.to_owned(), proc: Some(root.join("proc")), hierarchies };
+    [web, hostile].map(|c| Row::new(c.seal(), &host)).into()
 }
 
 fn shown(listing: &Listing, rows: &[Row], mode: OutputMode, fields: &str, width: Option<usize>) -> String {

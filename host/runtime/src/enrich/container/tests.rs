@@ -28,7 +28,8 @@ fn bench_of(kind: SourceKind, names: &str, include_host: bool) -> Bench {
     let mut s = source(kind);
     let reader = TableReader::new(hand.published.clone());
     let selector = Arc::new(Selector::parse(names).unwrap());
-    let enricher = ContainerEnricher::with_reader(&mut s, reader, selector, include_host).unwrap();
+    let enricher =
+        ContainerEnricher::with_reader(&mut s, reader, selector, Include { host: include_host, setup: false }).unwrap();
     let name = s.find("runtime.containerName").unwrap().id;
     Bench { hand, enricher, batch: Batch::new(Arc::new(s)), name, produced: 0 }
 }
@@ -237,10 +238,10 @@ fn only_sources_that_name_a_mount_namespace_get_the_fields() {
     let hand = ByHand::new(HOST);
     let mut s = DataSource::new("t", SourceKind::Events, 8);
     let reader = || TableReader::new(hand.published.clone());
-    assert!(ContainerEnricher::with_reader(&mut s, reader(), Arc::default(), false).is_none());
+    assert!(ContainerEnricher::with_reader(&mut s, reader(), Arc::default(), Include::default()).is_none());
     assert!(s.fields().is_empty());
     let mut s = source(SourceKind::Events);
-    ContainerEnricher::with_reader(&mut s, reader(), Arc::default(), false).unwrap();
+    ContainerEnricher::with_reader(&mut s, reader(), Arc::default(), Include::default()).unwrap();
     let show = |f: &ig_event::Field| {
         let a = &f.def.annotations;
         let get = |k: &str| a.get(k).cloned().unwrap_or_default();
@@ -277,4 +278,42 @@ fn rows_wait_for_the_digest_that_decides_and_are_shown_flagged_when_it_never_com
     b.hand.publish(1000);
     assert_eq!(b.turn(&[(9, 300)]), seen(&[(2, "late"), (5, "late")]));
     assert_eq!((b.lost(Reason::Unlabelled), b.enricher.held()), (2, 0));
+}
+
+#[test]
+fn what_a_runtime_does_before_the_first_program_is_left_out_and_counted() {
+    let mut b = bench("");
+    let c = b.hand.birth(7, 100, Some("web"));
+    b.hand.change(c, |c| c.pid = 0);
+    b.hand.publish(1000);
+    assert_eq!(b.turn(&[(7, 200), (7, 290)]), seen(&[]), "whether a program runs yet is not known");
+    assert_eq!(b.enricher.held(), 2);
+    b.hand.change(c, |c| {
+        c.pid = 42;
+        c.first_exec = 290;
+    });
+    b.hand.publish(1001);
+    assert_eq!(b.turn(&[(7, 300), (7, 289), (7, 301)]), seen(&[(1, "web"), (2, "web"), (4, "web")]));
+    assert_eq!((b.lost(Reason::Setup), b.enricher.held()), (2, 0));
+}
+
+#[test]
+fn a_set_up_without_a_program_ends_with_the_run() {
+    let mut b = bench("");
+    let c = b.hand.birth(7, 100, Some("web"));
+    b.hand.change(c, |c| c.pid = 0);
+    b.hand.publish(1000);
+    assert_eq!(b.turn(&[(7, 200)]), seen(&[]));
+    assert_eq!(b.end(), seen(&[]));
+    assert_eq!((b.lost(Reason::Setup), b.enricher.held()), (1, 0));
+}
+
+#[test]
+fn the_set_up_is_shown_to_those_who_ask_for_it() {
+    let mut b = bench("");
+    b.enricher.include.setup = true;
+    let c = b.hand.birth(7, 100, Some("web"));
+    b.hand.change(c, |c| c.first_exec = 290);
+    b.hand.publish(1000);
+    assert_eq!(b.turn(&[(7, 200), (7, 300)]), seen(&[(0, "web"), (1, "web")]));
 }

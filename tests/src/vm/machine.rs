@@ -1,0 +1,278 @@
+//! The host's side: fetches a kernel, packs an initramfs, boots it in QEMU and reads the results from its console.
+//!
+//! Software emulation: no KVM, no root, no network, no disk. Nothing here skips: a kernel that cannot be fetched, a tool that
+//! is missing or a machine that dies is a failure with the reason. Used by one thread; several machines may share an
+//! initramfs.
+
+use super::{DONE, FILTER, LOAD, RESULT, ROOTFS, SHELL, STORE};
+use crate::{ig, load, source_root};
+use std::{
+    fs::{self, File},
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// The longest that all tests of a kernel may take; they take two to four minutes.
+const LIMIT: Duration = Duration::from_secs(12 * 60);
+/// What the guest finds in /bin besides our own files, with the libraries they need.
+const TOOLS: [&str; 4] = ["runc", "crun", "bpftool", "setpriv"];
+/// Commands of busybox that cases and people use there.
+const APPLETS: [&str; 22] = [
+    "sh", "cat", "chmod", "dmesg", "echo", "env", "false", "find", "grep", "head", "kill", "ls", "mkdir", "mount",
+    "ps", "readlink", "rm", "sleep", "stat", "tail", "true", "vi",
+];
+const QEMU: &str = "qemu-system-x86_64";
+
+/// A machine that can be booted any number of times.
+pub struct Machine {
+    kernel: PathBuf,
+    initramfs: &'static Path,
+}
+
+/// What a machine is booted for.
+pub enum Job {
+    Tests { filter: String },
+    Shell,
+}
+
+/// One case's line.
+#[derive(Debug)]
+pub struct CaseResult {
+    pub name: String,
+    pub passed: bool,
+    pub seconds: f32,
+}
+
+/// What came of the tests of one kernel.
+#[derive(Debug)]
+pub struct Outcome {
+    pub results: Vec<CaseResult>,
+    /// The machine said that it was done.
+    pub finished: bool,
+    /// Everything it printed.
+    pub console: String,
+    pub took: Duration,
+}
+
+impl Outcome {
+    fn read(console: String, took: Duration) -> Outcome {
+        let words = |line: &'_ str, mark: &str| -> Option<Vec<String>> {
+            // Messages of the kernel may precede it on the same line.
+            let (_, rest) = line.split_once(mark)?;
+            Some(rest.split_whitespace().map(str::to_owned).collect())
+        };
+        let results = console.lines().filter_map(|l| match &words(l, RESULT)?[..] {
+            [name, verdict, seconds] => Some(CaseResult {
+                name: name.clone(),
+                passed: verdict == "ok",
+                seconds: seconds.parse().unwrap_or_default(),
+            }),
+            _ => None,
+        });
+        let results: Vec<_> = results.collect();
+        let counts = console.lines().rev().find_map(|l| words(l, DONE));
+        let counted = |n: Option<&String>| n.and_then(|n| n.parse::<usize>().ok());
+        let total = counts.and_then(|c| Some(counted(c.first())? + counted(c.get(1))?));
+        Outcome { finished: total == Some(results.len()), results, console, took }
+    }
+
+    /// What is wrong, for a person; empty if nothing is.
+    pub fn failures(&self) -> Vec<String> {
+        let failed = self.results.iter().filter(|r| !r.passed).map(|r| r.name.clone());
+        let mut all: Vec<String> = failed.collect();
+        if !self.finished {
+            all.push(format!("the machine ended or was stopped after {:?} without finishing", self.took));
+        } else if self.results.is_empty() {
+            all.push("no test was run".to_owned());
+        }
+        all
+    }
+}
+
+impl Machine {
+    /// `suite` of Debian names the kernel; `init` is the built `vm-init`.
+    pub fn new(suite: &str, init: &Path) -> Machine {
+        static INITRAMFS: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+        let (_, initramfs) = INITRAMFS.get_or_init(|| pack(init));
+        Machine { kernel: kernel(suite), initramfs }
+    }
+
+    fn qemu(&self, variables: &[(&str, &str)]) -> Command {
+        let mut line =
+            "console=ttyS0 quiet loglevel=4 oops=panic panic=-1 mitigations=off lsm=lockdown,yama,bpf".to_owned();
+        for (name, value) in variables {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
+            assert!(value.bytes().all(plain), "{name}={value:?} cannot stand on a kernel's command line");
+            line.push_str(&format!(" {name}={value}"));
+        }
+        let mut c = Command::new(QEMU);
+        // Two processors in turns on one thread: side by side, QEMU 7.2 once corrupted the memory of 6.12. Page tables of four
+        // levels are quicker to walk than five.
+        c.args(["-accel", "tcg,thread=single", "-cpu", "max,la57=off", "-smp", "2", "-m", "2G"])
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+            .arg("-kernel")
+            .arg(&self.kernel)
+            .arg("-initrd")
+            .arg(self.initramfs)
+            .args(["-append", &line]);
+        c
+    }
+
+    /// A shell on the terminal; Ctrl-A X ends the machine.
+    pub fn shell(&self) -> ExitCode {
+        let status =
+            self.qemu(&[(SHELL, "1")]).args(["-chardev", "stdio,id=s,mux=on", "-serial", "chardev:s"]).status();
+        match status {
+            Ok(s) if s.success() => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::FAILURE,
+            Err(e) => panic!("{QEMU} (Debian package qemu-system-x86): {e}"),
+        }
+    }
+
+    /// Runs the cases whose name contains `filter`; never takes longer than the limit.
+    pub fn test(&self, filter: &str) -> Outcome {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("console");
+        let console = File::create(&path).expect("a file for the console");
+        let start = Instant::now();
+        let chosen = [(FILTER, filter)];
+        let mut child = self
+            .qemu(if filter.is_empty() { &[] } else { &chosen })
+            .args(["-serial", "stdio"])
+            .stdin(Stdio::null())
+            .stdout(console.try_clone().expect("a second descriptor"))
+            .stderr(console)
+            .spawn()
+            .unwrap_or_else(|e| panic!("{QEMU} (Debian package qemu-system-x86): {e}"));
+        while child.try_wait().expect("a child of ours").is_none() {
+            if start.elapsed() > LIMIT {
+                // One that has just ended by itself is as good.
+                drop(child.kill());
+                child.wait().expect("a child of ours");
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let text = String::from_utf8_lossy(&fs::read(&path).expect("the console")).replace('\r', "");
+        Outcome::read(text, start.elapsed())
+    }
+}
+
+/// The vmlinuz of a suite; fetched if it is not there.
+fn kernel(suite: &str) -> PathBuf {
+    let script = source_root().join("tests/vm/kernel");
+    let out = Command::new(&script).arg(suite).stderr(Stdio::inherit()).output().expect("bash");
+    assert!(out.status.success(), "no kernel of Debian {suite}: {} failed, see above", script.display());
+    PathBuf::from(String::from_utf8_lossy(&out.stdout).trim())
+}
+
+/// Builds the file system of the guest and packs it.
+fn pack(init: &Path) -> (TempDir, PathBuf) {
+    let dir = tempfile::Builder::new().prefix("ig-vm").tempdir().expect("a temporary directory");
+    let root = dir.path().join("root");
+    for d in ["bin", "etc", "root", "dev", "proc", "sys", "tmp", "run", "var/lib/vm"] {
+        fs::create_dir_all(root.join(d)).expect("a writable directory");
+    }
+    put(init, &root.join("init"));
+    put(&ig::binary(), &root.join("bin/ig"));
+    for tool in TOOLS {
+        with_libraries(tool, &root);
+    }
+    let busybox = root.join("bin/busybox");
+    put(&find("busybox"), &busybox);
+    for applet in APPLETS {
+        symlink("busybox", root.join("bin").join(applet)).expect("a link");
+    }
+    let inside = |path: &str| root.join(path.trim_start_matches('/'));
+    fs::create_dir_all(inside(ROOTFS).join("bin")).expect("a writable directory");
+    put(&busybox, &inside(ROOTFS).join("bin/busybox"));
+    fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").expect("a writable directory");
+    fs::write(root.join("etc/group"), "root:x:0:\n").expect("a writable directory");
+
+    fs::create_dir_all(inside(LOAD)).expect("a writable directory");
+    load::compile_into(&inside(LOAD));
+    load::compile(&source_root().join("tests/vm/target.c"), &root.join("bin/target"));
+    build_gadgets(&inside(STORE));
+    let image = dir.path().join("initramfs.cpio");
+    let packed = Command::new("sh")
+        .args(["-c", "find . -print0 | cpio --null --quiet -o -H newc -R 0:0 >\"$1\"", "sh"])
+        .arg(&image)
+        .current_dir(&root)
+        .status();
+    assert!(packed.is_ok_and(|s| s.success()), "cpio (Debian package cpio) failed");
+    fs::remove_dir_all(&root).expect("a directory of ours");
+    (dir, image)
+}
+
+fn put(from: &Path, to: &Path) {
+    fs::copy(from, to).unwrap_or_else(|e| panic!("{} to {}: {e}", from.display(), to.display()));
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).expect("a file of ours");
+}
+
+fn find(tool: &str) -> PathBuf {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let dirs = path.split(':').chain(["/usr/sbin", "/sbin"]).map(PathBuf::from);
+    let mut found = dirs.map(|d| d.join(tool)).filter(|p| p.is_file());
+    found.next().unwrap_or_else(|| panic!("there is no {tool} (scripts/setup vm installs it)"))
+}
+
+/// Copies a program and the shared libraries that the dynamic linker would give it.
+fn with_libraries(tool: &str, root: &Path) {
+    let program = find(tool);
+    put(&program, &root.join("bin").join(tool));
+    let out = Command::new("ldd").arg(&program).output().expect("ldd");
+    let text = String::from_utf8_lossy(&out.stdout);
+    for word in text.split_whitespace().filter(|w| w.starts_with('/')) {
+        let to = root.join(word.trim_start_matches('/'));
+        fs::create_dir_all(to.parent().expect("a file in a directory")).expect("a writable directory");
+        put(Path::new(word), &to);
+    }
+}
+
+/// Builds every gadget of tests/vm/gadgets into an image store, with the binary under test.
+fn build_gadgets(store: &Path) {
+    let dir = source_root().join("tests/vm/gadgets");
+    let folders = fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    for folder in folders.flatten() {
+        let name = folder.file_name();
+        let out = Command::new(ig::binary())
+            .args(["image", "build"])
+            .arg(folder.path())
+            .arg("-t")
+            .arg(&name)
+            .arg("--store")
+            .arg(store)
+            .output()
+            .expect("ig starts");
+        assert!(out.status.success(), "gadget {}: {}", name.to_string_lossy(), String::from_utf8_lossy(&out.stderr));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(console: &str) -> Outcome {
+        Outcome::read(console.to_owned(), Duration::ZERO)
+    }
+
+    #[test]
+    fn results_are_read_from_between_other_lines() {
+        let o = read("[    1.0] boot\n[ 2.0] oops VM-TEST a ok 1.5\nhm\nVM-TEST b FAIL 20.0\nVM-DONE 1 1\n");
+        let seen: Vec<_> = o.results.iter().map(|r| (r.name.as_str(), r.passed, r.seconds)).collect();
+        assert_eq!(seen, [("a", true, 1.5), ("b", false, 20.0)]);
+        assert_eq!(o.failures(), ["b"]);
+    }
+
+    #[test]
+    fn a_machine_that_dies_or_runs_nothing_has_failed() {
+        assert_eq!(read("VM-TEST a ok 1.0\nKernel panic\n").failures().len(), 1);
+        assert_eq!(read("VM-TEST a ok 1.0\nVM-DONE 2 0\n").failures().len(), 1, "a line is missing");
+        assert_eq!(read("VM-DONE 0 0\n").failures(), ["no test was run"]);
+        assert!(read("VM-TEST a ok 1.0\nVM-DONE 1 0\n").failures().is_empty());
+    }
+}

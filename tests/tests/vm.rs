@@ -1,0 +1,35 @@
+//! The cases of `ig_tests::vm` on other kernels, in QEMU: one test a kernel, so that a failure shows that machine's console. The
+//! stable and the old stable Debian run with `make test`, all four with `make test-vm`. `IG_VM_FILTER=name` chooses cases.
+
+use ig_tests::vm::{FILTER, machine::Machine};
+use std::path::Path;
+
+fn every_case_passes(suite: &str) {
+    let machine = Machine::new(suite, Path::new(env!("CARGO_BIN_EXE_vm-init")));
+    let outcome = machine.test(&std::env::var(FILTER).unwrap_or_default());
+    let failures = outcome.failures();
+    assert!(failures.is_empty(), "Debian {suite}: {}\n{}", failures.join(", "), outcome.console);
+    println!("{}\n{} tests in {:?}", outcome.console, outcome.results.len(), outcome.took);
+}
+
+#[test]
+#[ignore = "run by make test-vm"]
+fn kernel_5_10_of_bullseye() {
+    every_case_passes("bullseye");
+}
+
+#[test]
+fn kernel_6_1_of_bookworm() {
+    every_case_passes("bookworm");
+}
+
+#[test]
+fn kernel_6_12_of_trixie() {
+    every_case_passes("trixie");
+}
+
+#[test]
+#[ignore = "run by make test-vm"]
+fn newest_kernel_of_sid() {
+    every_case_passes("sid");
+}
