@@ -49,7 +49,7 @@ pub(super) fn checks(
 
 /// Runtimes that have an API.
 fn asked(options: &ContainersOptions) -> impl Iterator<Item = RuntimeName> + '_ {
-    options.runtimes.iter().copied().filter(|r| default_sockets(*r).is_some())
+    options.runtimes.iter().copied().filter(|r| !default_sockets(*r).is_empty())
 }
 
 /// What lies where a runtime listens.
@@ -64,7 +64,7 @@ fn find(options: &ContainersOptions, runtime: RuntimeName) -> Socket {
     let named = options.sockets.get(&runtime).map(PathBuf::as_path);
     let paths: Vec<&Path> = match named {
         Some(path) => vec![path],
-        None => default_sockets(runtime).unwrap_or_default().iter().map(Path::new).collect(),
+        None => default_sockets(runtime).iter().map(Path::new).collect(),
     };
     let mut other = None;
     for path in &paths {
