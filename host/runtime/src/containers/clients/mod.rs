@@ -161,6 +161,8 @@ impl ClientError {
 pub(crate) fn default_sockets(runtime: RuntimeName) -> &'static [&'static str] {
     match runtime {
         RuntimeName::Docker => docker::SOCKETS,
+        RuntimeName::Containerd => containerd::SOCKETS,
+        RuntimeName::CriO => cri::CRIO_SOCKETS,
         _ => &[],
     }
 }
