@@ -1,7 +1,5 @@
 //! `ig list-containers`, and selections by what only a runtime's API tells, with a real Docker and a real Podman.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up its case has failed")]
-
 use ig_tests::{
     alone,
     docker::Docker,

@@ -9,7 +9,7 @@ use crate::{
 use ig_runtime::containers::{
     Attribute, ContainersError, ContainersOptions, RuntimeName, RuntimeProtocol, Selector, SelectorError,
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The containers that are meant.
 pub fn selector(args: &SelectArgs) -> Result<Selector, CliError> {
@@ -64,7 +64,7 @@ pub fn options(args: &RuntimeArgs, ctx: &Context) -> Result<ContainersOptions, C
     options.protocol = protocol(args.runtime_protocol.as_ref().or(config.runtime_protocol.as_ref()))?;
     if !runtimes.is_empty() {
         options.runtimes = runtimes;
-        options.absent().iter().filter(|(r, _)| !options.sockets.contains_key(r)).for_each(|a| warn_of_absent(a));
+        options.absent().iter().filter(|(r, _)| !options.sockets.contains_key(r)).for_each(warn_of_absent);
     }
     Ok(options)
 }
@@ -82,9 +82,9 @@ fn runtimes(names: &[String]) -> Result<Vec<RuntimeName>, CliError> {
 }
 
 /// A path on the observed host: where a process happens to be says nothing there.
-fn absolute(path: &PathBuf) -> Result<PathBuf, CliError> {
+fn absolute(path: &Path) -> Result<PathBuf, CliError> {
     if path.is_absolute() {
-        return Ok(path.clone());
+        return Ok(path.to_owned());
     }
     Err(CliError::user(format!("socket {}: not an absolute path", path.display()))
         .hint("sockets are named from the root of the observed host, such as /run/docker.sock"))

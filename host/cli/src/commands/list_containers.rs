@@ -18,7 +18,7 @@ use ig_event::{
 use ig_runtime::{
     containers::{
         Change, Container, Containers, ContainersError, Selector, Verdict,
-        listing::{Details, HostFiles, Listing, Object, Row},
+        listing::{Details, Host, Listing, Object, Row},
     },
     enrich::names::host_names,
     instance::Stop,
@@ -103,7 +103,7 @@ pub fn run(args: &ListContainersArgs, ctx: &Context) -> Result<ExitCode, CliErro
     }
     let all = containers.settled(ANSWER);
     warn(&containers, true);
-    let rows = chosen(all, &selector, &HostFiles::find(&ctx.host_root));
+    let rows = chosen(all, &selector, &Host::at(&ctx.host_root));
     let listing = Listing::table(&rows, terminal_width().is_some());
     let mut shown = Shown::new(&listing, &output, args, ctx)?;
     print(&shown.table(&rows)?)
@@ -137,7 +137,7 @@ fn warn(containers: &Containers, waited: bool) {
     }
 }
 
-fn chosen(all: Vec<Arc<Container>>, selector: &Selector, host: &HostFiles) -> Vec<Row> {
+fn chosen(all: Vec<Arc<Container>>, selector: &Selector, host: &Host) -> Vec<Row> {
     let (mut rows, mut open) = (Vec::new(), 0);
     for c in all {
         match selector.verdict(&c) {
@@ -277,8 +277,7 @@ fn watch(
     stop_when_nobody_reads(&stop).map_err(|e| CliError::internal(format!("watching stdout: {e}")))?;
     let end = args.timeout.filter(|s| *s > 0).map(|s| Instant::now() + Duration::from_secs(s));
     let mut changes = containers.changes(selector);
-    let mut known = Known::default();
-    let host = HostFiles::find(&ctx.host_root);
+    let (mut known, host) = (Known::default(), Host::at(&ctx.host_root));
     let mut said = Vec::new();
     while !stop.requested() && end.is_none_or(|end| Instant::now() < end) {
         let turn = end.map_or(TURN, |end| TURN.min(end.saturating_duration_since(Instant::now())));
@@ -306,7 +305,7 @@ fn watch(
 struct Known(HashMap<u64, Details>);
 
 impl Known {
-    fn row(&mut self, change: Change, host: &HostFiles) -> Option<Row> {
+    fn row(&mut self, change: Change, host: &Host) -> Option<Row> {
         match change {
             Change::Created(c) => {
                 let mut row = Row::new(c, host);

@@ -38,9 +38,11 @@ impl Connection {
         let mut c = Connection { stream, socket: socket.to_owned(), buf: Vec::new(), serial: 0, destination };
         // The user's number in decimal, its digits in hexadecimal.
         let who: String = uid.to_string().bytes().map(|b| format!("{b:02x}")).collect();
-        c.line(&format!("\0AUTH EXTERNAL {who}\r\n"), "OK ")?;
-        c.line("NEGOTIATE_UNIX_FD\r\n", "AGREE_UNIX_FD")?;
-        c.write(b"BEGIN\r\n", &[])?;
+        // In one piece: systemd forgets to look at a message that it reads together with a late BEGIN, and by the answers
+        // to the lines before we know that it has read this one.
+        c.write(format!("\0AUTH EXTERNAL {who}\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n").as_bytes(), &[])?;
+        c.line("OK ")?;
+        c.line("AGREE_UNIX_FD")?;
         if on_bus {
             c.bus("Hello", "", Vec::new())?;
             let mut rule = Writer::default();
@@ -80,9 +82,8 @@ impl Connection {
         Ok(())
     }
 
-    /// A line of the authentication, and the beginning of the answer to it.
-    fn line(&mut self, text: &str, expected: &str) -> Result<(), SystemdError> {
-        self.write(text.as_bytes(), &[])?;
+    /// An answer to a line of the authentication, by its beginning.
+    fn line(&mut self, expected: &str) -> Result<(), SystemdError> {
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n") {
             let mut byte = [0];

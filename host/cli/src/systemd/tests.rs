@@ -1,7 +1,10 @@
 //! The whole conversation, with a systemd that a thread of the test plays.
 
 use super::{
-    wire::{ERROR, REPLY, SIGNAL, Writer, tests::answer},
+    wire::{
+        ERROR, SIGNAL, Writer,
+        tests::{REPLY, answer},
+    },
     *,
 };
 use std::{io::Write, os::unix::net::UnixListener, thread::JoinHandle, time::Duration};
@@ -13,16 +16,11 @@ fn systemd(listener: UnixListener, code: (i32, i32), refuse: Option<&'static str
     std::thread::spawn(move || {
         let (mut s, _) = listener.accept().unwrap();
         s.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        for (line, reply) in [
-            ("\0AUTH EXTERNAL 30\r\n", "OK 0123456789abcdef0123456789abcdef\r\n"),
-            ("NEGOTIATE_UNIX_FD\r\n", "AGREE_UNIX_FD\r\n"),
-            ("BEGIN\r\n", ""),
-        ] {
-            let mut got = vec![0; line.len()];
-            s.read_exact(&mut got).unwrap();
-            assert_eq!(String::from_utf8(got).unwrap(), line);
-            s.write_all(reply.as_bytes()).unwrap();
-        }
+        let lines = b"\0AUTH EXTERNAL 30\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n";
+        let mut got = vec![0; lines.len()];
+        s.read_exact(&mut got).unwrap();
+        assert_eq!(got, lines);
+        s.write_all(b"OK 0123456789abcdef0123456789abcdef\r\nAGREE_UNIX_FD\r\n").unwrap();
         let (mut buf, mut calls) = (Vec::new(), Vec::new());
         let text = |t: &str| {
             let mut w = Writer::default();

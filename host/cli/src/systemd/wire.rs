@@ -9,8 +9,6 @@ const MAX_MESSAGE: usize = 1 << 20;
 
 /// Kinds of message.
 pub(super) const CALL: u8 = 1;
-#[cfg(test)]
-pub(super) const REPLY: u8 = 2;
 pub(super) const ERROR: u8 = 3;
 pub(super) const SIGNAL: u8 = 4;
 
@@ -248,6 +246,8 @@ impl Message {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+
+    pub(in crate::systemd) const REPLY: u8 = 2;
 
     /// What systemd would send.
     pub(in crate::systemd) fn answer(kind: u8, reply_to: u32, member: &str, signature: &str, body: &[u8]) -> Vec<u8> {

@@ -53,12 +53,13 @@ impl Cgroups {
         fs::metadata(root.join(relative)).ok().map(|d| d.ino())
     }
 
-    /// Directory of a cgroup in the default hierarchy or, where that has no cgroup of its own for it, in the pids
-    /// controller's.
-    pub(super) fn dir(&self, unified: Option<&str>, pids: Option<&str>) -> Option<PathBuf> {
+    /// Directory of a cgroup by its paths in the default hierarchy and in the pids one: in the first that knows it by a
+    /// name of its own.
+    pub(super) fn directory(&self, unified: Option<&str>, pids: Option<&str>) -> Option<PathBuf> {
         let below = |mount: &Option<PathBuf>, path: Option<&str>| {
             let relative = path?.trim_matches('/');
-            (!relative.is_empty()).then(|| mount.as_ref().map(|m| m.join(relative)))?
+            let plain = !relative.is_empty() && !relative.split('/').any(|p| p == "..");
+            plain.then(|| mount.as_ref().map(|m| m.join(relative))).flatten()
         };
         below(&self.unified, unified).or_else(|| below(&self.pids, pids))
     }

@@ -177,9 +177,9 @@ impl Container {
             image_answer: ImageAnswer::Awaited,
             started_at: 0,
             pod: None,
-            first_exec: 0,
             sandbox: None,
             namespace: None,
+            first_exec: 0,
             complete: false,
             entity: Arc::default(),
         }

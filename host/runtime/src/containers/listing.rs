@@ -35,49 +35,47 @@ pub struct Details {
     pub cgroup_v2: Option<Box<str>>,
 }
 
-/// Where the files are that details are read from, looked up once for a whole listing.
-#[derive(Clone, Debug)]
-pub struct HostFiles {
-    root: PathBuf,
-    /// `None`: this process sees the host's processes nowhere.
-    proc: Option<PathBuf>,
-    cgroups: Cgroups,
-}
-
-impl HostFiles {
-    pub fn find(host_root: &Path) -> HostFiles {
-        let (proc, cgroups) = (host_root::proc(host_root), Cgroups::find(host_root));
-        HostFiles { root: host_root.to_owned(), proc, cgroups }
-    }
-
-    /// Paths in the pids hierarchy and in the default one.
-    fn cgroups(&self, c: &Container) -> (Option<Box<str>>, Option<Box<str>>) {
-        let text = self.proc.as_ref().filter(|_| c.pid != 0).and_then(|proc| {
-            let process = proc.join(c.pid.to_string());
-            // Another process may have the number by now.
-            let same = snapshot::namespace(&process.join("ns/mnt")) == Some(c.mntns);
-            same.then(|| std::fs::read_to_string(process.join("cgroup")).ok())?
-        });
-        let text = text.unwrap_or_default();
-        let (unified, pids) = identify::cgroup_paths(&text);
-        (pids.map(Into::into), unified.map(Into::into))
-    }
-}
-
 impl Details {
-    fn read(c: &Container, host: &HostFiles) -> Details {
+    fn read(c: &Container, host: &Host) -> Details {
         // The files of an unprivileged user's container are theirs, and may be anything.
         let bundle = c.bundle.as_ref().filter(|_| !c.is_claim());
         let oci_config = bundle.and_then(|b| {
             let path = identify::on_host(&host.root, b).join("config.json");
             String::from_utf8(identify::read_plain(&path).ok()?).ok()
         });
-        let (cgroup_v1, cgroup_v2) = host.cgroups(c);
-        let dir = host.cgroups.dir(cgroup_v2.as_deref(), cgroup_v1.as_deref());
+        let (cgroup_v1, cgroup_v2) = host.cgroups_of(c);
+        let dir = host.hierarchies.directory(cgroup_v2.as_deref(), cgroup_v1.as_deref());
         // As the host itself would name it.
-        let cgroup_path =
-            dir.map(|d| d.strip_prefix(&host.root).map_or_else(|_e| d.clone(), |p| Path::new("/").join(p)));
+        let cgroup_path = dir.map(|d| Path::new("/").join(d.strip_prefix(&host.root).unwrap_or(&d)));
         Details { oci_config, cgroup_path, cgroup_v1, cgroup_v2 }
+    }
+}
+
+/// Where the details of containers are read.
+#[derive(Clone, Debug)]
+pub struct Host {
+    root: PathBuf,
+    /// Where processes are by the numbers that the kernel reports.
+    proc: Option<PathBuf>,
+    hierarchies: Cgroups,
+}
+
+impl Host {
+    /// `root`: where the observed host's root file system is.
+    pub fn at(root: &Path) -> Host {
+        Host { root: root.to_owned(), proc: host_root::proc(root), hierarchies: Cgroups::find(root) }
+    }
+
+    /// Paths in the pids hierarchy and in the default one.
+    fn cgroups_of(&self, c: &Container) -> (Option<Box<str>>, Option<Box<str>>) {
+        let Some(process) = self.proc.as_ref().map(|p| p.join(c.pid.to_string())) else {
+            return (None, None);
+        };
+        // Another process may have the number by now.
+        let same = c.pid != 0 && snapshot::namespace(&process.join("ns/mnt")) == Some(c.mntns);
+        let text = same.then(|| std::fs::read_to_string(process.join("cgroup")).ok()).flatten().unwrap_or_default();
+        let (unified, pids) = identify::cgroup_paths(&text);
+        (pids.map(Into::into), unified.map(Into::into))
     }
 }
 
@@ -91,7 +89,7 @@ pub struct Row {
 }
 
 impl Row {
-    pub fn new(container: Arc<Container>, host: &HostFiles) -> Row {
+    pub fn new(container: Arc<Container>, host: &Host) -> Row {
         let details = Details::read(&container, host);
         Row { container, details, event: None }
     }

@@ -94,7 +94,7 @@ impl Default for ContainersOptions {
 impl ContainersOptions {
     /// Of `runtimes`, those that have an API and no socket to be asked at, with the places that were looked at.
     pub fn absent(&self) -> Vec<(RuntimeName, Vec<PathBuf>)> {
-        let with_api = self.runtimes.iter().filter_map(|r| Some((*r, clients::default_sockets(*r)?)));
+        let with_api = self.runtimes.iter().map(|r| (*r, default_sockets(*r))).filter(|(_, paths)| !paths.is_empty());
         let places = with_api.map(|(runtime, paths)| match self.sockets.get(&runtime) {
             Some(path) => (runtime, vec![identify::on_host(&self.host_root, path)]),
             None => (runtime, paths.iter().map(|p| identify::on_host(&self.host_root, Path::new(p))).collect()),

@@ -49,14 +49,14 @@ pub(super) fn checks(
 
 /// Runtimes that have an API.
 fn asked(options: &ContainersOptions) -> impl Iterator<Item = RuntimeName> + '_ {
-    options.runtimes.iter().copied().filter(|r| default_sockets(*r).is_some())
+    options.runtimes.iter().copied().filter(|r| !default_sockets(*r).is_empty())
 }
 
 /// What lies where a runtime listens.
 enum Socket {
     At(PathBuf),
     /// Something else.
-    NotASocket(PathBuf),
+    OtherFile(PathBuf),
     Missing(PathBuf),
 }
 
@@ -64,7 +64,7 @@ fn find(options: &ContainersOptions, runtime: RuntimeName) -> Socket {
     let named = options.sockets.get(&runtime).map(PathBuf::as_path);
     let paths: Vec<&Path> = match named {
         Some(path) => vec![path],
-        None => default_sockets(runtime).unwrap_or_default().iter().map(Path::new).collect(),
+        None => default_sockets(runtime).iter().map(Path::new).collect(),
     };
     let mut other = None;
     for path in &paths {
@@ -76,7 +76,7 @@ fn find(options: &ContainersOptions, runtime: RuntimeName) -> Socket {
         }
     }
     let first = || host_root::join(&options.host_root, paths.first().copied().unwrap_or(Path::new("/")));
-    other.map_or_else(|| Socket::Missing(first()), Socket::NotASocket)
+    other.map_or_else(|| Socket::Missing(first()), Socket::OtherFile)
 }
 
 /// Waits until every runtime whose socket is there has answered or failed.
@@ -115,7 +115,7 @@ fn runtime(runtime: RuntimeName, socket: &Socket, status: Option<(&ContainersSta
     let path = match socket {
         Socket::At(path) => path,
         Socket::Missing(path) => return Check::ok(name, format!("not here: no socket at {}", path.display())),
-        Socket::NotASocket(path) => {
+        Socket::OtherFile(path) => {
             return Check::warn(name, format!("{} is no socket", path.display()))
                 .remedy(format!("name the right one with {}", socket_flag(runtime)));
         }
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(check(RuntimeName::Docker, &at, None), "socket at /run/docker.sock; not asked");
         let missing = Socket::Missing("/run/docker.sock".into());
         assert_eq!(runtime(RuntimeName::Docker, &missing, Some((&status, 0))).status, Status::Ok);
-        let file = runtime(RuntimeName::CriO, &Socket::NotASocket("/run/x".into()), None);
+        let file = runtime(RuntimeName::CriO, &Socket::OtherFile("/run/x".into()), None);
         assert_eq!(file.remedy.as_deref(), Some("name the right one with --crio-socketpath PATH"));
     }
 
@@ -191,7 +191,7 @@ mod tests {
         let options = ContainersOptions { host_root: root.path().into(), ..ContainersOptions::default() };
         assert!(matches!(find(&options, RuntimeName::Docker), Socket::Missing(_)));
         std::fs::write(root.path().join("run/docker.sock"), "").unwrap();
-        assert!(matches!(find(&options, RuntimeName::Docker), Socket::NotASocket(_)));
+        assert!(matches!(find(&options, RuntimeName::Docker), Socket::OtherFile(_)));
         std::fs::remove_file(root.path().join("run/docker.sock")).unwrap();
         let _listener = std::os::unix::net::UnixListener::bind(root.path().join("run/docker.sock")).unwrap();
         assert!(

@@ -16,7 +16,6 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
-    future::Future,
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     sync::{
@@ -341,36 +340,34 @@ impl Client for PodmanClient {
 
 /// Follows the Podman of every user that has one, now or later. `asking` counts clients that owe their first answer; this
 /// task is one of them.
-pub(in crate::containers) fn follow_users(
+pub(in crate::containers) async fn follow_users(
     host_root: PathBuf,
     news: mpsc::Sender<News>,
     asking: Arc<AtomicUsize>,
-) -> impl Future<Output = ()> {
-    async move {
-        let run_user = identify::on_host(&host_root, Path::new("/run/user"));
-        let mut followed = Vec::new();
-        let mut pause = FIRST_RETRY;
-        let mut first = true;
-        loop {
-            for (uid, socket) in sockets(&run_user) {
-                if followed.len() >= MAX_SOCKETS || followed.iter().any(|(u, _)| *u == uid) {
-                    continue;
-                }
-                // Nobody asks a user's Podman; the channel stays open as long as it is followed.
-                let (never, questions) = mpsc::channel(1);
-                followed.push((uid, never));
-                asking.fetch_add(1, Ordering::AcqRel);
-                let connect = move || Ok(is_socket(&socket).then(|| PodmanClient::of_user(socket.clone(), uid)));
-                // Says neither that it is connected nor that it is not, so that its number is nobody's.
-                let source = Source { number: usize::MAX, runtime: RuntimeName::Podman };
-                tokio::spawn(follow(source, connect, news.clone(), questions));
+) {
+    let run_user = identify::on_host(&host_root, Path::new("/run/user"));
+    let mut followed = Vec::new();
+    let mut pause = FIRST_RETRY;
+    let mut first = true;
+    loop {
+        for (uid, socket) in sockets(&run_user) {
+            if followed.len() >= MAX_SOCKETS || followed.iter().any(|(u, _)| *u == uid) {
+                continue;
             }
-            if std::mem::take(&mut first) {
-                drop(news.send(News::FirstAnswer).await);
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LAST_RETRY);
+            // Nobody asks a user's Podman; the channel stays open as long as it is followed.
+            let (never, questions) = mpsc::channel(1);
+            followed.push((uid, never));
+            asking.fetch_add(1, Ordering::AcqRel);
+            let connect = move || Ok(is_socket(&socket).then(|| PodmanClient::of_user(socket.clone(), uid)));
+            // Says neither that it is connected nor that it is not, so that its number is nobody's.
+            let source = Source { number: usize::MAX, runtime: RuntimeName::Podman };
+            tokio::spawn(follow(source, connect, news.clone(), questions));
         }
+        if std::mem::take(&mut first) {
+            drop(news.send(News::FirstAnswer).await);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LAST_RETRY);
     }
 }
 

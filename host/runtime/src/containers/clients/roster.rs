@@ -24,14 +24,14 @@ use tokio::{sync::mpsc, time::Instant};
 
 const QUEUE: usize = 1024;
 
-/// Where a runtime listens by default; `None`: it has no API.
-pub(crate) fn default_sockets(runtime: RuntimeName) -> Option<&'static [&'static str]> {
+/// Where a runtime's API listens by default, on the observed host; none for those without an API.
+pub(crate) fn default_sockets(runtime: RuntimeName) -> &'static [&'static str] {
     match runtime {
-        RuntimeName::Docker => Some(docker::SOCKETS),
-        RuntimeName::Containerd => Some(containerd::SOCKETS),
-        RuntimeName::CriO => Some(cri::CRIO_SOCKETS),
-        RuntimeName::Podman => Some(podman::SOCKETS),
-        _ => None,
+        RuntimeName::Docker => docker::SOCKETS,
+        RuntimeName::Containerd => containerd::SOCKETS,
+        RuntimeName::CriO => cri::CRIO_SOCKETS,
+        RuntimeName::Podman => podman::SOCKETS,
+        _ => &[],
     }
 }
 

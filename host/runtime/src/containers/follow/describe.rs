@@ -154,9 +154,9 @@ impl Follower {
                 !heard.is_empty()
             });
         }
-        let asked = |d: &Digest| matches!(d, Digest::Asked(r) if *r == runtime);
-        let ask = self.knowledge.digests.iter().filter(|(_, d)| asked(d)).map(|(id, _)| id.clone());
-        self.todo.ask.extend(ask.map(|id| (runtime, Question::Image(id))));
+        let unanswered = |d: &Digest| matches!(d, Digest::Asked(r) if *r == runtime);
+        let ask = self.knowledge.digests.iter().filter(|(_, d)| unanswered(d));
+        self.todo.ask.extend(ask.map(|(id, _)| (runtime, Question::Image(id.clone()))));
     }
 
     /// Containers that wait for nothing but what nobody will tell go on without it.

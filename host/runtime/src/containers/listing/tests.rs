@@ -36,8 +36,8 @@ fn rows(root: &Path) -> Vec<Row> {
     hostile.name = Some(format!("1000/\x1b[2J\n\u{202e}日本{}", "n".repeat(40)).into());
     hostile.bundle = Some("/srv/web".into());
     hostile.pid = 42;
-    let unified = Some(root.join("sys/fs/cgroup"));
-    let host = HostFiles { root: root.to_owned(), proc: Some(root.join("proc")), cgroups: Cgroups::at(unified, None) };
+    let hierarchies = Cgroups::at(Some(root.join("sys/fs/cgroup")), None);
+    let host = Host { root: root.to_owned(), proc: Some(root.join("proc")), hierarchies };
     [web, hostile].map(|c| Row::new(c.seal(), &host)).into()
 }
 

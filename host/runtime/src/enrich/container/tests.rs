@@ -253,6 +253,34 @@ fn only_sources_that_name_a_mount_namespace_get_the_fields() {
 }
 
 #[test]
+fn rows_wait_for_the_digest_that_decides_and_are_shown_flagged_when_it_never_comes() {
+    use crate::containers::{Attribute, ImageAnswer};
+    let wanted = "sha256:0123456789abcdef";
+    let mut b = bench("");
+    b.enricher.selector = Arc::new(Selector::all().and(Attribute::ImageDigest, "0123456789ab").unwrap());
+    let (web, db) = (b.hand.birth(7, 100, Some("web")), b.hand.birth(8, 100, Some("db")));
+    let late = b.hand.birth(9, 100, Some("late"));
+    b.hand.publish(1000);
+    assert_eq!(b.turn(&[(7, 200), (8, 200), (9, 200)]), []);
+    assert_eq!(b.enricher.held(), 3);
+    let answer = |digest: &'static str| {
+        move |c: &mut Container| {
+            c.image_digest = Some(digest.into());
+            c.image_answer = ImageAnswer::Given;
+        }
+    };
+    b.hand.change(web, answer(wanted));
+    b.hand.change(db, answer("sha256:ffffffffffffffff"));
+    b.hand.publish(1000);
+    assert_eq!(b.turn(&[(7, 300), (8, 300)]), seen(&[(0, "web"), (3, "web")]));
+    assert_eq!(b.lost(Reason::OtherContainer), 2);
+    b.hand.change(late, |c| c.image_answer = ImageAnswer::TimeUp);
+    b.hand.publish(1000);
+    assert_eq!(b.turn(&[(9, 300)]), seen(&[(2, "late"), (5, "late")]));
+    assert_eq!((b.lost(Reason::Unlabelled), b.enricher.held()), (2, 0));
+}
+
+#[test]
 fn what_a_runtime_does_before_the_first_program_is_left_out_and_counted() {
     let mut b = bench("");
     let c = b.hand.birth(7, 100, Some("web"));
@@ -288,32 +316,4 @@ fn the_set_up_is_shown_to_those_who_ask_for_it() {
     b.hand.change(c, |c| c.first_exec = 290);
     b.hand.publish(1000);
     assert_eq!(b.turn(&[(7, 200), (7, 300)]), seen(&[(0, "web"), (1, "web")]));
-}
-
-#[test]
-fn rows_wait_for_the_digest_that_decides_and_are_shown_flagged_when_it_never_comes() {
-    use crate::containers::{Attribute, ImageAnswer};
-    let wanted = "sha256:0123456789abcdef";
-    let mut b = bench("");
-    b.enricher.selector = Arc::new(Selector::all().and(Attribute::ImageDigest, "0123456789ab").unwrap());
-    let (web, db) = (b.hand.birth(7, 100, Some("web")), b.hand.birth(8, 100, Some("db")));
-    let late = b.hand.birth(9, 100, Some("late"));
-    b.hand.publish(1000);
-    assert_eq!(b.turn(&[(7, 200), (8, 200), (9, 200)]), []);
-    assert_eq!(b.enricher.held(), 3);
-    let answer = |digest: &'static str| {
-        move |c: &mut Container| {
-            c.image_digest = Some(digest.into());
-            c.image_answer = ImageAnswer::Given;
-        }
-    };
-    b.hand.change(web, answer(wanted));
-    b.hand.change(db, answer("sha256:ffffffffffffffff"));
-    b.hand.publish(1000);
-    assert_eq!(b.turn(&[(7, 300), (8, 300)]), seen(&[(0, "web"), (3, "web")]));
-    assert_eq!(b.lost(Reason::OtherContainer), 2);
-    b.hand.change(late, |c| c.image_answer = ImageAnswer::TimeUp);
-    b.hand.publish(1000);
-    assert_eq!(b.turn(&[(9, 300)]), seen(&[(2, "late"), (5, "late")]));
-    assert_eq!((b.lost(Reason::Unlabelled), b.enricher.held()), (2, 0));
 }
