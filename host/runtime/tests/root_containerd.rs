@@ -138,7 +138,7 @@ fn short_ones(containers: &Containers, cd: &Containerd) {
     for n in 0..10 {
         for namespace in ["red", "blue"] {
             let (id, label) = (format!("short-{n}"), format!("nerdctl/name={namespace}-{n}"));
-            let said = containerd::text(cd.run(namespace, &["--rm", "--label", &label], &id, &SAY));
+            let said = cd.said(namespace, &["--label", &label], &id, &SAY);
             let c = container(containers, &said);
             assert_eq!((&*c.id, c.name.as_deref()), (&*id, Some(&*format!("{namespace}-{n}"))), "{c:?}");
             assert_eq!(c.namespace.as_deref(), Some(namespace));
@@ -186,7 +186,7 @@ fn a_daemon_that_dies(containers: &Containers, cd: &mut Containerd, kubelet: &mu
     assert_eq!(containers.notes(), ["containerd: its API was away once; what runs was listed again when it came back"]);
     of_the_pod(&by_name(containers, "early").unwrap(), pod, "early");
     assert_eq!(containers.list().iter().filter(|c| &*c.id == "web").count(), 2);
-    let said = containerd::text(cd.run("red", &["--rm", "--label", "nerdctl/name=again"], "again-id", &SAY));
+    let said = cd.said("red", &["--label", "nerdctl/name=again"], "again-id", &SAY);
     assert_eq!(container(containers, &said).name.as_deref(), Some("again"));
     kubelet.connect_again(&cd.socket());
     kubelet.container(pod, "after", &SAY);
@@ -205,7 +205,7 @@ fn by_cri(cd: &Containerd, kubelet: &mut Kubelet, pod: &Pod, early: &str) {
     assert_eq!(&*c.id, &*id);
     of_the_pod(&c, pod, "by-cri");
     // What is no pod's is seen all the same, by its id.
-    let said = containerd::text(cd.run("red", &["--rm"], "plain-id", &SAY));
+    let said = cd.said("red", &[], "plain-id", &SAY);
     let c = container(&containers, &said);
     assert_eq!((c.name.as_deref(), c.namespace.as_deref()), (Some("plain-id"), Some("red")));
 }
