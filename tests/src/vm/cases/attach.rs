@@ -5,7 +5,7 @@ use crate::ig::{Finished, Running, at};
 use rustix::process::{Pid, getpgid};
 use serde_json::Value;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hint::black_box,
     io::{BufRead, BufReader, Write},
     os::{fd::AsRawFd, unix::fs::MetadataExt},
@@ -113,9 +113,12 @@ pub(super) fn perf_events() {
     let wrong: Vec<_> =
         (first..first + PAGES - 1).map(|p| by_page.get(&p).copied()).filter(|n| *n != Some(1)).collect();
     assert!(wrong.is_empty(), "each page faults once, but {} did not: {wrong:?}\n{}", wrong.len(), done.stderr);
-    // 400 at 200 a second, 98 at the default pace. An emulated timer may be late.
+    // The pace is in the sample: how many there are says little, because the timers of a busy emulator are late.
+    let periods: BTreeSet<_> = rows.iter().map(|r| (at(r, "what").as_str(), at(r, "period").as_u64())).collect();
+    let wanted = [(Some("clock"), Some(1_000_000_000 / 200)), (Some("fault"), Some(1))];
+    assert_eq!(periods, wanted.into(), "{}", done.stderr);
     let clock = rows.iter().filter(|r| at(r, "what") == "clock").count();
-    assert!((200..=500).contains(&clock), "{clock} samples of {BUSY:?} at 200 a second\n{}", done.stderr);
+    assert!((10..=500).contains(&clock), "{clock} samples of {BUSY:?}\n{}", done.stderr);
 }
 
 pub(super) fn iterators() {

@@ -11,6 +11,8 @@
 struct event {
 	gadget_pid pid;
 	char what[8];
+	// Events between two samples; of a clock, nanoseconds.
+	__u64 period;
 	__u64 address;
 };
 
@@ -31,6 +33,7 @@ static __always_inline int sampled(struct bpf_perf_event_data *ctx, const char *
 	if (!e)
 		return 0;
 	e->pid = pid;
+	e->period = ctx->sample_period;
 	e->address = address;
 	bpf_probe_read_kernel_str(e->what, sizeof(e->what), what);
 	gadget_submit_buf(ctx, &events, e, sizeof(*e));
