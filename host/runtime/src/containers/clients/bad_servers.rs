@@ -111,7 +111,7 @@ async fn first_failure<C: Client>(bad: Bad, runtime: RuntimeName, make: fn(&Path
     let before = connections.load(Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let more = connections.load(Ordering::Relaxed) - before;
-    // Docker's client opens a connection for every request.
+    // Docker's library opens a connection for every request.
     assert!(more <= 8, "{runtime} connected {more} times in a second to {bad:?}");
     following.abort();
 }
@@ -129,7 +129,7 @@ fn block_on(work: impl Future<Output = ()>) {
 
 #[test]
 fn docker() {
-    block_on(every_bad_server(RuntimeName::Docker, |s| Ok(DockerClient::new(s))));
+    block_on(every_bad_server(RuntimeName::Docker, DockerClient::new));
 }
 
 #[test]

@@ -4,8 +4,6 @@
 //! Runs on the containers' thread, as a task. Servers that report events are listened to; others (containerd before 1.7,
 //! CRI-O without `enable_pod_events`) are asked when something is born, and never without a reason.
 
-mod wire;
-
 use super::{
     Client, ClientError, Described, LIST_DEADLINE, LOOKUP_DEADLINE, MAX_LISTED, News, Question,
     grpc::{Connection, Failure, MAX_MESSAGE, ORIGIN, Sender},
@@ -15,13 +13,14 @@ use crate::containers::{
     container::{Pod, RuntimeName},
     identify::BundleConfig,
 };
-use containerd_client::tonic::{
-    Request, Response, Status,
-    client::Grpc,
-    codegen::http::{Uri, uri::PathAndQuery},
-};
+use containerd_client::tonic::codegen::http::Uri;
 use futures_util::StreamExt;
-use prost::Message;
+use k8s_cri::v1::{
+    Container, ContainerEventResponse, ContainerEventType, ContainerFilter, ContainerState, ContainerStateValue,
+    ContainerStatus, ContainerStatusRequest, GetEventsRequest, ImageSpec, ImageStatusRequest, ListContainersRequest,
+    ListPodSandboxRequest, PodSandboxFilter, PodSandboxMetadata, PodSandboxStatusRequest, VersionRequest,
+    image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
+};
 use serde::Deserialize;
 use std::{
     collections::HashMap,
@@ -30,13 +29,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::{sync::mpsc, time::Instant};
-use tonic_prost::ProstCodec;
-use wire::{
-    Container, ContainerEventResponse, ContainerFilter, ContainerStateValue, ContainerStatus, ContainerStatusRequest,
-    ContainerStatusResponse, GetEventsRequest, ImageSpec, ImageStatusRequest, ImageStatusResponse,
-    ListContainersRequest, ListContainersResponse, ListPodSandboxRequest, ListPodSandboxResponse, PodSandboxFilter,
-    PodSandboxMetadata, PodSandboxStatusRequest, PodSandboxStatusResponse, VersionRequest, VersionResponse,
-};
 
 /// Where CRI-O listens by default.
 pub(super) const CRIO_SOCKETS: &[&str] = &["/run/crio/crio.sock", "/var/run/crio/crio.sock"];
@@ -63,55 +55,36 @@ impl CriClient {
         CriClient { pods_only: true, ..CriClient::new(runtime, socket) }
     }
 
-    async fn grpc(&self) -> Result<Grpc<Sender>, ClientError> {
-        let sender = self.connection.sender().await?;
-        Ok(Grpc::with_origin(sender, Uri::from_static(ORIGIN)).max_decoding_message_size(MAX_MESSAGE))
-    }
-
-    /// Asks `method` (a path) and waits for the answer, in time.
-    async fn ask<Q, A>(
-        &self,
-        method: &'static str,
-        what: &'static str,
-        deadline: Duration,
-        request: Q,
-    ) -> Result<A, Failure>
-    where
-        Q: Message + Send + Sync + 'static,
-        A: Message + Default + Send + Sync + 'static,
-    {
-        let mut grpc = self.grpc().await.map_err(Failure::Client)?;
-        let unary = async {
-            ready(&mut grpc).await?;
-            let codec = ProstCodec::<Q, A>::default();
-            grpc.unary(Request::new(request), PathAndQuery::from_static(method), codec).await
-        };
-        self.connection.within(what, deadline, unary).await
+    async fn client(&self) -> Result<RuntimeServiceClient<Sender>, Failure> {
+        let sender = self.connection.sender().await.map_err(Failure::Client)?;
+        let client = RuntimeServiceClient::with_origin(sender, Uri::from_static(ORIGIN));
+        Ok(client.max_decoding_message_size(MAX_MESSAGE))
     }
 
     /// Sandboxes: all, or the one with this id.
     async fn sandboxes(&self, id: Option<&str>, deadline: Duration) -> Result<Vec<Described>, Failure> {
-        let request = ListPodSandboxRequest { filter: id.map(|id| PodSandboxFilter { id: id.to_owned() }) };
-        let all = self.ask("/runtime.v1.RuntimeService/ListPodSandbox", "listing pods", deadline, request);
-        let all: ListPodSandboxResponse = all.await?;
+        let mut client = self.client().await?;
+        let filter = id.map(|id| PodSandboxFilter { id: id.to_owned(), ..PodSandboxFilter::default() });
+        let all = client.list_pod_sandbox(ListPodSandboxRequest { filter });
+        let all = self.connection.within("listing pods", deadline, all).await?;
         let all = all.items.into_iter().take(MAX_LISTED);
         Ok(all.filter_map(|s| sandbox(&s.id, s.metadata, &s.labels)).collect())
     }
 
     async fn running(&self) -> Result<Vec<Described>, Failure> {
-        let state = Some(ContainerStateValue { state: wire::RUNNING });
-        let request = ListContainersRequest { filter: Some(ContainerFilter { state }) };
-        let all = self.ask("/runtime.v1.RuntimeService/ListContainers", "listing containers", LIST_DEADLINE, request);
-        let all: ListContainersResponse = all.await?;
+        let mut client = self.client().await?;
+        let state = Some(ContainerStateValue { state: ContainerState::ContainerRunning.into() });
+        let filter = Some(ContainerFilter { state, ..ContainerFilter::default() });
+        let all = client.list_containers(ListContainersRequest { filter });
+        let all = self.connection.within("listing containers", LIST_DEADLINE, all).await?;
         Ok(all.containers.into_iter().take(MAX_LISTED).filter_map(listed).collect())
     }
 
     async fn container(&self, id: &str) -> Result<Option<Described>, Failure> {
-        let request = ContainerStatusRequest { container_id: id.to_owned(), verbose: true };
-        let method = "/runtime.v1.RuntimeService/ContainerStatus";
-        let answer = self.ask(method, "looking up a container", LOOKUP_DEADLINE, request).await;
-        match answer {
-            Ok(ContainerStatusResponse { status, info }) => Ok(status.and_then(|s| with_info(from_status(s)?, &info))),
+        let mut client = self.client().await?;
+        let status = client.container_status(ContainerStatusRequest { container_id: id.to_owned(), verbose: true });
+        match self.connection.within("looking up a container", LOOKUP_DEADLINE, status).await {
+            Ok(answer) => Ok(answer.status.and_then(|s| with_info(from_status(s)?, &answer.info))),
             Err(Failure::NotFound) => Ok(None),
             Err(e) => Err(e),
         }
@@ -119,12 +92,12 @@ impl CriClient {
 
     /// A sandbox with its first process, if it has one.
     async fn sandbox_status(&self, id: &str) -> Result<Option<Described>, Failure> {
+        let mut client = self.client().await?;
         let request = PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: true };
-        let method = "/runtime.v1.RuntimeService/PodSandboxStatus";
-        match self.ask(method, "looking up a pod", LOOKUP_DEADLINE, request).await {
-            Ok(PodSandboxStatusResponse { status, info }) => {
-                let status = status.and_then(|s| sandbox(&s.id, s.metadata, &s.labels));
-                Ok(status.and_then(|d| with_info(d, &info)))
+        match self.connection.within("looking up a pod", LOOKUP_DEADLINE, client.pod_sandbox_status(request)).await {
+            Ok(answer) => {
+                let status = answer.status.and_then(|s| sandbox(&s.id, s.metadata, &s.labels));
+                Ok(status.and_then(|d| with_info(d, &answer.info)))
             }
             Err(Failure::NotFound) => Ok(None),
             Err(e) => Err(e),
@@ -134,20 +107,13 @@ impl CriClient {
     /// Reads the events; `None`: the server has none to report.
     async fn events(&self, news: &mpsc::Sender<News>) -> Option<ClientError> {
         let what = "reading events";
-        let mut grpc = match self.grpc().await {
-            Ok(grpc) => grpc,
-            Err(e) => return Some(e),
+        let mut client = match self.client().await {
+            Ok(client) => client,
+            Err(e) => return e.or_absent(()).err(),
         };
         let began = Instant::now();
         // No deadline: the answer begins with the first event.
-        let events = async {
-            ready(&mut grpc).await?;
-            let codec = ProstCodec::<GetEventsRequest, ContainerEventResponse>::default();
-            let method = PathAndQuery::from_static("/runtime.v1.RuntimeService/GetContainerEvents");
-            grpc.server_streaming(Request::new(GetEventsRequest {}), method, codec).await
-        };
-        let answer: Result<Response<_>, Status> = events.await;
-        let mut stream = match answer {
+        let mut stream = match client.get_container_events(GetEventsRequest {}).await {
             Ok(answer) => answer.into_inner(),
             Err(s) => {
                 return self
@@ -166,24 +132,20 @@ impl CriClient {
                     }
                 }
                 _ if began.elapsed() < STREAM_LIVES => return None,
-                Some(Err(s)) => return self.connection.failure(what, &s).or_absent(()).err(),
+                Some(Err(s)) => return Some(self.connection.failure(what, &s).or_absent(()).err()?),
                 None => return Some(self.connection.stream_ended()),
             }
         }
     }
 }
 
-async fn ready(grpc: &mut Grpc<Sender>) -> Result<(), Status> {
-    grpc.ready().await.map_err(|e| Status::from_error(e.into()))
-}
-
 /// What an event tells of a container and of its pod.
 fn told(runtime: RuntimeName, event: ContainerEventResponse) -> Vec<News> {
     let Some(id) = text(&event.container_id) else { return Vec::new() };
-    if event.container_event_type == wire::DELETED {
+    if event.container_event_type == ContainerEventType::ContainerDeletedEvent as i32 {
         return vec![News::Removed(runtime, id)];
     }
-    if event.container_event_type == wire::STOPPED {
+    if event.container_event_type == ContainerEventType::ContainerStoppedEvent as i32 {
         return Vec::new();
     }
     let pod = event.pod_sandbox_status.and_then(|s| sandbox(&s.id, s.metadata, &s.labels));
@@ -281,9 +243,13 @@ fn with_info(mut d: Described, info: &HashMap<String, String>) -> Option<Describ
 impl Client for CriClient {
     async fn hello(&self) -> Result<(), ClientError> {
         let what = "asking for the version";
-        let request = VersionRequest { version: "v1".to_owned() };
-        match self.ask("/runtime.v1.RuntimeService/Version", what, LOOKUP_DEADLINE, request).await {
-            Ok(VersionResponse {}) => self.speaks.store(true, Ordering::Relaxed),
+        let asked = async {
+            let mut client = self.client().await?;
+            let version = client.version(VersionRequest { version: "v1".to_owned() });
+            self.connection.within(what, LOOKUP_DEADLINE, version).await
+        };
+        match asked.await {
+            Ok(_) => self.speaks.store(true, Ordering::Relaxed),
             Err(Failure::Client(e)) => return Err(e),
             // A containerd without the CRI, as Docker's: it has no pods.
             Err(_) if self.pods_only => {}
@@ -334,11 +300,14 @@ impl Client for CriClient {
     }
 
     async fn image_digest(&self, image_id: &str) -> Result<Option<Box<str>>, ClientError> {
+        let sender = self.connection.sender().await?;
+        let client = ImageServiceClient::with_origin(sender, Uri::from_static(ORIGIN));
+        let mut client = client.max_decoding_message_size(MAX_MESSAGE);
         let image = Some(ImageSpec { image: image_id.to_owned(), ..ImageSpec::default() });
-        let request = ImageStatusRequest { image };
-        match self.ask("/runtime.v1.ImageService/ImageStatus", "looking up an image", LOOKUP_DEADLINE, request).await {
-            Ok(ImageStatusResponse { image }) => {
-                let digests = image.map(|i| i.repo_digests).unwrap_or_default();
+        let status = client.image_status(ImageStatusRequest { image, verbose: false });
+        match self.connection.within("looking up an image", LOOKUP_DEADLINE, status).await {
+            Ok(answer) => {
+                let digests = answer.image.map(|i| i.repo_digests).unwrap_or_default();
                 Ok(digests.iter().find_map(|d| text(d.rsplit_once('@')?.1)))
             }
             Err(e) => e.or_absent(None),

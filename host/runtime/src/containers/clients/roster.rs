@@ -64,7 +64,7 @@ impl Roster {
         let by_cri = options.protocol == RuntimeProtocol::Cri;
         r.expect_pods(&[(Containerd, &containerd), (CriO, &crio)]);
         // One line a client.
-        r.add(Docker, docker, |s| Ok(DockerClient::new(s)));
+        r.add(Docker, docker, DockerClient::new);
         if by_cri {
             r.add(Containerd, containerd, |s| Ok(CriClient::new(Containerd, s)));
         } else {

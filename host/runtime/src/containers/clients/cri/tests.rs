@@ -1,11 +1,8 @@
 //! Against a server that answers as CRI-O does. CRI-O itself is not among Debian's packages: its shapes are written down
 //! here from its source, so this is an emulation.
 
-use super::{
-    Client, CriClient, Described, Duration, HashMap, Instant, News, Ordering, Question, RuntimeName, STREAM_LIVES,
-    StreamExt, add_image, mpsc, wire,
-};
-use crate::containers::clients::{Asked, ClientError, Source, follow};
+use super::*;
+use crate::containers::clients::{Asked, Source, follow};
 use containerd_client::tonic::{
     Request, Response, Status, async_trait,
     body::Body,
@@ -18,12 +15,9 @@ use k8s_cri::v1::{
     runtime_service_server::{RuntimeService, RuntimeServiceServer},
     *,
 };
-use std::{
-    future::Future,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU32, AtomicU64},
-    },
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU32, AtomicU64},
 };
 use tokio::net::UnixListener;
 
@@ -451,7 +445,7 @@ fn a_list_that_hangs_ends_at_its_deadline() {
 fn images_are_told_by_what_is_in_them() {
     let image = |image: &str, reference: &str, id: &str| {
         let mut d = Described::default();
-        add_image(&mut d, Some(wire::ImageSpec { image: image.into(), ..Default::default() }), reference, id);
+        add_image(&mut d, Some(ImageSpec { image: image.into(), ..ImageSpec::default() }), reference, id);
         let text = |o: Option<Box<str>>| o.unwrap_or_else(|| "-".into());
         format!("{} {} {}", text(d.image_name), text(d.image_id), text(d.image_digest))
     };

@@ -1,0 +1,8 @@
+//! How the binaries are linked.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    // A position-independent program holds a table of every pointer in its data; packed it takes 40 kB instead of 2 MB. The
+    // static glibc reads it since 2.36.
+    println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+}
