@@ -132,7 +132,7 @@ impl CriClient {
                     }
                 }
                 _ if began.elapsed() < STREAM_LIVES => return None,
-                Some(Err(s)) => return Some(self.connection.failure(what, &s).or_absent(()).err()?),
+                Some(Err(s)) => return self.connection.failure(what, &s).or_absent(()).err(),
                 None => return Some(self.connection.stream_ended()),
             }
         }

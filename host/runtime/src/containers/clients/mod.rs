@@ -297,10 +297,8 @@ async fn serve<C: Client>(
     // The stream begins before the list: what starts in between is then in the one or the other.
     let watch = client.watch(SystemTime::now(), news);
     let answer = async {
-        if client.answers(&Question::Container("".into())) {
-            if !client.is_a_users() {
-                drop(news.send(News::Listing(source)).await);
-            }
+        if client.answers(&Question::Container("".into())) && !client.is_a_users() {
+            drop(news.send(News::Listing(source)).await);
         }
         match client.list().await {
             Ok(all) => {
