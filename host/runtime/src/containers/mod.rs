@@ -179,7 +179,7 @@ pub struct ContainersStatus {
     pub without_proc: bool,
     /// Runtimes whose API answers.
     pub connected: Vec<RuntimeName>,
-    /// The last failure of each runtime's API since it answered.
+    /// The first failure of each runtime's API since it answered.
     pub failed: Vec<ClientError>,
     /// Connections to runtimes of which nothing was heard yet.
     pub asking: usize,

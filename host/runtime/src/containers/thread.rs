@@ -241,7 +241,8 @@ impl Worker {
             api.gaps = Some(api.gaps.map_or(0, |n| n + 1));
         }
         api.connected = failed.is_none();
-        api.failed = failed;
+        // The first failure is the cause; what else fails while it lasts only follows from it, and is no news.
+        api.failed = failed.map(|f| api.failed.take().unwrap_or(f));
         let mut status = self.shared.status();
         status.connected.clear();
         status.failed.clear();
