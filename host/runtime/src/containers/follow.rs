@@ -229,10 +229,12 @@ impl Follower {
             return;
         }
         // The kernel reports what it did not know: the walk over /proc may have found it before.
+        let generation = self.registry.table().now(e.mntns);
         if e.found_late && !self.registry.is_news(e.mntns, now) {
+            // The filters let it pass from now on; whether they should was decided when they did not have it.
+            self.todo.decide.extend(generation.map(|g| (e.mntns, g.birth)));
             return;
         }
-        let generation = self.registry.table().now(e.mntns);
         let walked_over = generation.filter(|g| g.birth == 0 && e.time <= self.walked_at).map(|g| g.owner.clone());
         match walked_over {
             Some(Owner::Container(_)) => return,

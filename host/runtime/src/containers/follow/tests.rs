@@ -210,6 +210,19 @@ fn a_runtime_that_ran_inside_a_container_before_is_not_believed() {
 }
 
 #[test]
+fn a_service_that_the_kernel_meets_late_is_decided_anew() {
+    let mut h = host();
+    h.follower.walked(&[process(40, 11, "/system.slice/a.service", 10)], 1000);
+    let birth = h.follower.registry.table().now(11).unwrap().birth;
+    h.follower.todo.decide.clear();
+    // Its next program makes the kernel put it into every filter.
+    let mut e = task(11, 0, 40, 0);
+    e.found_late = true;
+    h.birth(e);
+    assert_eq!(h.follower.todo.decide, [(11, birth)]);
+}
+
+#[test]
 fn a_claimed_id_is_not_believed_without_privilege() {
     let mut h = host();
     h.docker_create(10);
