@@ -348,6 +348,9 @@ impl Worker {
             self.made_up_for = loss.unseen();
             self.shared.published.missed.store(true, Ordering::Relaxed);
             self.look_around();
+        } else if loss.births_full > 0 {
+            // Of these namespaces no first program is ever reported.
+            self.shared.published.missed.store(true, Ordering::Relaxed);
         }
         self.shared.status().loss = loss;
     }

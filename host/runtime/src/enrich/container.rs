@@ -230,6 +230,10 @@ impl ContainerEnricher {
         if self.include.setup || self.time.is_none() || self.snapshot || c.mntns != mntns {
             return Some(false);
         }
+        if c.pid == 0 && self.reader.may_have_missed() {
+            // Its first program may be what was missed; then these are its rows.
+            return Some(false);
+        }
         (c.pid != 0).then_some(time < c.first_exec)
     }
 

@@ -309,6 +309,18 @@ fn a_set_up_without_a_program_ends_with_the_run() {
 }
 
 #[test]
+fn after_a_gap_of_the_tracker_no_program_is_taken_for_a_set_up() {
+    let mut b = bench("");
+    let c = b.hand.birth(7, 100, Some("web"));
+    b.hand.change(c, |c| c.pid = 0);
+    b.hand.miss_something();
+    b.hand.publish(1000);
+    // The first program may be what was missed: its rows must not go as nobody's.
+    assert_eq!(b.turn(&[(7, 200)]), seen(&[(0, "web")]));
+    assert_eq!((b.lost(Reason::Setup), b.enricher.held()), (0, 0));
+}
+
+#[test]
 fn the_set_up_is_shown_to_those_who_ask_for_it() {
     let mut b = bench("");
     b.enricher.include.setup = true;
