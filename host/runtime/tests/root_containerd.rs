@@ -8,16 +8,15 @@
 
 #[path = "support/containerd.rs"]
 mod containerd;
+#[path = "support/process.rs"]
+mod process;
 
 use containerd::{Containerd, IMAGE, Kubelet, Pod};
 use ig_runtime::containers::{
     Container, Containers, ContainersOptions, Resolution, RuntimeName, RuntimeProtocol, Selector, Verdict,
 };
-use std::{
-    sync::Arc,
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use process::{run, wait_for};
+use std::sync::Arc;
 
 /// What a container does: says where it is and when. /proc/uptime counts hundredths: the nap keeps it from telling a time
 /// before the container's birth.
@@ -25,17 +24,6 @@ const SAY: [&str; 4] =
     ["/bin/busybox", "sh", "-c", "sleep 0.02; echo $(readlink /proc/self/ns/mnt) $(cat /proc/uptime)"];
 const STAY: [&str; 3] = ["/bin/busybox", "sleep", "300"];
 const NODE: &str = "node-7";
-
-fn wait_for<T>(what: &str, seconds: u64, mut ready: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(t) = ready() {
-            return t;
-        }
-        assert!(start.elapsed() < Duration::from_secs(seconds), "waited {seconds} s for {what}");
-        sleep(Duration::from_millis(5));
-    }
-}
 
 /// What the row of that moment would be labelled with.
 fn container(containers: &Containers, said: &str) -> Arc<Container> {
@@ -106,7 +94,7 @@ fn running_before_the_start(containers: &Containers, cd: &Containerd) {
     }
     wait_for("the client", 5, || (containers.status().connected == [RuntimeName::Containerd]).then_some(()));
     for (label, shown) in [("nerdctl/name=renamed", "renamed"), ("nerdctl/name=red-web", "red-web")] {
-        containerd::run(cd.ctr("red").args(["container", "label", "web", label]));
+        run(cd.ctr("red").args(["container", "label", "web", label]));
         wait_for("the new name", 3, || by_name(containers, shown).filter(|c| c.namespace.as_deref() == Some("red")));
     }
     assert_eq!(containers.list().iter().filter(|c| &*c.id == "web").count(), 2, "{:?}", containers.list());

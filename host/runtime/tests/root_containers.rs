@@ -5,6 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+#[path = "support/process.rs"]
+mod process;
+
 use aya::maps::{HashMap, Map, MapData};
 use ig_event::{Batch, DataSource, FieldDef, Kind, Reason, SourceKind, Storage, Value};
 use ig_runtime::{
@@ -13,11 +16,12 @@ use ig_runtime::{
     },
     enrich::container::{ContainerEnricher, Include},
 };
+use process::{run, wait_for};
 use std::{
     fs::{self, File},
     os::fd::AsFd,
     path::{Path, PathBuf},
-    process::{Child, Command, Output},
+    process::{Child, Command},
     sync::Arc,
     thread::sleep,
     time::{Duration, Instant},
@@ -26,23 +30,6 @@ use std::{
 /// What a container does: says where it is and when. /proc/uptime counts hundredths: the nap keeps it from telling a time
 /// before the container's birth.
 const SAY: &str = "sleep 0.02; echo $(readlink /proc/self/ns/mnt) $(cat /proc/uptime)";
-
-fn run(command: &mut Command) -> Output {
-    let out = command.output().unwrap_or_else(|e| panic!("{command:?} does not run: {e}"));
-    assert!(out.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&out.stderr));
-    out
-}
-
-fn wait_for<T>(what: &str, seconds: u64, mut ready: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(t) = ready() {
-            return t;
-        }
-        assert!(start.elapsed() < Duration::from_secs(seconds), "waited {seconds} s for {what}");
-        sleep(Duration::from_millis(5));
-    }
-}
 
 /// A daemon that is asked to stop, and waited for, when the test ends, however it ends.
 struct Daemon(Child);

@@ -2,6 +2,7 @@
 //!
 //! Needs root, Debian's containerd, runc and busybox-static.
 
+use crate::process::run;
 use containerd_client::tonic::transport::{Channel, Endpoint};
 use k8s_cri::v1::{
     ContainerConfig, ContainerMetadata, CreateContainerRequest, ImageSpec, LinuxContainerConfig,
@@ -21,12 +22,6 @@ use std::{
 
 pub(crate) const IMAGE: &str = "docker.io/library/busybox:latest";
 const PAUSE: &str = "registry.k8s.io/pause:3.6";
-
-pub(crate) fn run(command: &mut Command) -> Output {
-    let out = command.output().unwrap_or_else(|e| panic!("{command:?} does not run: {e}"));
-    assert!(out.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&out.stderr));
-    out
-}
 
 fn text(out: Output) -> String {
     String::from_utf8(out.stdout).unwrap()

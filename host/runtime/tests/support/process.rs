@@ -1,0 +1,24 @@
+//! What the tests with real daemons share: running a command that must succeed, and waiting for something.
+
+use std::{
+    process::{Command, Output},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+pub(crate) fn run(command: &mut Command) -> Output {
+    let out = command.output().unwrap_or_else(|e| panic!("{command:?} does not run: {e}"));
+    assert!(out.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&out.stderr));
+    out
+}
+
+pub(crate) fn wait_for<T>(what: &str, seconds: u64, mut ready: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(t) = ready() {
+            return t;
+        }
+        assert!(start.elapsed() < Duration::from_secs(seconds), "waited {seconds} s for {what}");
+        sleep(Duration::from_millis(5));
+    }
+}
