@@ -347,7 +347,7 @@ pub fn report(summary: &Summary, args: &OutputArgs, verbose: bool) -> Result<Exi
     }
     // Whoever closes the output has seen enough: what was on its way then is in the ledger, and is nothing to warn of.
     let unread = if summary.closed { total.loss.get(Reason::OutputClosed) } else { 0 };
-    let lost = total.lost() > unread || !total.balanced();
+    let lost = total.lost() > unread || total.missed_runs > 0 || !total.balanced();
     let json = matches!(output_mode(args)?, OutputMode::Json | OutputMode::JsonPretty);
     if args.ledger && json {
         say(&format!("{{\"ledger\":{}}}", total.to_json()));

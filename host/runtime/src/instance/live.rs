@@ -168,7 +168,8 @@ impl Live {
     pub fn run(mut self, stop: &Stop, sink: &mut dyn Sink) -> (Summary, Option<RunError>) {
         let looped = self.event_loop(stop, sink);
         // From here on nothing new is produced; what is in the buffers still counts.
-        if let Some(missed) = self.loaded.take().map(|l| l.missed_runs()).filter(|n| *n > 0) {
+        let missed = self.loaded.take().map_or(0, |l| l.missed_runs());
+        if missed > 0 {
             sink.note(Note::MissedRuns { gadget: self.name.clone(), missed });
         }
         let drained = self.last_words(sink);
@@ -177,7 +178,12 @@ impl Live {
         let closed = [&looped, &drained].into_iter().any(|r| r.as_ref().is_err_and(is_quiet_end));
         let real = |r: Result<(), RunError>| r.err().filter(|e| !is_quiet_end(e));
         let failed = real(looped).or_else(|| real(drained)).or_else(|| real(recorded));
-        (Summary { ledgers: self.pipeline.ledgers(), closed }, failed)
+        let mut ledgers = self.pipeline.ledgers();
+        // Programs are not of one source, so what they missed is told to the first, as with full maps.
+        if let Some((_, first)) = ledgers.first_mut() {
+            first.missed_runs = missed;
+        }
+        (Summary { ledgers, closed }, failed)
     }
 
     fn event_loop(&mut self, stop: &Stop, sink: &mut dyn Sink) -> Result<(), RunError> {
