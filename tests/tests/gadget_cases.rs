@@ -36,7 +36,10 @@ mod root {
     gadgets! {
         snapshot_process
         trace_exec
+        trace_init_module
+        trace_link
         trace_open
+        trace_signal
     }
 
     #[test]
