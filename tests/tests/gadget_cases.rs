@@ -37,6 +37,7 @@ mod root {
     // In alphabetical order, one a line.
     gadgets! {
         snapshot_process
+        trace_capabilities
         trace_exec
         trace_init_module
         trace_link
