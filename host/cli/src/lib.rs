@@ -11,6 +11,7 @@ pub mod error;
 pub mod images;
 pub mod output;
 pub mod systemd;
+pub mod tables;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, FromArgMatches};

@@ -8,7 +8,7 @@ use crate::{
     error::{CliError, Kind},
     images::Images,
     output::{Terminal, harmless, output_mode, say, stop_when_nobody_reads},
-    systemd,
+    systemd, tables,
 };
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches};
 use ig_event::{HostNames, Ledger, Reason, TextEnv, output::OutputMode};
@@ -22,8 +22,6 @@ use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
 /// Heading of a gadget's own flags in its help.
 const GADGET_HEADING: &str = "Gadget parameters";
-const MAP_INTERVAL: &str = "map-fetch-interval";
-const MAP_COUNT: &str = "map-fetch-count";
 
 /// A `run` whose gadget has been found, so that its flags are known.
 pub struct Prepared {
@@ -34,7 +32,8 @@ impl Prepared {
     /// Adds the gadget's parameters to `run` as flags.
     pub fn extend(&self, command: Command) -> Result<Command, CliError> {
         let params = self.gadget.params();
-        let own: &[Arg] = if self.gadget.has_map_tables() { &map_flags() } else { &[] };
+        let own = self.gadget.table_times().map(|times| tables::flags(times, GADGET_HEADING));
+        let own = own.as_ref().map_or(&[][..], |flags| flags);
         check_flags(params, command.get_arguments().chain(run_flags(&command)).chain(own))?;
         let metadata = self.gadget.metadata();
         Ok(command.mut_subcommand("run", |run| {
@@ -111,40 +110,6 @@ fn flag_of(p: &Param) -> Arg {
         arg.num_args(0..=1).require_equals(true).default_missing_value("true").value_name("BOOL")
     } else {
         arg.value_name("VALUE")
-    }
-}
-
-/// Flags of gadgets whose rows are the entries of a map.
-fn map_flags() -> [Arg; 2] {
-    [
-        Arg::new(MAP_INTERVAL)
-            .long(MAP_INTERVAL)
-            .help("Time between two tables, such as 500ms or 2s; 0 shows one at the end")
-            .value_name("TIME")
-            .default_value("1000ms")
-            .value_parser(parse_duration)
-            .help_heading(GADGET_HEADING),
-        Arg::new(MAP_COUNT)
-            .long(MAP_COUNT)
-            .help("Stop after this many tables; 0 never stops")
-            .value_name("N")
-            .default_value("0")
-            .value_parser(clap::value_parser!(u64))
-            .help_heading(GADGET_HEADING),
-    ]
-}
-
-/// `500ms`, `2s`, `0`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let number =
-        number.parse().map_err(|e: std::num::ParseIntError| format!("{e}; expected a time such as 500ms or 2s"))?;
-    match unit {
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" => Ok(Duration::from_secs(number)),
-        "" if number == 0 => Ok(Duration::ZERO),
-        _ => Err("expected a time such as 500ms or 2s".to_owned()),
     }
 }
 
@@ -234,6 +199,8 @@ pub fn run(
     let selector = containers::selector(&args.containers.select)?;
     let runtimes = containers::options(&args.containers.runtimes, ctx)?;
     let params = given_params(&gadget, matches);
+    let times = matches.subcommand_matches("run").map(tables::Given::of).unwrap_or_default();
+    let repeats = times.repeats(gadget.table_times());
     if !ctx.is_root {
         return Err(CliError::environment(format!("running gadget {} needs root", gadget.metadata().name))
             .hint("run it with sudo; `ig image` and `ig replay` work without"));
@@ -252,11 +219,14 @@ pub fn run(
         wasm_cache: Some(ctx.wasm_cache()),
         auto_mount: ctx.auto_mount,
         timeout: (args.timeout > 0).then(|| Duration::from_secs(args.timeout)),
-        map_interval: given(matches, MAP_INTERVAL).unwrap_or(Duration::from_secs(1)),
-        map_count: given(matches, MAP_COUNT).unwrap_or(0),
+        table_interval: times.interval,
+        table_count: times.count,
     };
     let mut live = gadget.load(options).map_err(|e| refused(e, ctx))?;
     let mut terminal = Terminal::new(live.sources(), &args.out, &names, ctx.verbose)?;
+    if repeats {
+        terminal.refresh(live.sources());
+    }
     live.attach(&mut terminal)?;
     start(&mut terminal, &stop)?;
     let (summary, failed) = live.run(&stop, &mut terminal);
@@ -296,11 +266,6 @@ pub fn start(terminal: &mut Terminal, stop: &Stop) -> Result<(), CliError> {
         Err(e) => return Err(CliError::chain(Kind::Environment, &e, None)),
     }
     stop_when_nobody_reads(stop).map_err(|e| CliError::internal(format!("watching stdout: {e}")))
-}
-
-/// The value of a flag that only some gadgets have.
-fn given<T: Copy + Send + Sync + 'static>(matches: &ArgMatches, flag: &str) -> Option<T> {
-    matches.subcommand_matches("run")?.try_get_one::<T>(flag).ok().flatten().copied()
 }
 
 /// The gadget's flags that were given, as `(key, text)`.
@@ -394,8 +359,10 @@ mod tests {
         }
         assert!(check(&[param("a", None), param("a", None)]).is_err());
         assert!(check(&[param("a", Some('x')), param("b", Some('x'))]).is_err());
-        let map = map_flags();
-        assert!(check_flags(&[param("map-fetch-count", None)], map.iter()).is_err());
+        let own = tables::flags(&ig_runtime::instance::TableTimes::default(), GADGET_HEADING);
+        for key in ["interval", "map-fetch-count"] {
+            assert!(check_flags(&[param(key, None)], own.iter()).is_err(), "{key}");
+        }
     }
 
     #[test]

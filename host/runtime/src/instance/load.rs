@@ -3,13 +3,13 @@
 
 use super::{
     Gadget, GadgetError, Live, LiveOptions, Note, RunError,
-    feed::{MapPlan, Source},
+    feed::{Source, TablePlan},
     filesystems,
     pipeline::Pipeline,
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{KernelBtf, LoadOptions},
+    bpf::{KernelBtf, LoadOptions, Object},
     containers::Containers,
     enrich::container::ContainerEnricher,
     gadget::schema::Producer,
@@ -63,9 +63,12 @@ impl Gadget {
         let sources: Vec<_> = sources.into_iter().map(Arc::new).collect();
         let pipeline = Pipeline::new(&sources, guest, &options.pipeline)?;
 
-        let load = self.load_options(&options, values, containers.is_some());
-        let loaded = crate::bpf::load(&self.image.reference, &self.object, &self.kernel, load)?;
-        let filter = match (&containers, loaded.map_fd(FILTER_MAP)) {
+        let load = |object| {
+            let load = self.load_options(object, &options, values, containers.is_some());
+            crate::bpf::load(&self.image.reference, object, &self.kernel, load)
+        };
+        let loaded = self.object.as_ref().map(load).transpose()?;
+        let filter = match (&containers, loaded.as_ref().and_then(|l| l.map_fd(FILTER_MAP))) {
             (Some(c), Some(map)) if !options.include.host => Some(c.add_filter(map, options.selector.clone())?),
             _ => None,
         };
@@ -74,10 +77,11 @@ impl Gadget {
             .zip(enrichers)
             .map(|(s, enricher)| Source { batch: Batch::new(s.clone()), enricher, feed: None })
             .collect();
+        let (times, asked) = self.times(options.table_interval, options.table_count);
         Ok(Live {
             name: self.image.reference,
             ring_bytes: options.ring_bytes,
-            loaded: Some(loaded),
+            loaded,
             producers,
             sources,
             state,
@@ -89,21 +93,23 @@ impl Gadget {
             notes,
             told: BTreeSet::new(),
             timeout: options.timeout,
-            maps: MapPlan::new(options.map_interval, options.map_count),
+            tables: TablePlan::new(&times, asked),
+            host_root: options.containers.host_root,
         })
     }
 
     fn load_options(
         &self,
+        object: &Object,
         options: &LiveOptions,
         values: Vec<(String, Vec<u8>)>,
         tracked: bool,
     ) -> LoadOptions<'static> {
         let mut load = LoadOptions { params: values, ring_bytes: options.ring_bytes, ..LoadOptions::default() };
-        if self.object.var(FILTER_VAR).is_some() {
+        if object.var(FILTER_VAR).is_some() {
             load.params.push((FILTER_VAR.into(), vec![u8::from(tracked && !options.include.host)]));
         }
-        if self.object.map(FILTER_MAP).is_some() {
+        if object.map(FILTER_MAP).is_some() {
             load.max_entries.insert(FILTER_MAP.into(), FILTER_ENTRIES);
         }
         load.alternatives = self.metadata.alternatives.iter().map(|(job, sets)| (job.clone(), sets.clone())).collect();
@@ -189,7 +195,7 @@ impl Recording {
 
 /// A gadget without a mount namespace in its events and without a filter map has nothing to do with containers.
 fn needs_containers(gadget: &Gadget, sources: &[DataSource]) -> bool {
-    gadget.object.map(FILTER_MAP).is_some()
+    gadget.object.as_ref().is_some_and(|o| o.map(FILTER_MAP).is_some())
         || sources.iter().any(|s| s.fields().iter().any(|f| f.has_tag("type:gadget_mntns_id")))
 }
 
