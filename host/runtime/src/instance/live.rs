@@ -4,7 +4,7 @@
 //! is in `load`, what its rows come from in `feed`.
 
 use super::{
-    Note, PipelineOptions, RunError, Sink, Stop, Summary,
+    Note, PipelineOptions, RunError, Sink, Stop, Summary, Tag,
     feed::{Buffer, Drained, Feed, MapPlan, Source, Tables, run_iterators},
     load::Recording,
     pipeline::{Pipeline, is_quiet_end},
@@ -46,6 +46,7 @@ const DRAIN_AT_MOST: Duration = Duration::from_secs(30);
 const LAST_LOOKS: u32 = 10;
 
 /// What the caller decides about a run.
+#[derive(Clone)]
 pub struct LiveOptions {
     /// The gadget's parameters that were given, `(key, text)`.
     pub params: Vec<(String, String)>,
@@ -67,6 +68,8 @@ pub struct LiveOptions {
     pub map_interval: Duration,
     /// Readings after which the run ends; 0 never ends it.
     pub map_count: u64,
+    /// Says in every row which gadget it is of: for one of several.
+    pub tag: Option<Tag>,
 }
 
 /// A gadget that is loaded and not yet attached, or running.

@@ -11,6 +11,7 @@ mod load;
 mod pipeline;
 pub mod record;
 mod replay;
+mod several;
 mod stop;
 
 pub use filesystems::{FilesystemError, MissingFilesystem};
@@ -18,6 +19,7 @@ pub use gadget::{Gadget, GadgetError};
 pub use live::{Live, LiveOptions};
 pub use pipeline::PipelineOptions;
 pub use replay::Replay;
+pub use several::{Ended, MemberError, Several, Tag};
 pub use stop::Stop;
 
 use crate::{
@@ -157,6 +159,10 @@ pub enum RunError {
     RecordFile { path: String, source: io::Error },
     #[error("waiting for events")]
     Wait(#[source] io::Error),
+    #[error("starting the thread of gadget {gadget}")]
+    Thread { gadget: String, source: io::Error },
+    #[error("data source {source_name:?} has a field `gadget` of its own, so the gadget cannot run beside others")]
+    TagTaken { source_name: String },
     #[error("reading {what} of gadget {gadget}")]
     Read { gadget: String, what: String, source: io::Error },
 }
