@@ -42,6 +42,11 @@ pub struct LoadOptions<'a> {
     pub alternatives: Vec<(String, Vec<Vec<String>>)>,
     /// Maps that exist already and take the place of the object's own.
     pub inject: BTreeMap<String, BorrowedFd<'a>>,
+    /// Types of the host's that CO-RE finds beside the kernel's, such as those of injected maps.
+    pub host_types: Option<&'a super::Btf>,
+    /// The control group that programs of such go to. Without it they are not loaded: one of a gadget could cut off the
+    /// machine's network.
+    pub cgroup: Option<BorrowedFd<'a>>,
     pub perf: BTreeMap<String, PerfOptions>,
 }
 
@@ -54,6 +59,8 @@ impl Default for LoadOptions<'_> {
             attach_to: BTreeMap::new(),
             alternatives: Vec::new(),
             inject: BTreeMap::new(),
+            host_types: None,
+            cgroup: None,
             perf: BTreeMap::new(),
         }
     }
@@ -194,6 +201,7 @@ pub struct Loaded {
     alternatives: Vec<(String, Vec<Vec<String>>)>,
     /// By program: the map that its iterator walks.
     walks: BTreeMap<String, String>,
+    cgroup: Option<OwnedFd>,
     perf: BTreeMap<String, PerfOptions>,
 }
 
@@ -225,6 +233,7 @@ pub fn load(image: &str, object: &Object, kernel: &KernelBtf, options: LoadOptio
         ebpf,
         targets,
         walks: walks.collect(),
+        cgroup: cgroup_fd(image, &options)?,
         alternatives: options.alternatives.clone(),
         perf: options.perf.clone(),
         slots,
@@ -233,6 +242,11 @@ pub fn load(image: &str, object: &Object, kernel: &KernelBtf, options: LoadOptio
     loaded.load_programs()?;
     sys::trim_heap();
     Ok(loaded)
+}
+
+fn cgroup_fd(image: &str, o: &LoadOptions<'_>) -> Result<Option<OwnedFd>, LoadError> {
+    let cloned = o.cgroup.map(|c| c.try_clone_to_owned()).transpose();
+    cloned.map_err(|source| LoadError::Inject { image: image.into(), source })
 }
 
 fn check_options(image: &str, object: &Object, o: &LoadOptions<'_>) -> Result<(), LoadError> {
@@ -270,7 +284,10 @@ fn prepared(image: &str, object: &Object, kernel: &KernelBtf, o: &LoadOptions<'_
         return prepare(&[]);
     }
     let target = kernel.get().map_err(|source| LoadError::KernelBtf { image: image.into(), source })?;
-    prepare(&[target])
+    match o.host_types {
+        Some(own) => prepare(&[target, own]),
+        None => prepare(&[target]),
+    }
 }
 
 fn plan(object: &Object, o: &LoadOptions<'_>) -> Vec<Slot> {
@@ -282,6 +299,7 @@ fn plan(object: &Object, o: &LoadOptions<'_>) -> Vec<Slot> {
         } else {
             match attach::available(&hook) {
                 Ok(()) => State::Loaded,
+                Err(_) if o.cgroup.is_some() && matches!(hook, Hook::Cgroup { .. }) => State::Loaded,
                 Err(e) => skipped(&e),
             }
         };
@@ -678,8 +696,9 @@ impl Loaded {
         }
         let Some(program) = self.ebpf.program_mut(&slot.name).filter(|_| slot.loaded) else { return false };
         let map = self.walks.get(&slot.name).and_then(|m| self.maps.get(m)).map(|(fd, _)| fd.as_fd());
+        let cgroup = self.cgroup.as_ref().map(AsFd::as_fd);
         let perf = self.perf.get(&slot.name).copied().unwrap_or_default();
-        match attach::attach(&slot.hook, program, map, perf) {
+        match attach::attach(&slot.hook, program, map, cgroup, perf) {
             Ok(link) => {
                 slot.link = link;
                 slot.state = State::Attached;

@@ -19,6 +19,7 @@ mod snapshot;
 mod thread;
 mod tracker;
 
+pub(crate) use cgroups::Cgroups;
 pub use changes::{Change, Changes};
 pub use clients::ClientError;
 pub(crate) use clients::default_sockets;

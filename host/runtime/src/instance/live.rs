@@ -20,7 +20,7 @@ use crate::{
         wait::{LostCounter, Waiter},
     },
     containers::{Containers, ContainersOptions, FilterHandle, Selector},
-    enrich::container::Include,
+    enrich::{container::Include, sockets::Sockets},
     gadget::schema::Producer,
 };
 use ig_event::{DataSource, Reason, SourceKind};
@@ -83,6 +83,8 @@ pub struct Live {
     pub(super) map_full: Option<LostCounter>,
     pub(super) recording: Option<Recording>,
     pub(super) containers: Option<Containers>,
+    /// Tells the gadget whose a socket is, if it asks.
+    pub(super) sockets: Option<Arc<Sockets>>,
     pub(super) _filter: Option<FilterHandle>,
     pub(super) notes: Vec<Note>,
     pub(super) told: BTreeSet<String>,
@@ -241,8 +243,8 @@ impl Live {
 
     /// Tells each thing about the tracking once.
     fn container_notes(&mut self, sink: &mut dyn Sink) {
-        let Some(c) = &self.containers else { return };
-        for note in c.notes() {
+        let containers = self.containers.iter().flat_map(Containers::notes);
+        for note in containers.chain(self.sockets.iter().flat_map(|s| s.notes())).collect::<Vec<_>>() {
             // A count that has grown is no news: the ledger has the numbers.
             if self.told.insert(note.chars().filter(|c| !c.is_ascii_digit()).collect()) {
                 sink.note(Note::Containers(note));

@@ -11,7 +11,10 @@ use super::{
 use crate::{
     bpf::{KernelBtf, LoadOptions},
     containers::Containers,
-    enrich::container::ContainerEnricher,
+    enrich::{
+        container::ContainerEnricher,
+        sockets::{SOCKETS_MAP, Sockets},
+    },
     gadget::schema::Producer,
     wasm::{Engine, EngineOptions, Guest, GuestOptions, Level},
 };
@@ -55,7 +58,15 @@ impl Gadget {
         let sources: Vec<_> = sources.into_iter().map(Arc::new).collect();
         let pipeline = Pipeline::new(&sources, guest, &options.pipeline)?;
 
-        let load = self.load_options(&options, values, containers.is_some());
+        let sockets = match Sockets::wanted_by(&self.object) {
+            true => Some(Arc::new(Sockets::start(&self.kernel, &options.containers.host_root)?)),
+            false => None,
+        };
+        let mut load = self.load_options(&options, values, containers.is_some());
+        if let Some(sockets) = &sockets {
+            load.inject.insert(SOCKETS_MAP.into(), sockets.map());
+            load.host_types = Some(sockets.types());
+        }
         let loaded = crate::bpf::load(&self.image.reference, &self.object, &self.kernel, load)?;
         let filter = match (&containers, loaded.map_fd(FILTER_MAP)) {
             (Some(c), Some(map)) if !options.include.host => Some(c.add_filter(map, options.selector.clone())?),
@@ -77,6 +88,7 @@ impl Gadget {
             map_full: None,
             recording,
             containers,
+            sockets,
             _filter: filter,
             notes,
             told: BTreeSet::new(),
@@ -85,12 +97,7 @@ impl Gadget {
         })
     }
 
-    fn load_options(
-        &self,
-        options: &LiveOptions,
-        values: Vec<(String, Vec<u8>)>,
-        tracked: bool,
-    ) -> LoadOptions<'static> {
+    fn load_options(&self, options: &LiveOptions, values: Vec<(String, Vec<u8>)>, tracked: bool) -> LoadOptions<'_> {
         let mut load = LoadOptions { params: values, ring_bytes: options.ring_bytes, ..LoadOptions::default() };
         if self.object.var(FILTER_VAR).is_some() {
             load.params.push((FILTER_VAR.into(), vec![u8::from(tracked && !options.include.host)]));
