@@ -13,6 +13,7 @@ mod filter;
 mod follow;
 mod identify;
 pub mod listing;
+mod namespaces;
 mod registry;
 mod remembered;
 mod snapshot;
@@ -25,6 +26,7 @@ pub use clients::ClientError;
 pub(crate) use clients::default_sockets;
 pub(crate) use container::MEMBERS;
 pub use container::{Container, ImageAnswer, Pod, RuntimeName, UnknownRuntime};
+pub(crate) use namespaces::{NetworkNamespace, network_namespaces};
 pub use filter::{Attribute, Selector, SelectorError, Verdict};
 pub use tracker::TrackerLoss;
 
