@@ -9,9 +9,12 @@ use super::{
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{KernelBtf, LoadOptions},
+    bpf::{KernelBtf, LoadOptions, Loaded},
     containers::Containers,
-    enrich::container::ContainerEnricher,
+    enrich::{
+        container::ContainerEnricher,
+        stacks::{self, Stacks},
+    },
     gadget::schema::Producer,
     wasm::{Engine, EngineOptions, Guest, GuestOptions, Level},
 };
@@ -46,6 +49,7 @@ impl Gadget {
                     .and_then(|c| ContainerEnricher::new(s, c.clone(), options.selector.clone(), options.include)),
             );
         }
+        let mut stacks = Stacks::new(&mut sources, &options.containers.host_root);
         let recording = options.record.clone().map(|path| self.recording(path, &options, &sources));
         let guest = self.guest(&options, &mut sources, &mut notes)?;
         for (plan, source) in self.plans.iter().zip(&mut sources) {
@@ -57,6 +61,13 @@ impl Gadget {
 
         let load = self.load_options(&options, values, containers.is_some());
         let loaded = crate::bpf::load(&self.image.reference, &self.object, &self.kernel, load)?;
+        if let Some(stacks) = &mut stacks {
+            share_stacks(stacks, &loaded).map_err(|source| RunError::Read {
+                gadget: self.image.reference.clone(),
+                what: "the maps of stacks".into(),
+                source,
+            })?;
+        }
         let filter = match (&containers, loaded.map_fd(FILTER_MAP)) {
             (Some(c), Some(map)) if !options.include.host => Some(c.add_filter(map, options.selector.clone())?),
             _ => None,
@@ -74,6 +85,7 @@ impl Gadget {
             sources,
             state,
             pipeline,
+            stacks,
             map_full: None,
             recording,
             containers,
@@ -177,6 +189,11 @@ impl Recording {
             e => e.into(),
         }
     }
+}
+
+fn share_stacks(stacks: &mut Stacks, loaded: &Loaded) -> std::io::Result<()> {
+    let map = |name| loaded.map_fd(name).map(|fd| fd.try_clone_to_owned()).transpose();
+    stacks.set_maps(map(stacks::KERNEL_MAP)?, map(stacks::USER_MAP)?)
 }
 
 /// A gadget without a mount namespace in its events and without a filter map has nothing to do with containers.
