@@ -29,6 +29,11 @@ mod root {
     }
 
     #[test]
+    fn profile_cpu() {
+        all_cases_of("profile_cpu");
+    }
+
+    #[test]
     fn snapshot_process() {
         all_cases_of("snapshot_process");
     }
@@ -43,6 +48,6 @@ mod root {
             .map(|e| e.file_name().to_string_lossy().into_owned())
             .collect();
         found.sort();
-        assert_eq!(found, ["snapshot_process", "trace_exec", "trace_open"], "add the new gadget's test above");
+        assert_eq!(found, ["profile_cpu", "snapshot_process", "trace_exec", "trace_open"], "add the new gadget's test above");
     }
 }

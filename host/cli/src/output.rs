@@ -76,6 +76,14 @@ impl Terminal {
         self.flush()
     }
 
+    /// Prints what comes after the last row.
+    pub fn finish(&mut self) -> Result<(), SinkError> {
+        for p in &mut self.printers {
+            p.finish(&mut self.buf);
+        }
+        self.flush()
+    }
+
     fn flush(&mut self) -> Result<(), SinkError> {
         if self.buf.is_empty() {
             return Ok(());

@@ -260,6 +260,7 @@ pub fn run(
     live.attach(&mut terminal)?;
     start(&mut terminal, &stop)?;
     let (summary, failed) = live.run(&stop, &mut terminal);
+    finish(&mut terminal)?;
     let code = report(&summary, &args.out, ctx.verbose)?;
     match failed {
         Some(e) => Err(e.into()),
@@ -296,6 +297,14 @@ pub fn start(terminal: &mut Terminal, stop: &Stop) -> Result<(), CliError> {
         Err(e) => return Err(CliError::chain(Kind::Environment, &e, None)),
     }
     stop_when_nobody_reads(stop).map_err(|e| CliError::internal(format!("watching stdout: {e}")))
+}
+
+/// Prints what some outputs keep for the end of the run.
+pub fn finish(terminal: &mut Terminal) -> Result<(), CliError> {
+    match terminal.finish() {
+        Ok(()) | Err(SinkError::Closed) => Ok(()),
+        Err(e) => Err(CliError::chain(Kind::Environment, &e, None)),
+    }
 }
 
 /// The value of a flag that only some gadgets have.

@@ -5,7 +5,10 @@
 //! and counted.
 
 use crate::{bpf::maps::RawMap, host_root, symbols::Symbolizer};
-use ig_event::{Batch, DataSource, Entity, EntityValue, FieldDef, FieldId, Kind, Reason, Storage};
+use ig_event::{
+    Batch, DataSource, Entity, EntityValue, FieldDef, FieldId, Kind, Reason, Storage,
+    output::{KERNEL_STACK_TAG, USER_STACK_TAG},
+};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::{
     fs,
@@ -19,9 +22,6 @@ pub const KERNEL_MAP: &str = "ig_kstack";
 pub const USER_MAP: &str = "ig_ustack";
 const KERNEL_TAG: &str = "type:gadget_kernel_stack";
 const USER_TAG: &str = "type:gadget_user_stack";
-/// Marks a field that holds the text of a stack.
-pub const STACK_TAG: &str = "stack:kernel";
-pub const USER_STACK_TAG: &str = "stack:user";
 /// Named stacks that are kept; when there are more, all are dropped and named again as needed.
 const MAX_KEPT: usize = 32_768;
 /// Members of the object that a row's stack is.
@@ -286,7 +286,7 @@ fn add_fields(source: &mut DataSource) -> Vec<Place> {
         let Storage::Record { offset, size: 4 } = field.def.storage else { continue };
         let Some(name) = field.def.name.strip_suffix("_raw").map(str::to_owned) else { continue };
         let slot = source.new_entity_slot();
-        if source.add(text(&name, slot, TEXT, STACK_TAG, field.def.parent)).is_some() {
+        if source.add(text(&name, slot, TEXT, KERNEL_STACK_TAG, field.def.parent)).is_some() {
             hide(source, id);
             places.push(Place { slot, id: offset, user: None });
         }
