@@ -34,6 +34,7 @@ mod root {
 
     // In alphabetical order, one a line.
     gadgets! {
+        profile_cpu
         snapshot_process
         trace_exec
         trace_open

@@ -103,6 +103,14 @@ impl Terminal {
         self.buf.splice(0..0, heading);
     }
 
+    /// Prints what comes after the last row.
+    pub fn finish(&mut self) -> Result<(), SinkError> {
+        for p in &mut self.printers {
+            p.finish(&mut self.buf);
+        }
+        self.flush()
+    }
+
     /// Writes what was rendered, at once.
     pub(crate) fn flush(&mut self) -> Result<(), SinkError> {
         if self.buf.is_empty() {

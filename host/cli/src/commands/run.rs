@@ -238,6 +238,7 @@ fn one(gadget: Gadget, setup: &Setup<'_>, matches: &ArgMatches) -> Result<ExitCo
     live.attach(&mut terminal)?;
     start(&mut terminal, &setup.stop)?;
     let (summary, failed) = live.run(&setup.stop, &mut terminal);
+    finish(&mut terminal)?;
     let code = report(&summary, &args.out, ctx.verbose)?;
     match failed {
         Some(e) => Err(e.into()),
@@ -274,6 +275,14 @@ pub fn start(terminal: &mut Terminal, stop: &Stop) -> Result<(), CliError> {
         Err(e) => return Err(CliError::chain(Kind::Environment, &e, None)),
     }
     stop_when_nobody_reads(stop).map_err(|e| CliError::internal(format!("watching stdout: {e}")))
+}
+
+/// Prints what some outputs keep for the end of the run.
+pub fn finish(terminal: &mut Terminal) -> Result<(), CliError> {
+    match terminal.finish() {
+        Ok(()) | Err(SinkError::Closed) => Ok(()),
+        Err(e) => Err(CliError::chain(Kind::Environment, &e, None)),
+    }
 }
 
 /// The value of a flag that only some gadgets have.

@@ -20,7 +20,7 @@ use crate::{
         wait::{LostCounter, Waiter},
     },
     containers::{Containers, ContainersOptions, FilterHandle, Selector, network_namespaces},
-    enrich::{container::Include, sockets::Sockets},
+    enrich::{container::Include, sockets::Sockets, stacks::Stacks},
     gadget::schema::Producer,
 };
 use ig_event::{DataSource, Reason, SourceKind};
@@ -89,6 +89,7 @@ pub struct Live {
     pub(super) sources: Vec<Arc<DataSource>>,
     pub(super) state: Vec<Source>,
     pub(super) pipeline: Pipeline,
+    pub(super) stacks: Option<Stacks>,
     /// Counts events that a full map of the gadget swallowed; not of one source, so told to the first.
     pub(super) map_full: Option<LostCounter>,
     pub(super) recording: Option<Recording>,
@@ -233,10 +234,16 @@ impl Live {
             if Instant::now() >= counters_due {
                 self.counters(sink)?;
                 self.container_notes(sink);
+                self.stack_notes(sink);
                 counters_due = Instant::now() + COUNTERS_EVERY;
             }
             if all.more {
                 continue;
+            }
+            if all.rows == 0
+                && let Some(stacks) = &mut self.stacks
+            {
+                stacks.make_room();
             }
             let notes = self.containers.is_some().then(|| Instant::now() + NOTES_EVERY);
             let wake_by = [end, self.held_until(), self.maps.due, notes].into_iter().flatten().min();
@@ -275,6 +282,12 @@ impl Live {
         }
     }
 
+    fn stack_notes(&mut self, sink: &mut dyn Sink) {
+        if let Some(text) = self.stacks.as_mut().and_then(Stacks::note) {
+            sink.note(Note::Symbols(text));
+        }
+    }
+
     /// One batch out of the buffer of a source, at most. One pass only, so that no flood of events keeps the run from
     /// stopping, from reading its counters, or from its other sources.
     fn drain(&mut self, i: usize, sink: &mut dyn Sink) -> Result<Drained, RunError> {
@@ -302,8 +315,14 @@ impl Live {
     fn hand_on(&mut self, i: usize, sink: &mut dyn Sink) -> Result<(), RunError> {
         let s = &mut self.state[i];
         s.batch.boot_to_wall = boot_to_wall();
+        if let Some(stacks) = &mut self.stacks {
+            stacks.look_ahead(i, &s.batch);
+        }
         if let Some(e) = &mut s.enricher {
             e.process(&mut s.batch);
+        }
+        if let Some(stacks) = &mut self.stacks {
+            stacks.fill(i, &mut s.batch);
         }
         if s.batch.is_empty() && s.batch.loss.is_empty() && self.sources[i].kind == SourceKind::Events {
             return Ok(());
@@ -409,6 +428,7 @@ impl Live {
         }
         result = result.and(self.counters(sink));
         self.container_notes(sink);
+        self.stack_notes(sink);
         result
     }
 

@@ -10,11 +10,12 @@ use super::{
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{KernelBtf, LoadOptions},
+    bpf::{KernelBtf, LoadOptions, Loaded},
     containers::Containers,
     enrich::{
         container::ContainerEnricher,
         sockets::{SOCKETS_MAP, Sockets},
+        stacks::{self, Stacks},
     },
     gadget::schema::Producer,
     wasm::{Engine, EngineOptions, Guest, GuestOptions, Level},
@@ -55,6 +56,7 @@ impl Gadget {
                     .and_then(|c| ContainerEnricher::new(s, c.clone(), options.selector.clone(), options.include)),
             );
         }
+        let mut stacks = Stacks::new(&mut sources, &options.containers.host_root);
         let recording = options.record.clone().map(|path| self.recording(path, &options, &sources));
         let guest = self.guest(&options, shared, &mut sources, &mut notes)?;
         for (plan, source) in self.plans.iter().zip(&mut sources) {
@@ -77,6 +79,13 @@ impl Gadget {
             load.host_types = Some(sockets.types());
         }
         let loaded = crate::bpf::load(&self.image.reference, &self.object, &self.kernel, load)?;
+        if let Some(stacks) = &mut stacks {
+            share_stacks(stacks, &loaded).map_err(|source| RunError::Read {
+                gadget: self.image.reference.clone(),
+                what: "the maps of stacks".into(),
+                source,
+            })?;
+        }
         let filter = match (&containers, loaded.map_fd(FILTER_MAP)) {
             (Some(c), Some(map)) if !options.include.host => Some(c.add_filter(map, options.selector.clone())?),
             _ => None,
@@ -94,6 +103,7 @@ impl Gadget {
             sources,
             state,
             pipeline,
+            stacks,
             map_full: None,
             recording,
             containers,
@@ -199,6 +209,11 @@ impl Recording {
             e => e.into(),
         }
     }
+}
+
+fn share_stacks(stacks: &mut Stacks, loaded: &Loaded) -> std::io::Result<()> {
+    let map = |name| loaded.map_fd(name).map(|fd| fd.try_clone_to_owned()).transpose();
+    stacks.set_maps(map(stacks::KERNEL_MAP)?, map(stacks::USER_MAP)?)
 }
 
 /// A gadget without a namespace in its events and without a filter map has nothing to do with containers.
