@@ -26,12 +26,8 @@ pub(crate) fn without_magic(flags: u64) -> u64 {
 /// umount2(2).
 pub(crate) const UMOUNT: &Names = &[(1, "MNT_FORCE"), (2, "MNT_DETACH"), (4, "MNT_EXPIRE"), (8, "UMOUNT_NOFOLLOW")];
 pub(crate) const FSOPEN: &Names = &[(1, "FSOPEN_CLOEXEC")];
-pub(crate) const FSPICK: &Names = &[
-    (1, "FSPICK_CLOEXEC"),
-    (2, "FSPICK_SYMLINK_NOFOLLOW"),
-    (4, "FSPICK_NO_AUTOMOUNT"),
-    (8, "FSPICK_EMPTY_PATH"),
-];
+pub(crate) const FSPICK: &Names =
+    &[(1, "FSPICK_CLOEXEC"), (2, "FSPICK_SYMLINK_NOFOLLOW"), (4, "FSPICK_NO_AUTOMOUNT"), (8, "FSPICK_EMPTY_PATH")];
 pub(crate) const FSMOUNT: &Names = &[(1, "FSMOUNT_CLOEXEC"), (2, "FSMOUNT_NAMESPACE")];
 #[rustfmt::skip]
 pub(crate) const MOVE_MOUNT: &Names = &[

@@ -69,9 +69,8 @@ impl Decoder for Mount {
         let flags_text = mount.add_text(FieldDef::new("flags").annotate("description", "Flags of the call by name"))?;
         let call = mount.add_text(FieldDef::new("call").annotate("description", "The call, as in a C program"))?;
         let whole = |name: &str| Ok::<_, Error>(Text { bytes: mount.bytes(name)?, cut: None });
-        let cut = |name: &str, flag: &str| {
-            Ok::<_, Error>(Text { bytes: mount.bytes(name)?, cut: Some(mount.number(flag)?) })
-        };
+        let cut =
+            |name: &str, flag: &str| Ok::<_, Error>(Text { bytes: mount.bytes(name)?, cut: Some(mount.number(flag)?) });
         Ok(Mount {
             op: mount.number("op_raw")?,
             error: mount.number("error_raw")?,
