@@ -33,6 +33,11 @@ pub fn flags(times: &TableTimes, heading: &'static str) -> [Arg; 2] {
     ]
 }
 
+/// The flags, whatever gadget they are for.
+pub fn any_flags(heading: &'static str) -> [Arg; 2] {
+    flags(&TableTimes::default(), heading)
+}
+
 /// What the user said of the times of tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Given {

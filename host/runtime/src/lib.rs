@@ -15,4 +15,5 @@ pub mod host_root;
 pub mod host_sources;
 pub mod image;
 pub mod instance;
+pub mod symbols;
 pub mod wasm;

@@ -48,10 +48,19 @@ impl<'a> Row<'a> {
 /// Where the value of a field is. Derivation is resolved: a derived field loads what it is derived from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Load {
-    Record { offset: usize, size: usize, kind: Kind },
-    BootTime { offset: usize },
+    Record {
+        offset: usize,
+        size: usize,
+        kind: Kind,
+    },
+    BootTime {
+        offset: usize,
+    },
     Column(usize),
-    Entity { slot: u32, member: usize },
+    Entity {
+        slot: u32,
+        member: usize,
+    },
     /// Of this field of the batch's schema.
     Constant(FieldId),
     Nothing,

@@ -5,13 +5,13 @@
 
 use super::{
     Note, PipelineOptions, RunError, Sink, Stop, Summary, Tag,
-    feed::{Buffer, Drained, Feed, Source, TablePlan, Tables, run_iterators},
+    feed::{Buffer, Drained, Feed, Iteration, Source, TablePlan, Tables, run_iterators},
     load::Recording,
     pipeline::{Pipeline, is_quiet_end},
 };
 use crate::{
     bpf::{
-        Loaded,
+        Loaded, Object,
         loader::State,
         maps::RawMap,
         perf::PerfReader,
@@ -19,8 +19,8 @@ use crate::{
         sys,
         wait::{LostCounter, Waiter},
     },
-    containers::{Containers, ContainersOptions, FilterHandle, Selector},
-    enrich::container::Include,
+    containers::{Containers, ContainersOptions, FilterHandle, Selector, network_namespaces},
+    enrich::{container::Include, sockets::Sockets, stacks::Stacks},
     gadget::schema::Producer,
     host_sources::HostTable,
 };
@@ -74,6 +74,13 @@ pub struct LiveOptions {
     pub tag: Option<Tag>,
 }
 
+/// Whose packets are looked at.
+pub(super) struct Whose {
+    pub(super) selector: Arc<Selector>,
+    pub(super) include: Include,
+    pub(super) host_root: PathBuf,
+}
+
 /// A gadget that is loaded and not yet attached, or running.
 pub struct Live {
     pub(super) name: String,
@@ -84,11 +91,15 @@ pub struct Live {
     pub(super) sources: Vec<Arc<DataSource>>,
     pub(super) state: Vec<Source>,
     pub(super) pipeline: Pipeline,
+    pub(super) stacks: Option<Stacks>,
     /// Counts events that a full map of the gadget swallowed; not of one source, so told to the first.
     pub(super) map_full: Option<LostCounter>,
     pub(super) recording: Option<Recording>,
-    pub(super) host_root: PathBuf,
     pub(super) containers: Option<Containers>,
+    pub(super) whose: Whose,
+    pub(super) object: Option<Object>,
+    /// Tells the gadget whose a socket is, if it asks.
+    pub(super) sockets: Option<Arc<Sockets>>,
     pub(super) _filter: Option<FilterHandle>,
     pub(super) notes: Vec<Note>,
     pub(super) told: BTreeSet<String>,
@@ -114,34 +125,44 @@ impl Live {
         if let Some(recording) = &mut self.recording {
             recording.open()?;
         }
-        let Some(loaded) = &mut self.loaded else { return Ok(()) };
+        let hooks = self.attach_programs(sink)?;
+        for i in 0..self.producers.len() {
+            if let Some(table) = self.table(i)? {
+                self.state[i].feed = Some(table);
+            }
+        }
+        sink.note(Note::Running { gadget: self.name.clone(), hooks, buffer: self.ring_bytes });
+        Ok(())
+    }
+
+    /// The number of hooks at work.
+    fn attach_programs(&mut self, sink: &mut dyn Sink) -> Result<usize, RunError> {
+        let Some(loaded) = &mut self.loaded else { return Ok(0) };
         let attached = loaded.attach();
         let reports = loaded.reports();
         let hooks = reports.iter().filter(|r| r.state == State::Attached).count();
         reports.into_iter().for_each(|r| sink.note(Note::Program(r)));
         attached?;
-        for i in 0..self.producers.len() {
-            match &self.producers[i] {
-                Producer::Tracer { .. } => {}
-                Producer::Iter { programs } => {
-                    let row = self.sources[i].record_size as usize;
-                    self.state[i].feed =
-                        Some(Feed::Iterator { programs: programs.iter().map(|p| (p.clone(), row)).collect() });
-                }
-                Producer::MapIter { map } => {
-                    let fd = self.map_fd(map)?;
-                    let map = RawMap::new(fd).map_err(|e| self.read_error(map, e))?;
-                    self.state[i].feed = Some(Feed::Map { map });
-                }
-                Producer::Host { source } => {
-                    let table = HostTable::open(*source, &self.host_root);
-                    let table = table.map_err(|source| RunError::HostSource { gadget: self.name.clone(), source })?;
-                    self.state[i].feed = Some(Feed::Host(table));
-                }
+        Ok(hooks)
+    }
+
+    /// What a source is read from, if it is a table.
+    fn table(&self, i: usize) -> Result<Option<Feed>, RunError> {
+        Ok(Some(match (&self.producers[i], &self.object) {
+            (Producer::Iter { programs }, Some(object)) => {
+                let row = self.sources[i].record_size as usize;
+                Feed::Iterator { programs: programs.iter().map(|p| Iteration::new(p, row, object)).collect() }
             }
-        }
-        sink.note(Note::Running { gadget: self.name.clone(), hooks, buffer: self.ring_bytes });
-        Ok(())
+            (Producer::MapIter { map }, _) => {
+                let fd = self.map_fd(map)?;
+                Feed::Map { map: RawMap::new(fd).map_err(|e| self.read_error(map, e))? }
+            }
+            (Producer::Host { source }, _) => {
+                let table = HostTable::open(*source, &self.whose.host_root);
+                Feed::Host(table.map_err(|source| RunError::HostSource { gadget: self.name.clone(), source })?)
+            }
+            (Producer::Tracer { .. } | Producer::Iter { .. }, _) => return Ok(None),
+        }))
     }
 
     fn map_fd(&self, map: &str) -> Result<OwnedFd, RunError> {
@@ -237,10 +258,16 @@ impl Live {
             if Instant::now() >= counters_due {
                 self.counters(sink)?;
                 self.container_notes(sink);
+                self.stack_notes(sink);
                 counters_due = Instant::now() + COUNTERS_EVERY;
             }
             if all.more {
                 continue;
+            }
+            if all.rows == 0
+                && let Some(stacks) = &mut self.stacks
+            {
+                stacks.make_room();
             }
             let notes = self.containers.is_some().then(|| Instant::now() + NOTES_EVERY);
             let wake_by = [end, self.held_until(), self.tables.due, notes].into_iter().flatten().min();
@@ -257,12 +284,23 @@ impl Live {
 
     /// Tells each thing about the tracking once.
     fn container_notes(&mut self, sink: &mut dyn Sink) {
-        let Some(c) = &self.containers else { return };
-        for note in c.notes() {
-            // A count that has grown is no news: the ledger has the numbers.
-            if self.told.insert(note.chars().filter(|c| !c.is_ascii_digit()).collect()) {
+        let containers = self.containers.iter().flat_map(Containers::notes);
+        for note in containers.chain(self.sockets.iter().flat_map(|s| s.notes())).collect::<Vec<_>>() {
+            // A count of the tracker's that has grown is no news, they all do on a busy machine; a runtime that was away once
+            // more is.
+            let key = match note.starts_with("container tracker:") {
+                true => note.chars().filter(|c| !c.is_ascii_digit()).collect(),
+                false => note.clone(),
+            };
+            if self.told.insert(key) {
                 sink.note(Note::Containers(note));
             }
+        }
+    }
+
+    fn stack_notes(&mut self, sink: &mut dyn Sink) {
+        if let Some(text) = self.stacks.as_mut().and_then(Stacks::note) {
+            sink.note(Note::Symbols(text));
         }
     }
 
@@ -293,8 +331,14 @@ impl Live {
     fn hand_on(&mut self, i: usize, sink: &mut dyn Sink) -> Result<(), RunError> {
         let s = &mut self.state[i];
         s.batch.boot_to_wall = boot_to_wall();
+        if let Some(stacks) = &mut self.stacks {
+            stacks.look_ahead(i, &s.batch);
+        }
         if let Some(e) = &mut s.enricher {
             e.process(&mut s.batch);
+        }
+        if let Some(stacks) = &mut self.stacks {
+            stacks.fill(i, &mut s.batch);
         }
         if s.batch.is_empty() && s.batch.loss.is_empty() && self.sources[i].kind == SourceKind::Events {
             return Ok(());
@@ -341,7 +385,12 @@ impl Live {
                 batch.push(rec);
             };
             let read = match (feed, &self.loaded) {
-                (Feed::Iterator { programs }, Some(loaded)) => run_iterators(loaded, programs, &mut push),
+                (Feed::Iterator { programs }, Some(loaded)) => {
+                    let Whose { selector, include, host_root } = &self.whose;
+                    let containers = self.containers.as_ref();
+                    let networks = || network_namespaces(containers, selector, include.host, host_root);
+                    run_iterators(loaded, programs, networks, &mut push)
+                }
                 (Feed::Map { map }, _) => {
                     let mut row = Vec::new();
                     map.drain(|key, value| {
@@ -391,6 +440,7 @@ impl Live {
         }
         result = result.and(self.counters(sink));
         self.container_notes(sink);
+        self.stack_notes(sink);
         result
     }
 

@@ -25,6 +25,7 @@ pub use stop::Stop;
 use crate::{
     bpf::loader::{LoadError, ProgramReport, State},
     containers::ContainersError,
+    enrich::sockets::SocketsError,
     gadget::params::ParamError,
     host_sources::HostSourceError,
     wasm::{CacheProblem, GuestNote, WasmError},
@@ -66,6 +67,8 @@ pub enum Note {
     GuestStop(WasmError),
     /// Compiled guests cannot be kept, so every start compiles.
     WasmCache(Arc<CacheProblem>),
+    /// Names of functions that cannot be had.
+    Symbols(String),
     /// Something odd in gadget.yaml.
     Metadata(String),
     /// The kernel skipped runs of the gadget's programs. Whether an event is missing for each, only the program could say;
@@ -81,7 +84,7 @@ impl Note {
         match self {
             Note::Program(p) => matches!(p.state, State::Skipped { .. }),
             Note::Guest(note) => note.is_for_everybody(),
-            Note::Containers(_) | Note::GuestStop(_) | Note::MissedRuns { .. } => true,
+            Note::Containers(_) | Note::Symbols(_) | Note::GuestStop(_) | Note::MissedRuns { .. } => true,
             Note::Running { .. } | Note::WasmCache(_) | Note::Metadata(_) => false,
         }
     }
@@ -100,7 +103,7 @@ impl fmt::Display for Note {
                     hint.as_ref().map_or(Ok(()), |h| write!(f, "; {h}"))
                 }
             },
-            Note::Containers(text) => write!(f, "warning: {text}"),
+            Note::Containers(text) | Note::Symbols(text) => write!(f, "warning: {text}"),
             Note::Guest(note) if note.problem().is_some() => write!(f, "warning: {note}"),
             Note::Guest(note) => note.fmt(f),
             Note::GuestStop(e) => write!(f, "warning: {e}"),
@@ -146,6 +149,8 @@ pub enum RunError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Containers(#[from] ContainersError),
+    #[error(transparent)]
+    Sockets(#[from] SocketsError),
     #[error(transparent)]
     Wasm(#[from] WasmError),
     #[error(transparent)]

@@ -417,9 +417,7 @@ fn source_info(id: u32, source: &DataSource) -> sources::SourceInfo {
             | Storage::Entity { .. }
             | Storage::Constant(_)
             | Storage::Derived { .. }
-            | Storage::Group => {
-                (None, f.def.kind.size().unwrap_or(0))
-            }
+            | Storage::Group => (None, f.def.kind.size().unwrap_or(0)),
         };
         let def = types::FieldDef {
             name: f.full_name.clone(),
