@@ -26,8 +26,8 @@ pub use clients::ClientError;
 pub(crate) use clients::default_sockets;
 pub(crate) use container::MEMBERS;
 pub use container::{Container, ImageAnswer, Pod, RuntimeName, UnknownRuntime};
-pub(crate) use namespaces::{NetworkNamespace, network_namespaces};
 pub use filter::{Attribute, Selector, SelectorError, Verdict};
+pub(crate) use namespaces::{NetworkNamespace, network_namespaces};
 pub use tracker::TrackerLoss;
 
 use crate::bpf::{KernelBtf, LoadError};

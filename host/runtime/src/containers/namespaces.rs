@@ -30,7 +30,8 @@ impl NetworkNamespace {
 fn open(proc: &Path, pid: u32, wanted: Option<u64>) -> Option<NetworkNamespace> {
     let link = proc.join(format!("{pid}/ns/net"));
     let file = File::open(&link).ok()?;
-    let number = snapshot::namespace(&PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file))))?;
+    let number =
+        snapshot::namespace(&PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file))))?;
     (wanted.is_none() || wanted == Some(number)).then_some(NetworkNamespace { number, file })
 }
 

@@ -3,3 +3,4 @@
 pub mod container;
 pub mod names;
 pub mod sockets;
+pub mod stacks;

@@ -125,7 +125,8 @@ pub(super) struct Iteration {
 impl Iteration {
     pub(super) fn new(program: &str, row: usize, object: &Object) -> Iteration {
         let hook = object.program(program).map(|p| &p.hook);
-        let of_network = matches!(hook, Some(Hook::Iter { target }) if matches!(target.as_str(), "tcp" | "udp" | "unix"));
+        let of_network =
+            matches!(hook, Some(Hook::Iter { target }) if matches!(target.as_str(), "tcp" | "udp" | "unix"));
         Iteration { program: program.to_owned(), row, of_network }
     }
 }

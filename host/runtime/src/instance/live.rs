@@ -4,7 +4,7 @@
 //! is in `load`, what its rows come from in `feed`.
 
 use super::{
-    Note, PipelineOptions, RunError, Sink, Stop, Summary,
+    Note, PipelineOptions, RunError, Sink, Stop, Summary, Tag,
     feed::{Buffer, Drained, Feed, Iteration, MapPlan, Source, Tables, run_iterators},
     load::Recording,
     pipeline::{Pipeline, is_quiet_end},
@@ -20,7 +20,7 @@ use crate::{
         wait::{LostCounter, Waiter},
     },
     containers::{Containers, ContainersOptions, FilterHandle, Selector, network_namespaces},
-    enrich::{container::Include, sockets::Sockets},
+    enrich::{container::Include, sockets::Sockets, stacks::Stacks},
     gadget::schema::Producer,
 };
 use ig_event::{DataSource, Reason, SourceKind};
@@ -46,6 +46,7 @@ const DRAIN_AT_MOST: Duration = Duration::from_secs(30);
 const LAST_LOOKS: u32 = 10;
 
 /// What the caller decides about a run.
+#[derive(Clone)]
 pub struct LiveOptions {
     /// The gadget's parameters that were given, `(key, text)`.
     pub params: Vec<(String, String)>,
@@ -67,6 +68,8 @@ pub struct LiveOptions {
     pub map_interval: Duration,
     /// Readings after which the run ends; 0 never ends it.
     pub map_count: u64,
+    /// Says in every row which gadget it is of: for one of several.
+    pub tag: Option<Tag>,
 }
 
 /// Whose packets are looked at.
@@ -86,6 +89,7 @@ pub struct Live {
     pub(super) sources: Vec<Arc<DataSource>>,
     pub(super) state: Vec<Source>,
     pub(super) pipeline: Pipeline,
+    pub(super) stacks: Option<Stacks>,
     /// Counts events that a full map of the gadget swallowed; not of one source, so told to the first.
     pub(super) map_full: Option<LostCounter>,
     pub(super) recording: Option<Recording>,
@@ -179,7 +183,8 @@ impl Live {
     pub fn run(mut self, stop: &Stop, sink: &mut dyn Sink) -> (Summary, Option<RunError>) {
         let looped = self.event_loop(stop, sink);
         // From here on nothing new is produced; what is in the buffers still counts.
-        if let Some(missed) = self.loaded.take().map(|l| l.missed_runs()).filter(|n| *n > 0) {
+        let missed = self.loaded.take().map_or(0, |l| l.missed_runs());
+        if missed > 0 {
             sink.note(Note::MissedRuns { gadget: self.name.clone(), missed });
         }
         let drained = self.last_words(sink);
@@ -188,7 +193,12 @@ impl Live {
         let closed = [&looped, &drained].into_iter().any(|r| r.as_ref().is_err_and(is_quiet_end));
         let real = |r: Result<(), RunError>| r.err().filter(|e| !is_quiet_end(e));
         let failed = real(looped).or_else(|| real(drained)).or_else(|| real(recorded));
-        (Summary { ledgers: self.pipeline.ledgers(), closed }, failed)
+        let mut ledgers = self.pipeline.ledgers();
+        // Programs are not of one source, so what they missed is told to the first, as with full maps.
+        if let Some((_, first)) = ledgers.first_mut() {
+            first.missed_runs = missed;
+        }
+        (Summary { ledgers, closed }, failed)
     }
 
     fn event_loop(&mut self, stop: &Stop, sink: &mut dyn Sink) -> Result<(), RunError> {
@@ -224,10 +234,16 @@ impl Live {
             if Instant::now() >= counters_due {
                 self.counters(sink)?;
                 self.container_notes(sink);
+                self.stack_notes(sink);
                 counters_due = Instant::now() + COUNTERS_EVERY;
             }
             if all.more {
                 continue;
+            }
+            if all.rows == 0
+                && let Some(stacks) = &mut self.stacks
+            {
+                stacks.make_room();
             }
             let notes = self.containers.is_some().then(|| Instant::now() + NOTES_EVERY);
             let wake_by = [end, self.held_until(), self.maps.due, notes].into_iter().flatten().min();
@@ -254,10 +270,21 @@ impl Live {
     fn container_notes(&mut self, sink: &mut dyn Sink) {
         let containers = self.containers.iter().flat_map(Containers::notes);
         for note in containers.chain(self.sockets.iter().flat_map(|s| s.notes())).collect::<Vec<_>>() {
-            // A count that has grown is no news: the ledger has the numbers.
-            if self.told.insert(note.chars().filter(|c| !c.is_ascii_digit()).collect()) {
+            // A count of the tracker's that has grown is no news, they all do on a busy machine; a runtime that was away once
+            // more is.
+            let key = match note.starts_with("container tracker:") {
+                true => note.chars().filter(|c| !c.is_ascii_digit()).collect(),
+                false => note.clone(),
+            };
+            if self.told.insert(key) {
                 sink.note(Note::Containers(note));
             }
+        }
+    }
+
+    fn stack_notes(&mut self, sink: &mut dyn Sink) {
+        if let Some(text) = self.stacks.as_mut().and_then(Stacks::note) {
+            sink.note(Note::Symbols(text));
         }
     }
 
@@ -288,8 +315,14 @@ impl Live {
     fn hand_on(&mut self, i: usize, sink: &mut dyn Sink) -> Result<(), RunError> {
         let s = &mut self.state[i];
         s.batch.boot_to_wall = boot_to_wall();
+        if let Some(stacks) = &mut self.stacks {
+            stacks.look_ahead(i, &s.batch);
+        }
         if let Some(e) = &mut s.enricher {
             e.process(&mut s.batch);
+        }
+        if let Some(stacks) = &mut self.stacks {
+            stacks.fill(i, &mut s.batch);
         }
         if s.batch.is_empty() && s.batch.loss.is_empty() && self.sources[i].kind == SourceKind::Events {
             return Ok(());
@@ -395,6 +428,7 @@ impl Live {
         }
         result = result.and(self.counters(sink));
         self.container_notes(sink);
+        self.stack_notes(sink);
         result
     }
 

@@ -10,11 +10,12 @@ use super::{
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{KernelBtf, LoadOptions},
+    bpf::{KernelBtf, LoadOptions, Loaded},
     containers::Containers,
     enrich::{
         container::ContainerEnricher,
         sockets::{SOCKETS_MAP, Sockets},
+        stacks::{self, Stacks},
     },
     gadget::schema::Producer,
     wasm::{Engine, EngineOptions, Guest, GuestOptions, Level},
@@ -31,6 +32,11 @@ const FILTER_ENTRIES: u32 = 65_536;
 impl Gadget {
     /// Puts the gadget into the kernel without starting it.
     pub fn load(self, options: LiveOptions) -> Result<Live, RunError> {
+        self.load_with(options, &mut Shared::default())
+    }
+
+    /// As `load`; what other gadgets of this process have started already is used, what is missing is started for all.
+    pub(super) fn load_with(self, options: LiveOptions, shared: &mut Shared) -> Result<Live, RunError> {
         filesystems::ensure(options.auto_mount)?;
         let values = self.values(&options.params)?;
         let mut notes = Vec::new();
@@ -39,7 +45,7 @@ impl Gadget {
         let producers: Vec<Producer> = self.plans.iter().map(|p| p.producer.clone()).collect();
 
         let containers = match needs_containers(&self, &sources) {
-            true => start_containers(&options, &self.kernel, &mut notes)?,
+            true => shared.containers(&options, &self.kernel, &mut notes)?,
             false => None,
         };
         let mut enrichers = Vec::new();
@@ -50,11 +56,15 @@ impl Gadget {
                     .and_then(|c| ContainerEnricher::new(s, c.clone(), options.selector.clone(), options.include)),
             );
         }
+        let mut stacks = Stacks::new(&mut sources, &options.containers.host_root);
         let recording = options.record.clone().map(|path| self.recording(path, &options, &sources));
-        let guest = self.guest(&options, &mut sources, &mut notes)?;
+        let guest = self.guest(&options, shared, &mut sources, &mut notes)?;
         for (plan, source) in self.plans.iter().zip(&mut sources) {
             plan.finish(source)
                 .map_err(|source| GadgetError::Schema { image: self.image.reference.clone(), source })?;
+        }
+        if let Some(tag) = &options.tag {
+            sources.iter_mut().try_for_each(|s| tag.add(s))?;
         }
         let sources: Vec<_> = sources.into_iter().map(Arc::new).collect();
         let pipeline = Pipeline::new(&sources, guest, &options.pipeline)?;
@@ -69,6 +79,13 @@ impl Gadget {
             load.host_types = Some(sockets.types());
         }
         let loaded = crate::bpf::load(&self.image.reference, &self.object, &self.kernel, load)?;
+        if let Some(stacks) = &mut stacks {
+            share_stacks(stacks, &loaded).map_err(|source| RunError::Read {
+                gadget: self.image.reference.clone(),
+                what: "the maps of stacks".into(),
+                source,
+            })?;
+        }
         let filter = match (&containers, loaded.map_fd(FILTER_MAP)) {
             (Some(c), Some(map)) if !options.include.host => Some(c.add_filter(map, options.selector.clone())?),
             _ => None,
@@ -86,6 +103,7 @@ impl Gadget {
             sources,
             state,
             pipeline,
+            stacks,
             map_full: None,
             recording,
             containers,
@@ -122,12 +140,12 @@ impl Gadget {
     fn guest(
         &self,
         options: &LiveOptions,
+        shared: &mut Shared,
         sources: &mut Vec<DataSource>,
         notes: &mut Vec<Note>,
     ) -> Result<Option<Guest>, RunError> {
         let Some(wasm) = &self.image.wasm else { return Ok(None) };
-        let engine =
-            Arc::new(Engine::new(EngineOptions { cache_dir: options.wasm_cache.clone(), ..EngineOptions::default() })?);
+        let engine = shared.engine(options)?;
         let digest = self.image.wasm_digest.as_deref().unwrap_or(&self.image.digest);
         let guest_options = GuestOptions {
             gadget: self.metadata.name.clone(),
@@ -193,28 +211,58 @@ impl Recording {
     }
 }
 
+fn share_stacks(stacks: &mut Stacks, loaded: &Loaded) -> std::io::Result<()> {
+    let map = |name| loaded.map_fd(name).map(|fd| fd.try_clone_to_owned()).transpose();
+    stacks.set_maps(map(stacks::KERNEL_MAP)?, map(stacks::USER_MAP)?)
+}
+
 /// A gadget without a namespace in its events and without a filter map has nothing to do with containers.
 fn needs_containers(gadget: &Gadget, sources: &[DataSource]) -> bool {
     let names = |s: &DataSource| {
         s.fields().iter().any(|f| f.has_tag("type:gadget_mntns_id") || f.has_tag("type:gadget_netns_id"))
     };
-    gadget.object.map(FILTER_MAP).is_some()
-        || sources.iter().any(names)
+    gadget.object.map(FILTER_MAP).is_some() || sources.iter().any(names)
 }
 
-/// Without the tracker, events of the host can still be shown, without labels; a choice of containers cannot be made.
-fn start_containers(
-    options: &LiveOptions,
-    kernel: &KernelBtf,
-    notes: &mut Vec<Note>,
-) -> Result<Option<Containers>, RunError> {
-    // The kernel's types are read once for the tracker and the gadget.
-    match Containers::start_with(options.containers.clone(), kernel) {
-        Ok(c) => Ok(Some(c)),
-        Err(e) if options.include.host && options.selector.selects_all() => {
-            notes.push(Note::Containers(format!("not tracked, so events carry no container: {e}")));
-            Ok(None)
+/// What the gadgets of one process have in common. Each part is started by the first gadget that needs it.
+#[derive(Default)]
+pub(super) struct Shared {
+    containers: Option<Containers>,
+    engine: Option<Arc<Engine>>,
+}
+
+impl Shared {
+    /// Without the tracker, events of the host can still be shown, without labels; a choice of containers cannot be made.
+    fn containers(
+        &mut self,
+        options: &LiveOptions,
+        kernel: &KernelBtf,
+        notes: &mut Vec<Note>,
+    ) -> Result<Option<Containers>, RunError> {
+        if let Some(running) = &self.containers {
+            return Ok(Some(running.clone()));
         }
-        Err(e) => Err(e.into()),
+        // The kernel's types are read once for the tracker and the gadget.
+        match Containers::start_with(options.containers.clone(), kernel) {
+            Ok(c) => {
+                self.containers = Some(c.clone());
+                Ok(Some(c))
+            }
+            Err(e) if options.include.host && options.selector.selects_all() => {
+                notes.push(Note::Containers(format!("not tracked, so events carry no container: {e}")));
+                Ok(None)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn engine(&mut self, options: &LiveOptions) -> Result<Arc<Engine>, RunError> {
+        if let Some(engine) = &self.engine {
+            return Ok(engine.clone());
+        }
+        let cache_dir = options.wasm_cache.clone();
+        let engine = Arc::new(Engine::new(EngineOptions { cache_dir, ..EngineOptions::default() })?);
+        self.engine = Some(engine.clone());
+        Ok(engine)
     }
 }

@@ -11,6 +11,7 @@ mod load;
 mod pipeline;
 pub mod record;
 mod replay;
+mod several;
 mod stop;
 
 pub use filesystems::{FilesystemError, MissingFilesystem};
@@ -18,6 +19,7 @@ pub use gadget::{Gadget, GadgetError};
 pub use live::{Live, LiveOptions};
 pub use pipeline::PipelineOptions;
 pub use replay::Replay;
+pub use several::{Ended, MemberError, Several, Tag};
 pub use stop::Stop;
 
 use crate::{
@@ -64,10 +66,12 @@ pub enum Note {
     GuestStop(WasmError),
     /// Compiled guests cannot be kept, so every start compiles.
     WasmCache(Arc<CacheProblem>),
+    /// Names of functions that cannot be had.
+    Symbols(String),
     /// Something odd in gadget.yaml.
     Metadata(String),
-    /// The kernel skipped runs of the gadget's programs. Whether an event is missing for each, only the program could say,
-    /// so they are not in the ledger.
+    /// The kernel skipped runs of the gadget's programs. Whether an event is missing for each, only the program could say;
+    /// the ledger has their number beside the equation.
     MissedRuns { gadget: String, missed: u64 },
     /// Events flow from now on.
     Running { gadget: String, hooks: usize, buffer: u32 },
@@ -79,7 +83,7 @@ impl Note {
         match self {
             Note::Program(p) => matches!(p.state, State::Skipped { .. }),
             Note::Guest(note) => note.is_for_everybody(),
-            Note::Containers(_) | Note::GuestStop(_) | Note::MissedRuns { .. } => true,
+            Note::Containers(_) | Note::Symbols(_) | Note::GuestStop(_) | Note::MissedRuns { .. } => true,
             Note::Running { .. } | Note::WasmCache(_) | Note::Metadata(_) => false,
         }
     }
@@ -98,7 +102,7 @@ impl fmt::Display for Note {
                     hint.as_ref().map_or(Ok(()), |h| write!(f, "; {h}"))
                 }
             },
-            Note::Containers(text) => write!(f, "warning: {text}"),
+            Note::Containers(text) | Note::Symbols(text) => write!(f, "warning: {text}"),
             Note::Guest(note) if note.problem().is_some() => write!(f, "warning: {note}"),
             Note::Guest(note) => note.fmt(f),
             Note::GuestStop(e) => write!(f, "warning: {e}"),
@@ -107,7 +111,7 @@ impl fmt::Display for Note {
             Note::MissedRuns { gadget, missed } => write!(
                 f,
                 "warning: {gadget}: the kernel skipped {missed} runs of its programs, which were at work on that CPU already; \
-                 events may be missing and not counted"
+                 as many events may be missing"
             ),
             Note::Running { gadget, hooks, buffer } => {
                 write!(f, "{gadget}: running, {hooks} programs attached, event buffer {} KiB", buffer / 1024)
@@ -160,6 +164,10 @@ pub enum RunError {
     RecordFile { path: String, source: io::Error },
     #[error("waiting for events")]
     Wait(#[source] io::Error),
+    #[error("starting the thread of gadget {gadget}")]
+    Thread { gadget: String, source: io::Error },
+    #[error("data source {source_name:?} has a field `gadget` of its own, so the gadget cannot run beside others")]
+    TagTaken { source_name: String },
     #[error("reading {what} of gadget {gadget}")]
     Read { gadget: String, what: String, source: io::Error },
 }
