@@ -42,6 +42,7 @@ mod root {
         trace_init_module
         trace_link
         trace_mount
+        trace_oomkill
         trace_open
         trace_signal
     }
