@@ -44,6 +44,7 @@ mod root {
         trace_init_module
         trace_link
         trace_mount
+        trace_oomkill
         trace_open
         trace_signal
         trace_tcp
