@@ -36,7 +36,10 @@ mod root {
 
     // In alphabetical order, one a line.
     gadgets! {
+        profile_cpu
         snapshot_process
+        snapshot_socket
+        trace_bind
         trace_capabilities
         trace_exec
         trace_init_module
@@ -45,6 +48,8 @@ mod root {
         trace_oomkill
         trace_open
         trace_signal
+        trace_tcp
+        trace_tcpconnect
     }
 
     #[test]
