@@ -36,6 +36,7 @@ mod root {
 
     // In alphabetical order, one a line.
     gadgets! {
+        audit_seccomp
         profile_cpu
         snapshot_process
         snapshot_socket
@@ -44,6 +45,7 @@ mod root {
         trace_exec
         trace_init_module
         trace_link
+        trace_lsm
         trace_mount
         trace_oomkill
         trace_open
