@@ -3,7 +3,7 @@
 //!
 //! Everything is held by descriptors: all of it goes away with the process, however it ends.
 
-use super::{object::Hook, sys};
+use super::{object::Hook, socket::SocketProgram, sys};
 use aya::{
     Btf,
     programs::{
@@ -16,6 +16,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// Why a program could not be attached.
@@ -101,6 +102,7 @@ pub(super) fn load(hook: &Hook, program: &mut Program, btf: &Btf) -> Result<(), 
         (Hook::Lsm { hook }, Program::Lsm(p)) => p.load(hook, btf),
         (Hook::Iter { target }, Program::Iter(p)) => p.load(target, btf),
         (Hook::PerfEvent { .. }, Program::PerfEvent(p)) => p.load(),
+        (Hook::SocketFilter { .. }, Program::SocketFilter(p)) => p.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
@@ -118,19 +120,31 @@ pub(super) fn unload(program: &mut Program) {
         Program::Lsm(p) => p.unload(),
         Program::Iter(p) => p.unload(),
         Program::PerfEvent(p) => p.unload(),
+        Program::SocketFilter(p) => p.unload(),
         _ => Ok(()),
     };
     // the only failure is that it was not loaded
     drop(done);
 }
 
-/// Attaches a loaded program. Iterators give the link that runs them; `map` is what a `bpf_map_elem` iterator walks.
+/// What keeps an attachment that aya does not keep.
+#[derive(Debug, Default)]
+pub(super) enum Attached {
+    #[default]
+    ByAya,
+    /// The link that runs an iterator.
+    Iterator(OwnedFd),
+    /// Runs nowhere before its owner opens it in network namespaces.
+    Socket(Arc<SocketProgram>),
+}
+
+/// Attaches a loaded program; `map` is what a `bpf_map_elem` iterator walks.
 pub(super) fn attach(
     hook: &Hook,
     program: &mut Program,
     map: Option<BorrowedFd<'_>>,
     perf: PerfOptions,
-) -> Result<Option<OwnedFd>, AttachError> {
+) -> Result<Attached, AttachError> {
     let refused = |source| AttachError::Refused { hook: hook.to_string(), source };
     let aya = |e: ProgramError| match io_error(&e).and_then(io::Error::raw_os_error) {
         Some(code) => refused(io::Error::from_raw_os_error(code)),
@@ -184,11 +198,15 @@ pub(super) fn attach(
                 return Err(AttachError::NoIterMap { hook: hook.to_string() });
             }
             let fd = p.fd().map_err(aya)?;
-            return sys::link_iter(fd.as_fd(), map).map(Some).map_err(refused);
+            return sys::link_iter(fd.as_fd(), map).map(Attached::Iterator).map_err(refused);
+        }
+        (Hook::SocketFilter { .. }, Program::SocketFilter(p)) => {
+            let fd = p.fd().map_err(aya)?;
+            return SocketProgram::new(fd.as_fd()).map(|p| Attached::Socket(Arc::new(p))).map_err(refused);
         }
         _ => return Err(AttachError::WrongKind { hook: hook.to_string() }),
     }
-    Ok(None)
+    Ok(Attached::ByAya)
 }
 
 /// The system's error at the bottom of a chain of errors.
@@ -213,9 +231,7 @@ pub(super) fn available(hook: &Hook) -> Result<(), AttachError> {
         Hook::Tracepoint { category, name } => tracepoint_exists(category, name),
         Hook::Kprobe { .. } => pmu("kprobe"),
         Hook::Uprobe { .. } => pmu("uprobe"),
-        Hook::SocketFilter { .. } | Hook::Classifier { .. } | Hook::Unknown { .. } => {
-            Err(AttachError::Unsupported { hook: hook.to_string() })
-        }
+        Hook::Classifier { .. } | Hook::Unknown { .. } => Err(AttachError::Unsupported { hook: hook.to_string() }),
         _ => Ok(()),
     }
 }

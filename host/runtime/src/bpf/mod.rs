@@ -16,6 +16,7 @@ pub mod perf;
 pub mod prepare;
 pub(crate) mod probe;
 pub mod ring;
+pub(crate) mod socket;
 pub(crate) mod sys;
 pub mod wait;
 

@@ -7,6 +7,7 @@ use super::{
     Note, PipelineOptions, RunError, Sink, Stop, Summary,
     feed::{Buffer, Drained, Feed, MapPlan, Source, Tables, run_iterators},
     load::Recording,
+    netns::NetworkSockets,
     pipeline::{Pipeline, is_quiet_end},
 };
 use crate::{
@@ -69,6 +70,13 @@ pub struct LiveOptions {
     pub map_count: u64,
 }
 
+/// Whose packets are looked at.
+pub(super) struct Whose {
+    pub(super) selector: Arc<Selector>,
+    pub(super) include: Include,
+    pub(super) host_root: PathBuf,
+}
+
 /// A gadget that is loaded and not yet attached, or running.
 pub struct Live {
     pub(super) name: String,
@@ -83,6 +91,9 @@ pub struct Live {
     pub(super) map_full: Option<LostCounter>,
     pub(super) recording: Option<Recording>,
     pub(super) containers: Option<Containers>,
+    /// Socket filters, while they run.
+    pub(super) networks: Option<NetworkSockets>,
+    pub(super) whose: Whose,
     pub(super) _filter: Option<FilterHandle>,
     pub(super) notes: Vec<Note>,
     pub(super) told: BTreeSet<String>,
@@ -114,6 +125,7 @@ impl Live {
         let hooks = reports.iter().filter(|r| r.state == State::Attached).count();
         reports.into_iter().for_each(|r| sink.note(Note::Program(r)));
         attached?;
+        self.open_networks()?;
         for i in 0..self.producers.len() {
             match &self.producers[i] {
                 Producer::Tracer { .. } => {}
@@ -130,6 +142,17 @@ impl Live {
             }
         }
         sink.note(Note::Running { gadget: self.name.clone(), hooks, buffer: self.ring_bytes });
+        Ok(())
+    }
+
+    /// Has socket filters see the packets of everybody who was asked for.
+    fn open_networks(&mut self) -> Result<(), RunError> {
+        let programs = self.loaded.as_ref().map(Loaded::socket_programs).unwrap_or_default();
+        if !programs.is_empty() {
+            let Whose { selector, include, host_root } = &self.whose;
+            let (containers, selector) = (self.containers.as_ref(), selector.clone());
+            self.networks = Some(NetworkSockets::start(programs, containers, host_root, selector, *include)?);
+        }
         Ok(())
     }
 
@@ -168,6 +191,9 @@ impl Live {
     pub fn run(mut self, stop: &Stop, sink: &mut dyn Sink) -> (Summary, Option<RunError>) {
         let looped = self.event_loop(stop, sink);
         // From here on nothing new is produced; what is in the buffers still counts.
+        if let Some(networks) = &self.networks {
+            networks.silence();
+        }
         if let Some(missed) = self.loaded.take().map(|l| l.missed_runs()).filter(|n| *n > 0) {
             sink.note(Note::MissedRuns { gadget: self.name.clone(), missed });
         }
@@ -241,12 +267,14 @@ impl Live {
 
     /// Tells each thing about the tracking once.
     fn container_notes(&mut self, sink: &mut dyn Sink) {
-        let Some(c) = &self.containers else { return };
-        for note in c.notes() {
+        for note in self.containers.iter().flat_map(Containers::notes) {
             // A count that has grown is no news: the ledger has the numbers.
             if self.told.insert(note.chars().filter(|c| !c.is_ascii_digit()).collect()) {
                 sink.note(Note::Containers(note));
             }
+        }
+        for note in self.networks.iter().flat_map(NetworkSockets::notes) {
+            sink.note(Note::Network(note));
         }
     }
 

@@ -5,11 +5,12 @@ use super::{
     Gadget, GadgetError, Live, LiveOptions, Note, RunError,
     feed::{MapPlan, Source},
     filesystems,
+    live::Whose,
     pipeline::Pipeline,
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{KernelBtf, LoadOptions},
+    bpf::{KernelBtf, LoadOptions, object::Hook},
     containers::Containers,
     enrich::container::ContainerEnricher,
     gadget::schema::Producer,
@@ -77,6 +78,12 @@ impl Gadget {
             map_full: None,
             recording,
             containers,
+            networks: None,
+            whose: Whose {
+                selector: options.selector.clone(),
+                include: options.include,
+                host_root: options.containers.host_root.clone(),
+            },
             _filter: filter,
             notes,
             told: BTreeSet::new(),
@@ -179,10 +186,14 @@ impl Recording {
     }
 }
 
-/// A gadget without a mount namespace in its events and without a filter map has nothing to do with containers.
+/// A gadget without a namespace in its events, a filter map and a socket filter has nothing to do with containers.
 fn needs_containers(gadget: &Gadget, sources: &[DataSource]) -> bool {
+    let names = |s: &DataSource| {
+        s.fields().iter().any(|f| f.has_tag("type:gadget_mntns_id") || f.has_tag("type:gadget_netns_id"))
+    };
     gadget.object.map(FILTER_MAP).is_some()
-        || sources.iter().any(|s| s.fields().iter().any(|f| f.has_tag("type:gadget_mntns_id")))
+        || gadget.object.programs.iter().any(|p| matches!(p.hook, Hook::SocketFilter { .. }))
+        || sources.iter().any(names)
 }
 
 /// Without the tracker, events of the host can still be shown, without labels; a choice of containers cannot be made.
