@@ -13,6 +13,7 @@ mod filter;
 mod follow;
 mod identify;
 pub mod listing;
+mod namespaces;
 mod networks;
 mod registry;
 mod remembered;
@@ -20,12 +21,14 @@ mod snapshot;
 mod thread;
 mod tracker;
 
+pub(crate) use cgroups::Cgroups;
 pub use changes::{Change, Changes};
 pub use clients::ClientError;
 pub(crate) use clients::default_sockets;
 pub(crate) use container::MEMBERS;
 pub use container::{Container, ImageAnswer, Pod, RuntimeName, UnknownRuntime};
 pub use filter::{Attribute, Selector, SelectorError, Verdict};
+pub(crate) use namespaces::{NetworkNamespace, network_namespaces};
 pub(crate) use networks::{NetworkFeed, NetworkNews, NetworkOwner, Waker, Way};
 pub use tracker::TrackerLoss;
 

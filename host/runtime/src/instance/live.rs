@@ -4,15 +4,15 @@
 //! is in `load`, what its rows come from in `feed`.
 
 use super::{
-    Note, PipelineOptions, RunError, Sink, Stop, Summary,
-    feed::{Buffer, Drained, Feed, MapPlan, Source, Tables, run_iterators},
+    Note, PipelineOptions, RunError, Sink, Stop, Summary, Tag,
+    feed::{Buffer, Drained, Feed, Iteration, MapPlan, Source, Tables, run_iterators},
     load::Recording,
     netns::NetworkSockets,
     pipeline::{Pipeline, is_quiet_end},
 };
 use crate::{
     bpf::{
-        Loaded,
+        Loaded, Object,
         loader::State,
         maps::RawMap,
         perf::PerfReader,
@@ -20,8 +20,8 @@ use crate::{
         sys,
         wait::{LostCounter, Waiter},
     },
-    containers::{Containers, ContainersOptions, FilterHandle, Selector},
-    enrich::container::Include,
+    containers::{Containers, ContainersOptions, FilterHandle, Selector, network_namespaces},
+    enrich::{container::Include, sockets::Sockets, stacks::Stacks},
     gadget::schema::Producer,
 };
 use ig_event::{DataSource, Reason, SourceKind};
@@ -47,6 +47,7 @@ const DRAIN_AT_MOST: Duration = Duration::from_secs(30);
 const LAST_LOOKS: u32 = 10;
 
 /// What the caller decides about a run.
+#[derive(Clone)]
 pub struct LiveOptions {
     /// The gadget's parameters that were given, `(key, text)`.
     pub params: Vec<(String, String)>,
@@ -68,6 +69,8 @@ pub struct LiveOptions {
     pub map_interval: Duration,
     /// Readings after which the run ends; 0 never ends it.
     pub map_count: u64,
+    /// Says in every row which gadget it is of: for one of several.
+    pub tag: Option<Tag>,
 }
 
 /// Whose packets are looked at.
@@ -87,6 +90,7 @@ pub struct Live {
     pub(super) sources: Vec<Arc<DataSource>>,
     pub(super) state: Vec<Source>,
     pub(super) pipeline: Pipeline,
+    pub(super) stacks: Option<Stacks>,
     /// Counts events that a full map of the gadget swallowed; not of one source, so told to the first.
     pub(super) map_full: Option<LostCounter>,
     pub(super) recording: Option<Recording>,
@@ -94,6 +98,9 @@ pub struct Live {
     /// Socket filters, while they run.
     pub(super) networks: Option<NetworkSockets>,
     pub(super) whose: Whose,
+    pub(super) object: Object,
+    /// Tells the gadget whose a socket is, if it asks.
+    pub(super) sockets: Option<Arc<Sockets>>,
     pub(super) _filter: Option<FilterHandle>,
     pub(super) notes: Vec<Note>,
     pub(super) told: BTreeSet<String>,
@@ -131,8 +138,8 @@ impl Live {
                 Producer::Tracer { .. } => {}
                 Producer::Iter { programs } => {
                     let row = self.sources[i].record_size as usize;
-                    self.state[i].feed =
-                        Some(Feed::Iterator { programs: programs.iter().map(|p| (p.clone(), row)).collect() });
+                    let programs = programs.iter().map(|p| Iteration::new(p, row, &self.object));
+                    self.state[i].feed = Some(Feed::Iterator { programs: programs.collect() });
                 }
                 Producer::MapIter { map } => {
                     let fd = self.map_fd(map)?;
@@ -194,7 +201,8 @@ impl Live {
         if let Some(networks) = &self.networks {
             networks.silence();
         }
-        if let Some(missed) = self.loaded.take().map(|l| l.missed_runs()).filter(|n| *n > 0) {
+        let missed = self.loaded.take().map_or(0, |l| l.missed_runs());
+        if missed > 0 {
             sink.note(Note::MissedRuns { gadget: self.name.clone(), missed });
         }
         let drained = self.last_words(sink);
@@ -203,7 +211,12 @@ impl Live {
         let closed = [&looped, &drained].into_iter().any(|r| r.as_ref().is_err_and(is_quiet_end));
         let real = |r: Result<(), RunError>| r.err().filter(|e| !is_quiet_end(e));
         let failed = real(looped).or_else(|| real(drained)).or_else(|| real(recorded));
-        (Summary { ledgers: self.pipeline.ledgers(), closed }, failed)
+        let mut ledgers = self.pipeline.ledgers();
+        // Programs are not of one source, so what they missed is told to the first, as with full maps.
+        if let Some((_, first)) = ledgers.first_mut() {
+            first.missed_runs = missed;
+        }
+        (Summary { ledgers, closed }, failed)
     }
 
     fn event_loop(&mut self, stop: &Stop, sink: &mut dyn Sink) -> Result<(), RunError> {
@@ -239,10 +252,16 @@ impl Live {
             if Instant::now() >= counters_due {
                 self.counters(sink)?;
                 self.container_notes(sink);
+                self.stack_notes(sink);
                 counters_due = Instant::now() + COUNTERS_EVERY;
             }
             if all.more {
                 continue;
+            }
+            if all.rows == 0
+                && let Some(stacks) = &mut self.stacks
+            {
+                stacks.make_room();
             }
             let notes = self.containers.is_some().then(|| Instant::now() + NOTES_EVERY);
             let wake_by = [end, self.held_until(), self.maps.due, notes].into_iter().flatten().min();
@@ -267,14 +286,26 @@ impl Live {
 
     /// Tells each thing about the tracking once.
     fn container_notes(&mut self, sink: &mut dyn Sink) {
-        for note in self.containers.iter().flat_map(Containers::notes) {
-            // A count that has grown is no news: the ledger has the numbers.
-            if self.told.insert(note.chars().filter(|c| !c.is_ascii_digit()).collect()) {
+        let containers = self.containers.iter().flat_map(Containers::notes);
+        for note in containers.chain(self.sockets.iter().flat_map(|s| s.notes())).collect::<Vec<_>>() {
+            // A count of the tracker's that has grown is no news, they all do on a busy machine; a runtime that was away once
+            // more is.
+            let key = match note.starts_with("container tracker:") {
+                true => note.chars().filter(|c| !c.is_ascii_digit()).collect(),
+                false => note.clone(),
+            };
+            if self.told.insert(key) {
                 sink.note(Note::Containers(note));
             }
         }
         for note in self.networks.iter().flat_map(NetworkSockets::notes) {
             sink.note(Note::Network(note));
+        }
+    }
+
+    fn stack_notes(&mut self, sink: &mut dyn Sink) {
+        if let Some(text) = self.stacks.as_mut().and_then(Stacks::note) {
+            sink.note(Note::Symbols(text));
         }
     }
 
@@ -305,8 +336,14 @@ impl Live {
     fn hand_on(&mut self, i: usize, sink: &mut dyn Sink) -> Result<(), RunError> {
         let s = &mut self.state[i];
         s.batch.boot_to_wall = boot_to_wall();
+        if let Some(stacks) = &mut self.stacks {
+            stacks.look_ahead(i, &s.batch);
+        }
         if let Some(e) = &mut s.enricher {
             e.process(&mut s.batch);
+        }
+        if let Some(stacks) = &mut self.stacks {
+            stacks.fill(i, &mut s.batch);
         }
         if s.batch.is_empty() && s.batch.loss.is_empty() && self.sources[i].kind == SourceKind::Events {
             return Ok(());
@@ -353,7 +390,12 @@ impl Live {
             };
             let read = match &s.feed {
                 Some(Feed::Iterator { programs }) if which == Tables::Iterators => match &self.loaded {
-                    Some(loaded) => run_iterators(loaded, programs, &mut push),
+                    Some(loaded) => {
+                        let Whose { selector, include, host_root } = &self.whose;
+                        let containers = self.containers.as_ref();
+                        let networks = || network_namespaces(containers, selector, include.host, host_root);
+                        run_iterators(loaded, programs, networks, &mut push)
+                    }
                     None => continue,
                 },
                 Some(Feed::Map { map }) if which == Tables::Maps => {
@@ -407,6 +449,7 @@ impl Live {
         }
         result = result.and(self.counters(sink));
         self.container_notes(sink);
+        self.stack_notes(sink);
         result
     }
 

@@ -10,9 +10,13 @@ use super::{
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{KernelBtf, LoadOptions, object::Hook},
+    bpf::{KernelBtf, LoadOptions, Loaded, object::Hook},
     containers::Containers,
-    enrich::container::ContainerEnricher,
+    enrich::{
+        container::ContainerEnricher,
+        sockets::{SOCKETS_MAP, Sockets},
+        stacks::{self, Stacks},
+    },
     gadget::schema::Producer,
     wasm::{Engine, EngineOptions, Guest, GuestOptions, Level},
 };
@@ -28,6 +32,11 @@ const FILTER_ENTRIES: u32 = 65_536;
 impl Gadget {
     /// Puts the gadget into the kernel without starting it.
     pub fn load(self, options: LiveOptions) -> Result<Live, RunError> {
+        self.load_with(options, &mut Shared::default())
+    }
+
+    /// As `load`; what other gadgets of this process have started already is used, what is missing is started for all.
+    pub(super) fn load_with(self, options: LiveOptions, shared: &mut Shared) -> Result<Live, RunError> {
         filesystems::ensure(options.auto_mount)?;
         let values = self.values(&options.params)?;
         let mut notes = Vec::new();
@@ -36,7 +45,7 @@ impl Gadget {
         let producers: Vec<Producer> = self.plans.iter().map(|p| p.producer.clone()).collect();
 
         let containers = match needs_containers(&self, &sources) {
-            true => start_containers(&options, &self.kernel, &mut notes)?,
+            true => shared.containers(&options, &self.kernel, &mut notes)?,
             false => None,
         };
         let mut enrichers = Vec::new();
@@ -47,17 +56,36 @@ impl Gadget {
                     .and_then(|c| ContainerEnricher::new(s, c.clone(), options.selector.clone(), options.include)),
             );
         }
+        let mut stacks = Stacks::new(&mut sources, &options.containers.host_root);
         let recording = options.record.clone().map(|path| self.recording(path, &options, &sources));
-        let guest = self.guest(&options, &mut sources, &mut notes)?;
+        let guest = self.guest(&options, shared, &mut sources, &mut notes)?;
         for (plan, source) in self.plans.iter().zip(&mut sources) {
             plan.finish(source)
                 .map_err(|source| GadgetError::Schema { image: self.image.reference.clone(), source })?;
         }
+        if let Some(tag) = &options.tag {
+            sources.iter_mut().try_for_each(|s| tag.add(s))?;
+        }
         let sources: Vec<_> = sources.into_iter().map(Arc::new).collect();
         let pipeline = Pipeline::new(&sources, guest, &options.pipeline)?;
 
-        let load = self.load_options(&options, values, containers.is_some());
+        let sockets = match Sockets::wanted_by(&self.object) {
+            true => Some(Arc::new(Sockets::start(&self.kernel, &options.containers.host_root)?)),
+            false => None,
+        };
+        let mut load = self.load_options(&options, values, containers.is_some());
+        if let Some(sockets) = &sockets {
+            load.inject.insert(SOCKETS_MAP.into(), sockets.map());
+            load.host_types = Some(sockets.types());
+        }
         let loaded = crate::bpf::load(&self.image.reference, &self.object, &self.kernel, load)?;
+        if let Some(stacks) = &mut stacks {
+            share_stacks(stacks, &loaded).map_err(|source| RunError::Read {
+                gadget: self.image.reference.clone(),
+                what: "the maps of stacks".into(),
+                source,
+            })?;
+        }
         let filter = match (&containers, loaded.map_fd(FILTER_MAP)) {
             (Some(c), Some(map)) if !options.include.host => Some(c.add_filter(map, options.selector.clone())?),
             _ => None,
@@ -75,6 +103,7 @@ impl Gadget {
             sources,
             state,
             pipeline,
+            stacks,
             map_full: None,
             recording,
             containers,
@@ -84,6 +113,8 @@ impl Gadget {
                 include: options.include,
                 host_root: options.containers.host_root.clone(),
             },
+            object: self.object,
+            sockets,
             _filter: filter,
             notes,
             told: BTreeSet::new(),
@@ -92,12 +123,7 @@ impl Gadget {
         })
     }
 
-    fn load_options(
-        &self,
-        options: &LiveOptions,
-        values: Vec<(String, Vec<u8>)>,
-        tracked: bool,
-    ) -> LoadOptions<'static> {
+    fn load_options(&self, options: &LiveOptions, values: Vec<(String, Vec<u8>)>, tracked: bool) -> LoadOptions<'_> {
         let mut load = LoadOptions { params: values, ring_bytes: options.ring_bytes, ..LoadOptions::default() };
         if self.object.var(FILTER_VAR).is_some() {
             load.params.push((FILTER_VAR.into(), vec![u8::from(tracked && !options.include.host)]));
@@ -115,12 +141,12 @@ impl Gadget {
     fn guest(
         &self,
         options: &LiveOptions,
+        shared: &mut Shared,
         sources: &mut Vec<DataSource>,
         notes: &mut Vec<Note>,
     ) -> Result<Option<Guest>, RunError> {
         let Some(wasm) = &self.image.wasm else { return Ok(None) };
-        let engine =
-            Arc::new(Engine::new(EngineOptions { cache_dir: options.wasm_cache.clone(), ..EngineOptions::default() })?);
+        let engine = shared.engine(options)?;
         let digest = self.image.wasm_digest.as_deref().unwrap_or(&self.image.digest);
         let guest_options = GuestOptions {
             gadget: self.metadata.name.clone(),
@@ -186,6 +212,11 @@ impl Recording {
     }
 }
 
+fn share_stacks(stacks: &mut Stacks, loaded: &Loaded) -> std::io::Result<()> {
+    let map = |name| loaded.map_fd(name).map(|fd| fd.try_clone_to_owned()).transpose();
+    stacks.set_maps(map(stacks::KERNEL_MAP)?, map(stacks::USER_MAP)?)
+}
+
 /// A gadget without a namespace in its events, a filter map and a socket filter has nothing to do with containers.
 fn needs_containers(gadget: &Gadget, sources: &[DataSource]) -> bool {
     let names = |s: &DataSource| {
@@ -196,19 +227,45 @@ fn needs_containers(gadget: &Gadget, sources: &[DataSource]) -> bool {
         || sources.iter().any(names)
 }
 
-/// Without the tracker, events of the host can still be shown, without labels; a choice of containers cannot be made.
-fn start_containers(
-    options: &LiveOptions,
-    kernel: &KernelBtf,
-    notes: &mut Vec<Note>,
-) -> Result<Option<Containers>, RunError> {
-    // The kernel's types are read once for the tracker and the gadget.
-    match Containers::start_with(options.containers.clone(), kernel) {
-        Ok(c) => Ok(Some(c)),
-        Err(e) if options.include.host && options.selector.selects_all() => {
-            notes.push(Note::Containers(format!("not tracked, so events carry no container: {e}")));
-            Ok(None)
+/// What the gadgets of one process have in common. Each part is started by the first gadget that needs it.
+#[derive(Default)]
+pub(super) struct Shared {
+    containers: Option<Containers>,
+    engine: Option<Arc<Engine>>,
+}
+
+impl Shared {
+    /// Without the tracker, events of the host can still be shown, without labels; a choice of containers cannot be made.
+    fn containers(
+        &mut self,
+        options: &LiveOptions,
+        kernel: &KernelBtf,
+        notes: &mut Vec<Note>,
+    ) -> Result<Option<Containers>, RunError> {
+        if let Some(running) = &self.containers {
+            return Ok(Some(running.clone()));
         }
-        Err(e) => Err(e.into()),
+        // The kernel's types are read once for the tracker and the gadget.
+        match Containers::start_with(options.containers.clone(), kernel) {
+            Ok(c) => {
+                self.containers = Some(c.clone());
+                Ok(Some(c))
+            }
+            Err(e) if options.include.host && options.selector.selects_all() => {
+                notes.push(Note::Containers(format!("not tracked, so events carry no container: {e}")));
+                Ok(None)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn engine(&mut self, options: &LiveOptions) -> Result<Arc<Engine>, RunError> {
+        if let Some(engine) = &self.engine {
+            return Ok(engine.clone());
+        }
+        let cache_dir = options.wasm_cache.clone();
+        let engine = Arc::new(Engine::new(EngineOptions { cache_dir, ..EngineOptions::default() })?);
+        self.engine = Some(engine.clone());
+        Ok(engine)
     }
 }
