@@ -76,6 +76,8 @@ pub struct ContainerEnricher {
     /// Offset of the boot-clock time, if the record has one.
     time: Option<u32>,
     snapshot: bool,
+    /// Rows were gathered over time, and their containers may have gone since.
+    gathered: bool,
     remembered: FxHashMap<u64, Remembered>,
     held: FxHashMap<u64, Vec<HeldRow>>,
     held_rows: usize,
@@ -127,12 +129,19 @@ impl ContainerEnricher {
             netns,
             time,
             snapshot: source.kind == SourceKind::Snapshot,
+            gathered: false,
             remembered: FxHashMap::default(),
             held: FxHashMap::default(),
             held_rows: 0,
             held_bytes: 0,
             taken: 0,
         })
+    }
+
+    /// For a source whose rows programs gather in a map, having left out what was not asked for.
+    pub fn of_gathered_rows(mut self) -> Self {
+        self.gathered = true;
+        self
     }
 
     /// Puts the rows whose wait is over into the empty `batch`, in order and labelled. They were counted as produced when
@@ -271,6 +280,8 @@ impl ContainerEnricher {
             Resolution::Host if self.include.host => Answer::ShowHost,
             Resolution::Host => Answer::LeaveOut,
             Resolution::Pending => Answer::Wait,
+            // The kernel let it into the table, so it was of a container that was asked for.
+            Resolution::Unknown if self.gathered && !self.include.host => Answer::ShowUnlabelled(None),
             // The tracker saw everything, so nobody's container it is; else it may be one that was missed.
             Resolution::Unknown if self.reader.may_have_missed() => Answer::ShowUnlabelled(None),
             Resolution::Unknown if self.include.host => Answer::ShowHost,

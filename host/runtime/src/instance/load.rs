@@ -48,13 +48,14 @@ impl Gadget {
             true => shared.containers(&options, &self.kernel, &mut notes)?,
             false => None,
         };
+        let filters = self.object.as_ref().is_some_and(|o| o.map(FILTER_MAP).is_some());
         let mut enrichers = Vec::new();
-        for s in &mut sources {
-            enrichers.push(
-                containers
-                    .as_ref()
-                    .and_then(|c| ContainerEnricher::new(s, c.clone(), options.selector.clone(), options.include)),
-            );
+        for (s, plan) in sources.iter_mut().zip(&self.plans) {
+            let gathered = filters && matches!(plan.producer, Producer::MapIter { .. });
+            let enricher = containers
+                .as_ref()
+                .and_then(|c| ContainerEnricher::new(s, c.clone(), options.selector.clone(), options.include));
+            enrichers.push(enricher.map(|e| if gathered { e.of_gathered_rows() } else { e }));
         }
         let mut stacks = Stacks::new(&mut sources, &options.containers.host_root);
         let recording = options.record.clone().map(|path| self.recording(path, &options, &sources));
