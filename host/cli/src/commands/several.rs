@@ -194,7 +194,7 @@ impl Sink for Shown<'_> {
                 }
             }
             // These name the gadget themselves.
-            Note::Running { .. } | Note::MissedRuns { .. } => say(&text),
+            Note::Running { .. } => say(&text),
             _ => say(&format!("{}: {text}", self.name)),
         }
     }

@@ -225,7 +225,7 @@ pub fn load(image: &str, object: &Object, kernel: &KernelBtf, options: LoadOptio
         ebpf,
         targets,
         walks: walks.collect(),
-        alternatives: options.alternatives.clone(),
+        alternatives: by_preference(&options.alternatives, &slots, sys::kernel_version_code()),
         perf: options.perf.clone(),
         slots,
     };
@@ -233,6 +233,22 @@ pub fn load(image: &str, object: &Object, kernel: &KernelBtf, options: LoadOptio
     loaded.load_programs()?;
     sys::trim_heap();
     Ok(loaded)
+}
+
+/// The alternatives in the order in which they are tried: the gadget's own, but from Linux 7.0 on sets of plain tracepoints
+/// come first. There a program on a raw tracepoint or tp_btf can be preempted, and until it goes on the kernel skips
+/// it on that CPU, for whole time slices of other processes; one on a plain tracepoint keeps its CPU.
+fn by_preference(
+    alternatives: &[(String, Vec<Vec<String>>)],
+    slots: &[Slot],
+    kernel: u32,
+) -> Vec<(String, Vec<Vec<String>>)> {
+    let mut all = alternatives.to_vec();
+    if kernel >= 0x07_00_00 {
+        let plain = |p: &String| slots.iter().any(|s| s.name == *p && matches!(s.hook, Hook::Tracepoint { .. }));
+        all.iter_mut().for_each(|(_, sets)| sets.sort_by_key(|set| !set.iter().all(plain)));
+    }
+    all
 }
 
 fn check_options(image: &str, object: &Object, o: &LoadOptions<'_>) -> Result<(), LoadError> {
@@ -733,5 +749,36 @@ impl Slot {
             state: self.state.clone(),
             log: self.log.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_tracepoints_come_first_from_7_0_on() {
+        let slot = |name: &str, hook: Hook| Slot {
+            name: name.into(),
+            hook,
+            state: State::Loaded,
+            log: None,
+            loaded: false,
+            link: None,
+        };
+        let plain = || Hook::Tracepoint { category: "syscalls".into(), name: "sys_exit_open".into() };
+        let slots = [
+            slot("btf", Hook::BtfTracepoint { name: "sys_exit".into() }),
+            slot("raw", Hook::RawTracepoint { name: "sys_exit".into() }),
+            slot("one", plain()),
+            slot("two", plain()),
+        ];
+        let sets = |sets: &[&[&str]]| -> Vec<(String, Vec<Vec<String>>)> {
+            vec![("job".into(), sets.iter().map(|s| s.iter().map(|p| (*p).to_owned()).collect()).collect())]
+        };
+        let given = sets(&[&["btf"], &["raw", "one"], &["one", "two"], &["two"]]);
+        assert_eq!(by_preference(&given, &slots, 0x06_13_00), given);
+        let preferred = sets(&[&["one", "two"], &["two"], &["btf"], &["raw", "one"]]);
+        assert_eq!(by_preference(&given, &slots, 0x07_00_00), preferred);
     }
 }

@@ -171,7 +171,8 @@ impl Live {
     pub fn run(mut self, stop: &Stop, sink: &mut dyn Sink) -> (Summary, Option<RunError>) {
         let looped = self.event_loop(stop, sink);
         // From here on nothing new is produced; what is in the buffers still counts.
-        if let Some(missed) = self.loaded.take().map(|l| l.missed_runs()).filter(|n| *n > 0) {
+        let missed = self.loaded.take().map_or(0, |l| l.missed_runs());
+        if missed > 0 {
             sink.note(Note::MissedRuns { gadget: self.name.clone(), missed });
         }
         let drained = self.last_words(sink);
@@ -180,7 +181,12 @@ impl Live {
         let closed = [&looped, &drained].into_iter().any(|r| r.as_ref().is_err_and(is_quiet_end));
         let real = |r: Result<(), RunError>| r.err().filter(|e| !is_quiet_end(e));
         let failed = real(looped).or_else(|| real(drained)).or_else(|| real(recorded));
-        (Summary { ledgers: self.pipeline.ledgers(), closed }, failed)
+        let mut ledgers = self.pipeline.ledgers();
+        // Programs are not of one source, so what they missed is told to the first, as with full maps.
+        if let Some((_, first)) = ledgers.first_mut() {
+            first.missed_runs = missed;
+        }
+        (Summary { ledgers, closed }, failed)
     }
 
     fn event_loop(&mut self, stop: &Stop, sink: &mut dyn Sink) -> Result<(), RunError> {
@@ -246,8 +252,13 @@ impl Live {
     fn container_notes(&mut self, sink: &mut dyn Sink) {
         let Some(c) = &self.containers else { return };
         for note in c.notes() {
-            // A count that has grown is no news: the ledger has the numbers.
-            if self.told.insert(note.chars().filter(|c| !c.is_ascii_digit()).collect()) {
+            // A count of the tracker's that has grown is no news, they all do on a busy machine; a runtime that was away once
+            // more is.
+            let key = match note.starts_with("container tracker:") {
+                true => note.chars().filter(|c| !c.is_ascii_digit()).collect(),
+                false => note.clone(),
+            };
+            if self.told.insert(key) {
                 sink.note(Note::Containers(note));
             }
         }

@@ -67,8 +67,8 @@ pub enum Note {
     WasmCache(Arc<CacheProblem>),
     /// Something odd in gadget.yaml.
     Metadata(String),
-    /// The kernel skipped runs of the gadget's programs. Whether an event is missing for each, only the program could say,
-    /// so they are not in the ledger.
+    /// The kernel skipped runs of the gadget's programs. Whether an event is missing for each, only the program could say;
+    /// the ledger has their number beside the equation.
     MissedRuns { gadget: String, missed: u64 },
     /// Events flow from now on.
     Running { gadget: String, hooks: usize, buffer: u32 },
@@ -108,7 +108,7 @@ impl fmt::Display for Note {
             Note::MissedRuns { gadget, missed } => write!(
                 f,
                 "warning: {gadget}: the kernel skipped {missed} runs of its programs, which were at work on that CPU already; \
-                 events may be missing and not counted"
+                 as many events may be missing"
             ),
             Note::Running { gadget, hooks, buffer } => {
                 write!(f, "{gadget}: running, {hooks} programs attached, event buffer {} KiB", buffer / 1024)
