@@ -33,6 +33,8 @@ pub enum Reason {
     Undecoded,
     /// Shown, but its container could not be named in time.
     Unlabelled,
+    /// Shown without its stack: the map of stacks was full, or another stack had its place.
+    Stackless,
 }
 
 /// What a reason means for the account.
@@ -47,7 +49,7 @@ pub enum Class {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 13] = [
+    pub const ALL: [Reason; 14] = [
         Reason::RingFull,
         Reason::MapFull,
         Reason::Malformed,
@@ -61,6 +63,7 @@ impl Reason {
         Reason::Setup,
         Reason::Undecoded,
         Reason::Unlabelled,
+        Reason::Stackless,
     ];
 
     pub fn class(self) -> Class {
@@ -74,7 +77,7 @@ impl Reason {
             Reason::Filtered | Reason::Limited | Reason::DroppedByGuest | Reason::OtherContainer | Reason::Setup => {
                 Class::Intent
             }
-            Reason::Undecoded | Reason::Unlabelled => Class::Degraded,
+            Reason::Undecoded | Reason::Unlabelled | Reason::Stackless => Class::Degraded,
         }
     }
 
@@ -94,6 +97,7 @@ impl Reason {
             Reason::Setup => "setup",
             Reason::Undecoded => "undecoded",
             Reason::Unlabelled => "unlabelled",
+            Reason::Stackless => "stackless",
         }
     }
 
@@ -113,6 +117,7 @@ impl Reason {
             Reason::Setup => "of runtimes setting up containers",
             Reason::Undecoded => "shown without the gadget's decoding",
             Reason::Unlabelled => "shown without their container's name",
+            Reason::Stackless => "shown without their stack: the map of stacks had no room",
         }
     }
 }

@@ -5,6 +5,8 @@
 
 mod columns;
 mod escape;
+mod flamegraph;
+mod folded;
 mod json;
 mod layout;
 mod repeat;
@@ -13,9 +15,12 @@ mod select;
 mod tests;
 mod yaml;
 
+pub(crate) use layout::display_width;
+pub use folded::{KERNEL_STACK_TAG, USER_STACK_TAG, WEIGHT};
 pub use select::{FieldSelection, FieldsError};
 
 use crate::{Batch, DataSource, FieldId, HostNames, SourceKind, TextEnv};
+use folded::{FoldedPrinter, Shape};
 pub use jiff::tz::TimeZone;
 use std::{str::FromStr, sync::Arc};
 
@@ -28,12 +33,23 @@ pub enum OutputMode {
     JsonPretty,
     /// One document a row.
     Yaml,
+    /// Stacks added up, one a line, at the end of the run.
+    Folded,
+    /// The same as a picture (SVG).
+    Flamegraph,
     None,
 }
 
 impl OutputMode {
-    pub const ALL: [OutputMode; 5] =
-        [OutputMode::Columns, OutputMode::Json, OutputMode::JsonPretty, OutputMode::Yaml, OutputMode::None];
+    pub const ALL: [OutputMode; 7] = [
+        OutputMode::Columns,
+        OutputMode::Json,
+        OutputMode::JsonPretty,
+        OutputMode::Yaml,
+        OutputMode::Folded,
+        OutputMode::Flamegraph,
+        OutputMode::None,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -41,6 +57,8 @@ impl OutputMode {
             OutputMode::Json => "json",
             OutputMode::JsonPretty => "jsonpretty",
             OutputMode::Yaml => "yaml",
+            OutputMode::Folded => "folded",
+            OutputMode::Flamegraph => "flamegraph",
             OutputMode::None => "none",
         }
     }
@@ -59,16 +77,21 @@ impl FromStr for OutputMode {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OutputError {
-    #[error("unknown output mode {mode:?}: valid modes are columns, json, jsonpretty, yaml, none")]
+    #[error("unknown output mode {mode:?}: valid modes are columns, json, jsonpretty, yaml, folded, flamegraph, none")]
     UnknownMode { mode: String },
     #[error("data source {source_name:?} has no field left to show")]
     NothingToShow { source_name: String },
+    #[error("data source {source_name:?} has no stacks, so there is nothing to fold")]
+    NoStacks { source_name: String },
 }
 
 impl OutputError {
     pub fn hint(&self) -> Option<String> {
         match self {
             OutputError::UnknownMode { .. } => None,
+            OutputError::NoStacks { .. } => {
+                Some("-o folded and -o flamegraph are for gadgets with stacks, such as profile_cpu".to_owned())
+            }
             OutputError::NothingToShow { .. } => Some("choose other --fields, or use -o none".to_owned()),
         }
     }
@@ -82,8 +105,6 @@ pub struct PrinterEnv {
     pub zone: TimeZone,
     /// Cells of the terminal; `None` where stdout is none, and then nothing is cut.
     pub width: Option<usize>,
-    /// Columns of a table only: clear the screen before each batch. Leave it false where stdout is no terminal.
-    pub clear_screen: bool,
 }
 
 impl PrinterEnv {
@@ -100,6 +121,12 @@ pub trait Printer {
     /// All live rows of a batch, in output order. `batch` must be of the data source the printer was made for.
     fn batch(&mut self, batch: &Batch, out: &mut Vec<u8>);
 
+    /// From now on tables take each other's place on a terminal of this size, and are cut to its lines. For columns of
+    /// tables; other outputs stay as they are. May be called before each table.
+    fn on_screen(&mut self, _width: usize, _height: usize) {}
+    /// What stands after everything else; call it once, after the last batch.
+    fn finish(&mut self, _out: &mut Vec<u8>) {}
+
     /// Fields whose values the output depends on; nobody need compute any other.
     fn needed_fields(&self) -> Vec<FieldId>;
 }
@@ -108,7 +135,7 @@ pub trait Printer {
 pub fn cell_width(text: &str) -> usize {
     let mut escaped = Vec::new();
     escape::cell(text.as_bytes(), &mut escaped);
-    layout::display_width(&String::from_utf8_lossy(&escaped))
+    display_width(&String::from_utf8_lossy(&escaped))
 }
 
 /// Compiles the printer of a data source.
@@ -126,6 +153,8 @@ pub fn printer(
         OutputMode::JsonPretty => {
             Box::new(json::JsonPrinter::new(source, fields, &env.text(), json::Style::pretty(table))?)
         }
+        OutputMode::Folded => Box::new(FoldedPrinter::new(source, &env.text(), Shape::Lines)?),
+        OutputMode::Flamegraph => Box::new(FoldedPrinter::new(source, &env.text(), Shape::Graph)?),
         OutputMode::Yaml => Box::new(yaml::YamlPrinter::new(source, fields, &env.text())?),
     })
 }

@@ -42,6 +42,11 @@ pub struct LoadOptions<'a> {
     pub alternatives: Vec<(String, Vec<Vec<String>>)>,
     /// Maps that exist already and take the place of the object's own.
     pub inject: BTreeMap<String, BorrowedFd<'a>>,
+    /// Types of the host's that CO-RE finds beside the kernel's, such as those of injected maps.
+    pub host_types: Option<&'a super::Btf>,
+    /// The control group that programs of such go to. Without it they are not loaded: one of a gadget could cut off the
+    /// machine's network.
+    pub cgroup: Option<BorrowedFd<'a>>,
     pub perf: BTreeMap<String, PerfOptions>,
 }
 
@@ -54,6 +59,8 @@ impl Default for LoadOptions<'_> {
             attach_to: BTreeMap::new(),
             alternatives: Vec::new(),
             inject: BTreeMap::new(),
+            host_types: None,
+            cgroup: None,
             perf: BTreeMap::new(),
         }
     }
@@ -194,6 +201,7 @@ pub struct Loaded {
     alternatives: Vec<(String, Vec<Vec<String>>)>,
     /// By program: the map that its iterator walks.
     walks: BTreeMap<String, String>,
+    cgroup: Option<OwnedFd>,
     perf: BTreeMap<String, PerfOptions>,
 }
 
@@ -226,6 +234,7 @@ pub fn load(image: &str, object: &Object, kernel: &KernelBtf, options: LoadOptio
         targets,
         walks: walks.collect(),
         alternatives: by_preference(&options.alternatives, &slots, sys::kernel_version_code()),
+        cgroup: cgroup_fd(image, &options)?,
         perf: options.perf.clone(),
         slots,
     };
@@ -249,6 +258,11 @@ fn by_preference(
         all.iter_mut().for_each(|(_, sets)| sets.sort_by_key(|set| !set.iter().all(plain)));
     }
     all
+}
+
+fn cgroup_fd(image: &str, o: &LoadOptions<'_>) -> Result<Option<OwnedFd>, LoadError> {
+    let cloned = o.cgroup.map(|c| c.try_clone_to_owned()).transpose();
+    cloned.map_err(|source| LoadError::Inject { image: image.into(), source })
 }
 
 fn check_options(image: &str, object: &Object, o: &LoadOptions<'_>) -> Result<(), LoadError> {
@@ -286,7 +300,10 @@ fn prepared(image: &str, object: &Object, kernel: &KernelBtf, o: &LoadOptions<'_
         return prepare(&[]);
     }
     let target = kernel.get().map_err(|source| LoadError::KernelBtf { image: image.into(), source })?;
-    prepare(&[target])
+    match o.host_types {
+        Some(own) => prepare(&[target, own]),
+        None => prepare(&[target]),
+    }
 }
 
 fn plan(object: &Object, o: &LoadOptions<'_>) -> Vec<Slot> {
@@ -298,6 +315,7 @@ fn plan(object: &Object, o: &LoadOptions<'_>) -> Vec<Slot> {
         } else {
             match attach::available(&hook) {
                 Ok(()) => State::Loaded,
+                Err(_) if o.cgroup.is_some() && matches!(hook, Hook::Cgroup { .. }) => State::Loaded,
                 Err(e) => skipped(&e),
             }
         };
@@ -694,8 +712,9 @@ impl Loaded {
         }
         let Some(program) = self.ebpf.program_mut(&slot.name).filter(|_| slot.loaded) else { return false };
         let map = self.walks.get(&slot.name).and_then(|m| self.maps.get(m)).map(|(fd, _)| fd.as_fd());
+        let cgroup = self.cgroup.as_ref().map(AsFd::as_fd);
         let perf = self.perf.get(&slot.name).copied().unwrap_or_default();
-        match attach::attach(&slot.hook, program, map, perf) {
+        match attach::attach(&slot.hook, program, map, cgroup, perf) {
             Ok(link) => {
                 slot.link = link;
                 slot.state = State::Attached;

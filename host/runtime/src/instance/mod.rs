@@ -15,7 +15,7 @@ mod several;
 mod stop;
 
 pub use filesystems::{FilesystemError, MissingFilesystem};
-pub use gadget::{Gadget, GadgetError};
+pub use gadget::{Gadget, GadgetError, TableTimes};
 pub use live::{Live, LiveOptions};
 pub use pipeline::PipelineOptions;
 pub use replay::Replay;
@@ -25,7 +25,9 @@ pub use stop::Stop;
 use crate::{
     bpf::loader::{LoadError, ProgramReport, State},
     containers::ContainersError,
+    enrich::sockets::SocketsError,
     gadget::params::ParamError,
+    host_sources::HostSourceError,
     wasm::{CacheProblem, GuestNote, WasmError},
 };
 use ig_event::{
@@ -65,6 +67,8 @@ pub enum Note {
     GuestStop(WasmError),
     /// Compiled guests cannot be kept, so every start compiles.
     WasmCache(Arc<CacheProblem>),
+    /// Names of functions that cannot be had.
+    Symbols(String),
     /// Something odd in gadget.yaml.
     Metadata(String),
     /// The kernel skipped runs of the gadget's programs. Whether an event is missing for each, only the program could say;
@@ -80,7 +84,7 @@ impl Note {
         match self {
             Note::Program(p) => matches!(p.state, State::Skipped { .. }),
             Note::Guest(note) => note.is_for_everybody(),
-            Note::Containers(_) | Note::GuestStop(_) | Note::MissedRuns { .. } => true,
+            Note::Containers(_) | Note::Symbols(_) | Note::GuestStop(_) | Note::MissedRuns { .. } => true,
             Note::Running { .. } | Note::WasmCache(_) | Note::Metadata(_) => false,
         }
     }
@@ -99,7 +103,7 @@ impl fmt::Display for Note {
                     hint.as_ref().map_or(Ok(()), |h| write!(f, "; {h}"))
                 }
             },
-            Note::Containers(text) => write!(f, "warning: {text}"),
+            Note::Containers(text) | Note::Symbols(text) => write!(f, "warning: {text}"),
             Note::Guest(note) if note.problem().is_some() => write!(f, "warning: {note}"),
             Note::Guest(note) => note.fmt(f),
             Note::GuestStop(e) => write!(f, "warning: {e}"),
@@ -146,6 +150,8 @@ pub enum RunError {
     #[error(transparent)]
     Containers(#[from] ContainersError),
     #[error(transparent)]
+    Sockets(#[from] SocketsError),
+    #[error(transparent)]
     Wasm(#[from] WasmError),
     #[error(transparent)]
     Operator(#[from] OperatorError),
@@ -163,6 +169,8 @@ pub enum RunError {
     Thread { gadget: String, source: io::Error },
     #[error("data source {source_name:?} has a field `gadget` of its own, so the gadget cannot run beside others")]
     TagTaken { source_name: String },
+    #[error("gadget {gadget}")]
+    HostSource { gadget: String, source: HostSourceError },
     #[error("reading {what} of gadget {gadget}")]
     Read { gadget: String, what: String, source: io::Error },
 }
