@@ -40,6 +40,7 @@ mod root {
         snapshot_process
         snapshot_socket
         trace_bind
+        trace_capabilities
         trace_dns
         trace_exec
         trace_init_module
