@@ -60,7 +60,7 @@ pub enum Command {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
-    /// Output mode: columns, json, jsonpretty, yaml, none [default: columns]
+    /// Output mode: columns, json, jsonpretty, yaml, advise (only documents), none [default: columns]
     #[arg(short, long, value_name = "MODE")]
     pub output: Option<String>,
     /// Fields to show: `a,b` only these, `+a,-b` besides and without

@@ -6,7 +6,10 @@ use ig_event::{
     Batch, DataSource, FieldId, HostNames,
     output::{FieldSelection, OutputMode, Printer, PrinterEnv, printer},
 };
-use ig_runtime::instance::{Note, Sink, SinkError, Stop};
+use ig_runtime::{
+    instance::{Note, Sink, SinkError, Stop},
+    wasm::Document,
+};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
@@ -19,6 +22,7 @@ use std::{
 
 use crate::{
     args::OutputArgs,
+    documents::Documents,
     error::{CliError, Kind},
 };
 
@@ -29,6 +33,7 @@ pub struct Terminal {
     buf: Vec<u8>,
     verbose: bool,
     header_due: bool,
+    documents: Documents,
 }
 
 /// The output mode asked for, or columns.
@@ -58,7 +63,7 @@ impl Terminal {
             printers
                 .push(printer(source, mode, &selection, env).map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?);
         }
-        Ok(Terminal { printers, mode, buf: Vec::with_capacity(128 << 10), verbose, header_due: true })
+        Ok(Terminal { printers, mode, buf: Vec::with_capacity(128 << 10), verbose, header_due: true, documents: Documents::new(mode) })
     }
 
     /// Fields that some printer reads, by source.
@@ -95,6 +100,14 @@ impl Sink for Terminal {
             return Ok(());
         }
         self.printers[source].batch(batch, &mut self.buf);
+        self.flush()
+    }
+
+    fn documents(&mut self, documents: &[Document]) -> Result<(), SinkError> {
+        self.documents.render(documents, &mut self.buf);
+        if std::io::stdout().is_terminal() {
+            self.buf = harmless(&String::from_utf8_lossy(&self.buf)).into_bytes();
+        }
         self.flush()
     }
 

@@ -14,4 +14,5 @@ pub mod gadget;
 pub mod host_root;
 pub mod image;
 pub mod instance;
+mod syscalls;
 pub mod wasm;

@@ -34,7 +34,10 @@ impl Prepared {
     /// Adds the gadget's parameters to `run` as flags.
     pub fn extend(&self, command: Command) -> Result<Command, CliError> {
         let params = self.gadget.params();
-        let own: &[Arg] = if self.gadget.has_map_tables() { &map_flags() } else { &[] };
+        let own: &[Arg] = match self.gadget.has_map_tables() {
+            true => &map_flags(self.gadget.map_interval().unwrap_or("1000ms"))?,
+            false => &[],
+        };
         check_flags(params, command.get_arguments().chain(run_flags(&command)).chain(own))?;
         let metadata = self.gadget.metadata();
         Ok(command.mut_subcommand("run", |run| {
@@ -115,13 +118,17 @@ fn flag_of(p: &Param) -> Arg {
 }
 
 /// Flags of gadgets whose rows are the entries of a map.
-fn map_flags() -> [Arg; 2] {
-    [
+fn map_flags(interval: &str) -> Result<[Arg; 2], CliError> {
+    if let Err(e) = parse_duration(interval) {
+        return Err(CliError::user(format!("the gadget reads its maps every {}: {e}", escaped(interval)))
+            .hint("`0`, `500ms` or `2s` in its gadget.yaml"));
+    }
+    Ok([
         Arg::new(MAP_INTERVAL)
             .long(MAP_INTERVAL)
             .help("Time between two tables, such as 500ms or 2s; 0 shows one at the end")
             .value_name("TIME")
-            .default_value("1000ms")
+            .default_value(interval.to_owned())
             .value_parser(parse_duration)
             .help_heading(GADGET_HEADING),
         Arg::new(MAP_COUNT)
@@ -131,7 +138,7 @@ fn map_flags() -> [Arg; 2] {
             .default_value("0")
             .value_parser(clap::value_parser!(u64))
             .help_heading(GADGET_HEADING),
-    ]
+    ])
 }
 
 /// `500ms`, `2s`, `0`.
@@ -230,7 +237,7 @@ pub fn run(
         Some(p) => p.gadget,
         None => open(&args.image, &args.pull, ctx)?,
     };
-    output_mode(&args.out)?;
+    check_documents(output_mode(&args.out)?, gadget.makes_documents(), &gadget.metadata().name)?;
     let selector = containers::selector(&args.containers.select)?;
     let runtimes = containers::options(&args.containers.runtimes, ctx)?;
     let params = given_params(&gadget, matches);
@@ -265,6 +272,15 @@ pub fn run(
         Some(e) => Err(e.into()),
         None => Ok(code),
     }
+}
+
+/// `-o advise` shows documents and nothing else, so that there must be some.
+pub fn check_documents(mode: OutputMode, makes_documents: bool, gadget: &str) -> Result<(), CliError> {
+    if mode != OutputMode::Advise || makes_documents {
+        return Ok(());
+    }
+    Err(CliError::user(format!("gadget {gadget} writes no documents, which are all that -o advise shows"))
+        .hint("use -o columns, json, jsonpretty or yaml"))
 }
 
 /// An error on the way into the kernel; where the kernel refused for want of a capability, it is named.
@@ -327,7 +343,7 @@ pub fn pipeline_options(args: &OutputArgs, names: &Arc<HostNames>) -> PipelineOp
     }
 }
 
-/// First SIGINT or SIGTERM: detach, drain, account, exit 0. A second one ends the process at once.
+/// First SIGINT or SIGTERM: detach, drain, account, exit 0. A second one ends the process at once. SIGUSR1: tables now.
 pub fn stop_on_signals(stop: &Stop) -> Result<(), CliError> {
     let failed = |e: std::io::Error| CliError::internal(format!("installing signal handlers: {e}"));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -336,6 +352,9 @@ pub fn stop_on_signals(stop: &Stop) -> Result<(), CliError> {
         signal_hook::flag::register(signal, stop.flag()).map_err(failed)?;
         signal_hook::low_level::pipe::register(signal, stop.waker().map_err(failed)?).map_err(failed)?;
     }
+    // As strace-like recorders have it: what was gathered so far, and the run goes on.
+    signal_hook::flag::register(signal_hook::consts::SIGUSR1, stop.look_flag()).map_err(failed)?;
+    signal_hook::low_level::pipe::register(signal_hook::consts::SIGUSR1, stop.waker().map_err(failed)?).map_err(failed)?;
     Ok(())
 }
 
@@ -394,7 +413,8 @@ mod tests {
         }
         assert!(check(&[param("a", None), param("a", None)]).is_err());
         assert!(check(&[param("a", Some('x')), param("b", Some('x'))]).is_err());
-        let map = map_flags();
+        let map = map_flags("0").unwrap();
+        assert!(map_flags("soon").is_err());
         assert!(check_flags(&[param("map-fetch-count", None)], map.iter()).is_err());
     }
 

@@ -28,12 +28,14 @@ pub enum OutputMode {
     JsonPretty,
     /// One document a row.
     Yaml,
+    /// No rows, only the documents that the gadget writes.
+    Advise,
     None,
 }
 
 impl OutputMode {
-    pub const ALL: [OutputMode; 5] =
-        [OutputMode::Columns, OutputMode::Json, OutputMode::JsonPretty, OutputMode::Yaml, OutputMode::None];
+    pub const ALL: [OutputMode; 6] =
+        [OutputMode::Columns, OutputMode::Json, OutputMode::JsonPretty, OutputMode::Yaml, OutputMode::Advise, OutputMode::None];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -41,6 +43,7 @@ impl OutputMode {
             OutputMode::Json => "json",
             OutputMode::JsonPretty => "jsonpretty",
             OutputMode::Yaml => "yaml",
+            OutputMode::Advise => "advise",
             OutputMode::None => "none",
         }
     }
@@ -59,7 +62,7 @@ impl FromStr for OutputMode {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OutputError {
-    #[error("unknown output mode {mode:?}: valid modes are columns, json, jsonpretty, yaml, none")]
+    #[error("unknown output mode {mode:?}: valid modes are columns, json, jsonpretty, yaml, advise, none")]
     UnknownMode { mode: String },
     #[error("data source {source_name:?} has no field left to show")]
     NothingToShow { source_name: String },
@@ -120,7 +123,7 @@ pub fn printer(
 ) -> Result<Box<dyn Printer + Send>, OutputError> {
     let table = source.kind == SourceKind::Snapshot;
     Ok(match mode {
-        OutputMode::None => Box::new(NonePrinter),
+        OutputMode::None | OutputMode::Advise => Box::new(NonePrinter),
         OutputMode::Columns => Box::new(columns::ColumnsPrinter::new(source, fields, &env)?),
         OutputMode::Json => Box::new(json::JsonPrinter::new(source, fields, &env.text(), json::Style::compact(table))?),
         OutputMode::JsonPretty => {

@@ -10,6 +10,9 @@ use crate::{
     image::GadgetImage,
 };
 
+/// Annotation of a data source that is a map: time between two readings, `0` for one at the end.
+const MAP_INTERVAL: &str = "ebpf.map.fetch-interval";
+
 /// An opened gadget image.
 pub struct Gadget {
     pub(super) image: GadgetImage,
@@ -67,7 +70,7 @@ impl Gadget {
         let kernel = KernelBtf::new();
         let plans = data_sources(&object, &kernel, &annotations(&metadata))
             .map_err(|source| GadgetError::Schema { image: named(), source })?;
-        if plans.is_empty() {
+        if plans.is_empty() && image.wasm.is_none() {
             return Err(GadgetError::NoSource { image: named() });
         }
         let mut params = params::params(&object, &params::notes(&metadata))
@@ -95,6 +98,18 @@ impl Gadget {
     /// Whether some rows are the entries of a map, which is read again and again.
     pub fn has_map_tables(&self) -> bool {
         self.plans.iter().any(|p| matches!(p.producer, Producer::MapIter { .. }))
+    }
+
+    /// Whether it writes documents beside rows, or instead of them.
+    pub fn makes_documents(&self) -> bool {
+        let Some(wasm) = &self.image.wasm else { return false };
+        let imports = crate::wasm::imports(&self.metadata.name, &self.image.digest, wasm);
+        imports.is_ok_and(|all| all.iter().any(|i| crate::wasm::guest::makes_documents(i)))
+    }
+
+    /// How often its map tables are read unless the user says otherwise.
+    pub fn map_interval(&self) -> Option<&str> {
+        self.plans.iter().find_map(|p| p.source.annotations.get(MAP_INTERVAL).map(String::as_str))
     }
 
     pub fn plans(&self) -> &[SourcePlan] {

@@ -23,7 +23,7 @@ use crate::{
     enrich::container::Include,
     gadget::schema::Producer,
 };
-use ig_event::{DataSource, Reason, SourceKind};
+use ig_event::{DataSource, Ledger, Reason, SourceKind};
 use std::{
     collections::BTreeSet,
     os::fd::{AsFd, OwnedFd},
@@ -81,6 +81,8 @@ pub struct Live {
     pub(super) pipeline: Pipeline,
     /// Counts events that a full map of the gadget swallowed; not of one source, so told to the first.
     pub(super) map_full: Option<LostCounter>,
+    /// The account of a gadget without rows, which can miss something all the same.
+    pub(super) silent: Ledger,
     pub(super) recording: Option<Recording>,
     pub(super) containers: Option<Containers>,
     pub(super) _filter: Option<FilterHandle>,
@@ -172,12 +174,16 @@ impl Live {
             sink.note(Note::MissedRuns { gadget: self.name.clone(), missed });
         }
         let drained = self.last_words(sink);
-        self.pipeline.stop(sink);
+        let stopped = self.pipeline.stop(sink);
         let recorded = self.recording.take().map_or(Ok(()), Recording::finish);
-        let closed = [&looped, &drained].into_iter().any(|r| r.as_ref().is_err_and(is_quiet_end));
+        let closed = [&looped, &drained, &stopped].into_iter().any(|r| r.as_ref().is_err_and(is_quiet_end));
         let real = |r: Result<(), RunError>| r.err().filter(|e| !is_quiet_end(e));
-        let failed = real(looped).or_else(|| real(drained)).or_else(|| real(recorded));
-        (Summary { ledgers: self.pipeline.ledgers(), closed }, failed)
+        let failed = real(looped).or_else(|| real(drained)).or_else(|| real(stopped)).or_else(|| real(recorded));
+        let mut ledgers = self.pipeline.ledgers();
+        if self.silent.produced > 0 {
+            ledgers.push((self.name, self.silent));
+        }
+        (Summary { ledgers, closed }, failed)
     }
 
     fn event_loop(&mut self, stop: &Stop, sink: &mut dyn Sink) -> Result<(), RunError> {
@@ -201,10 +207,18 @@ impl Live {
         if tables {
             self.maps.advance(Instant::now());
         }
+        // A gadget without rows is one that writes at the end.
+        let silent = self.sources.is_empty();
         let mut counters_due = Instant::now() + COUNTERS_EVERY;
-        while (streams || tables) && !stop.requested() && end.is_none_or(|e| Instant::now() < e) {
+        while (streams || tables || silent) && !stop.requested() && end.is_none_or(|e| Instant::now() < e) {
             if self.maps.due.is_some_and(|due| Instant::now() >= due) && !self.read_maps(sink)? && !streams {
                 break;
+            }
+            if stop.take_look() {
+                self.tables(Tables::Maps, sink)?;
+            }
+            if self.pipeline.tick_due().is_some_and(|due| Instant::now() >= due) {
+                self.pipeline.tick(sink)?;
             }
             let mut all = Drained::default();
             for i in 0..self.state.len() {
@@ -219,7 +233,7 @@ impl Live {
                 continue;
             }
             let notes = self.containers.is_some().then(|| Instant::now() + NOTES_EVERY);
-            let wake_by = [end, self.held_until(), self.maps.due, notes].into_iter().flatten().min();
+            let wake_by = [end, self.held_until(), self.maps.due, self.pipeline.tick_due(), notes].into_iter().flatten().min();
             let mut rings: Vec<&mut Ring> = self.state.iter_mut().filter_map(Source::ring).collect();
             waiter.wait(all.pace(self.ring_bytes), &mut rings, wake_by).map_err(RunError::Wait)?;
         }
@@ -292,6 +306,11 @@ impl Live {
     /// Reads the kernel's loss counters and puts what is new into the account. One that fails does not stop the others.
     fn counters(&mut self, sink: &mut dyn Sink) -> Result<(), RunError> {
         let mut result = Ok(());
+        if let (true, Some(counter)) = (self.state.is_empty(), &mut self.map_full) {
+            let new = counter.take().map_err(|e| self.read_error("the loss counters", e))?;
+            self.silent.produced += new;
+            self.silent.loss.add(Reason::MapFull, new);
+        }
         for i in 0..self.state.len() {
             let map_full = if i == 0 { self.map_full.as_mut().map(LostCounter::take) } else { None };
             let ring_full = self.state[i].feed.as_mut().and_then(Feed::lost);

@@ -9,13 +9,13 @@ use super::{
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{KernelBtf, LoadOptions},
+    bpf::{KernelBtf, LoadOptions, Loaded},
     containers::Containers,
     enrich::container::ContainerEnricher,
     gadget::schema::Producer,
-    wasm::{Engine, EngineOptions, Guest, GuestOptions, Level},
+    wasm::{Engine, EngineOptions, Guest, GuestOptions, Level, Services},
 };
-use ig_event::{Batch, DataSource};
+use ig_event::{Batch, DataSource, Ledger};
 use std::{collections::BTreeSet, fs::File, io::BufWriter, os::unix::fs::OpenOptionsExt, path::PathBuf, sync::Arc};
 
 /// Map of mount namespaces that the gadget looks at.
@@ -47,7 +47,12 @@ impl Gadget {
             );
         }
         let recording = options.record.clone().map(|path| self.recording(path, &options, &sources));
-        let guest = self.guest(&options, &mut sources, &mut notes)?;
+        if reads_late(&producers) {
+            containers.iter().for_each(Containers::remember_ended);
+        }
+        let services = Arc::new(Services::live(containers.clone(), options.selector.clone()));
+        let guest = self.guest(&options, &services, &mut sources, &mut notes)?;
+        let has_guest = guest.is_some();
         for (plan, source) in self.plans.iter().zip(&mut sources) {
             plan.finish(source)
                 .map_err(|source| GadgetError::Schema { image: self.image.reference.clone(), source })?;
@@ -57,6 +62,10 @@ impl Gadget {
 
         let load = self.load_options(&options, values, containers.is_some());
         let loaded = crate::bpf::load(&self.image.reference, &self.object, &self.kernel, load)?;
+        if has_guest {
+            lend_maps(&services, &loaded)
+                .map_err(|source| RunError::Read { gadget: self.metadata.name.clone(), what: "the maps".into(), source })?;
+        }
         let filter = match (&containers, loaded.map_fd(FILTER_MAP)) {
             (Some(c), Some(map)) if !options.include.host => Some(c.add_filter(map, options.selector.clone())?),
             _ => None,
@@ -75,6 +84,7 @@ impl Gadget {
             state,
             pipeline,
             map_full: None,
+            silent: Ledger::default(),
             recording,
             containers,
             _filter: filter,
@@ -108,6 +118,7 @@ impl Gadget {
     fn guest(
         &self,
         options: &LiveOptions,
+        services: &Arc<Services>,
         sources: &mut Vec<DataSource>,
         notes: &mut Vec<Note>,
     ) -> Result<Option<Guest>, RunError> {
@@ -119,6 +130,7 @@ impl Gadget {
             gadget: self.metadata.name.clone(),
             params: self.final_params(&options.params),
             log_level: Level::Info,
+            services: Arc::clone(services),
         };
         let guest = Guest::new(&engine, wasm, digest, guest_options, sources)?;
         notes.extend(engine.cache_problem().map(Note::WasmCache));
@@ -177,6 +189,17 @@ impl Recording {
             e => e.into(),
         }
     }
+}
+
+/// Whether something may be read long after the container that did it has ended: tables, or maps that a guest reads.
+fn reads_late(producers: &[Producer]) -> bool {
+    producers.iter().all(|p| matches!(p, Producer::MapIter { .. }))
+}
+
+fn lend_maps(services: &Services, loaded: &Loaded) -> std::io::Result<()> {
+    let all = loaded.map_names().filter_map(|name| Some((name.to_owned(), loaded.map_fd(name)?)));
+    let own: std::io::Result<Vec<_>> = all.map(|(name, fd)| Ok((name, fd.try_clone_to_owned()?))).collect();
+    services.lend_maps(own?)
 }
 
 /// A gadget without a mount namespace in its events and without a filter map has nothing to do with containers.

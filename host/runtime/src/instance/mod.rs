@@ -24,7 +24,7 @@ use crate::{
     bpf::loader::{LoadError, ProgramReport, State},
     containers::ContainersError,
     gadget::params::ParamError,
-    wasm::{CacheProblem, GuestNote, WasmError},
+    wasm::{CacheProblem, Document, GuestNote, WasmError},
 };
 use ig_event::{
     Batch, Ledger, OperatorError,
@@ -36,6 +36,8 @@ use std::{fmt, io, sync::Arc};
 pub trait Sink {
     /// Rows of one source, in output order (`Batch::iter`).
     fn batch(&mut self, source: usize, batch: &Batch) -> Result<(), SinkError>;
+    /// What the gadget has written in one call; never empty. Data, as rows are.
+    fn documents(&mut self, documents: &[Document]) -> Result<(), SinkError>;
     /// Something to say besides the data.
     fn note(&mut self, note: Note);
 }
