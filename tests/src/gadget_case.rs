@@ -4,12 +4,17 @@
 use crate::{
     docker::Docker,
     ig::{Finished, Ig, at},
-    wait_for,
+    load, wait_for,
 };
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tempfile::TempDir;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,9 +33,57 @@ pub struct Case {
     #[serde(default)]
     hold: bool,
     #[serde(default)]
+    docker: Vec<String>,
+    #[serde(default)]
+    needs: Vec<Need>,
+    seconds: Option<u32>,
+    #[serde(default)]
     expect: Vec<Match>,
     #[serde(default)]
     forbid: Vec<Match>,
+}
+
+/// What a case asks of the kernel that not every kernel has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Need {
+    /// kprobe and kretprobe
+    Kprobe,
+    /// fentry and fexit
+    Fentry,
+    Lsm,
+}
+
+impl Need {
+    /// Whether the kernel of this machine has it, by the word of `ig doctor`. Were that wrong, the case would fail either way:
+    /// by a gadget that runs where it must be refused, or by one that does not run.
+    pub fn is_here(self) -> bool {
+        let done = Ig::new(&["doctor", "-o", "json"]).run();
+        let told: Value = serde_json::from_str(&done.stdout()).unwrap_or_else(|e| panic!("ig doctor: {e}"));
+        let groups = told["groups"].as_array().into_iter().flatten();
+        let mut checks = groups.flat_map(|g| g["checks"].as_array().into_iter().flatten());
+        let check = checks.find(|c| c["name"] == self.word());
+        check.unwrap_or_else(|| panic!("ig doctor does not look for {}", self.word()))["status"] == "ok"
+    }
+
+    /// Its name in `ig doctor`, which the refusal on a kernel without it must hold, too.
+    fn word(self) -> &'static str {
+        match self {
+            Need::Kprobe => "kprobe",
+            Need::Fentry => "fentry",
+            Need::Lsm => "lsm",
+        }
+    }
+}
+
+/// On a kernel that lacks what the case needs, the gadget must be refused, and the lack be named.
+fn refused(ig: Ig, lacking: Need) -> Result<(), String> {
+    let done = ig.arg("--timeout=5").run();
+    let told = done.stderr.to_lowercase();
+    if done.code() == 3 && told.contains(lacking.word()) {
+        return Ok(());
+    }
+    Err(format!("without {lacking:?} it must be refused, not end with {}:\n{}", done.status, done.stderr))
 }
 
 #[derive(Debug, Deserialize)]
@@ -39,6 +92,18 @@ struct Match {
     source: String,
     row: BTreeMap<String, Value>,
     times: Option<usize>,
+}
+
+/// The names of all gadgets of the repository, sorted.
+pub fn gadgets() -> Vec<String> {
+    let mut found: Vec<String> = std::fs::read_dir(crate::source_root().join("gadgets"))
+        .expect("a folder of gadgets")
+        .flatten()
+        .filter(|e| e.path().join("gadget.yaml").is_file())
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect();
+    found.sort();
+    found
 }
 
 /// The tests of a gadget's folder; panics on a file that is not as documented.
@@ -69,15 +134,48 @@ pub fn read(folder: &Path) -> Vec<Case> {
     file.tests
 }
 
+/// Where the containers run, and the program that the gadget's folder may give them.
+pub struct Place<'a> {
+    docker: &'a Docker,
+    /// `--volume` of the compiled workload.
+    mount: Option<String>,
+    _dir: TempDir,
+}
+
+impl<'a> Place<'a> {
+    /// Compiles `workload.c` of the gadget's folder, if there is one.
+    pub fn new(docker: &'a Docker, folder: &Path) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mount = workload(folder).map(|source| {
+            let binary = dir.path().join("workload");
+            load::compile(&source, &binary);
+            format!("{}:/workload:ro", binary.display())
+        });
+        Place { docker, mount, _dir: dir }
+    }
+}
+
+/// The source of a gadget's own workload.
+pub fn workload(folder: &Path) -> Option<PathBuf> {
+    Some(folder.join("workload.c")).filter(|p| p.is_file())
+}
+
 impl Case {
     /// Runs the workload under the gadget; gives what is wrong, or nothing.
-    pub fn run(&self, gadget: &str, docker: &Docker, container: &str) -> Result<(), String> {
+    pub fn run(&self, gadget: &str, on: &Place<'_>, container: &str) -> Result<(), String> {
+        let docker = on.docker;
         let socket = docker.socket().display().to_string();
         let mut ig = Ig::new(&["run", gadget, "-o", "json", "--ledger", "--docker-socketpath", &socket]);
         for (key, value) in &self.params {
             ig = ig.arg(format!("--{key}={value}"));
         }
-        let done = if self.hold { self.run_held(ig, docker, container) } else { self.run_live(ig, docker, container) };
+        if let Some(lacking) = self.needs.iter().find(|n| !n.is_here()) {
+            return refused(ig, *lacking);
+        }
+        if let Some(seconds) = self.seconds {
+            ig = ig.arg(format!("--timeout={seconds}"));
+        }
+        let done = if self.hold { self.run_held(ig, on, container) } else { self.run_live(ig, on, container) };
         if done.code() != 0 {
             return Err(format!("ig ended with {}:\n{}", done.status, done.stderr));
         }
@@ -89,20 +187,19 @@ impl Case {
         self.judge(&done.rows(), container)
     }
 
+    /// The arguments of `docker run`; `how` is `-d` or `--rm`.
+    fn docker_run<'a>(&'a self, how: &'a str, container: &'a str, on: &'a Place<'_>) -> Vec<&'a str> {
+        let mut all = vec!["run", how, "--net=none", "--name", container];
+        all.extend(self.docker.iter().map(String::as_str));
+        all.extend(on.mount.iter().flat_map(|m| ["--volume", m]));
+        all.extend(["busybox", "/bin/sh", "-c", &self.script]);
+        all
+    }
+
     /// Gadget first, then the script, then the gadget is stopped.
-    fn run_live(&self, ig: Ig, docker: &Docker, container: &str) -> Finished {
+    fn run_live(&self, ig: Ig, on: &Place<'_>, container: &str) -> Finished {
         let running = ig.start_ready();
-        let mut script = docker.command(&[
-            "run",
-            "--rm",
-            "--net=none",
-            "--name",
-            container,
-            "busybox",
-            "/bin/sh",
-            "-c",
-            &self.script,
-        ]);
+        let mut script = on.docker.command(&self.docker_run("--rm", container, on));
         // Scripts may end as they like: some run programs that are not there.
         let out = script.output().expect("the docker client");
         assert!(
@@ -110,12 +207,14 @@ impl Case {
             "docker could not run the script: {}",
             String::from_utf8_lossy(&out.stderr)
         );
-        running.stop()
+        // One with a time of its own is let end by itself, so that what it shows last is the table of the whole time.
+        if self.seconds.is_some() { running.wait() } else { running.stop() }
     }
 
     /// The script first, up to its line `READY`; then the gadget, to its end.
-    fn run_held(&self, ig: Ig, docker: &Docker, container: &str) -> Finished {
-        docker.run(&["run", "-d", "--net=none", "--name", container, "busybox", "/bin/sh", "-c", &self.script]);
+    fn run_held(&self, ig: Ig, on: &Place<'_>, container: &str) -> Finished {
+        let docker = on.docker;
+        docker.run(&self.docker_run("-d", container, on));
         wait_for("READY from the script", Duration::from_secs(20), || {
             docker.run(&["logs", container]).lines().any(|l| l == "READY").then_some(())
         });
@@ -199,7 +298,7 @@ mod tests {
 
     #[test]
     fn every_gadgets_file_is_as_documented() {
-        for name in ["trace_exec", "trace_open", "snapshot_process"] {
+        for name in gadgets() {
             assert!(!read(&crate::source_root().join("gadgets").join(name)).is_empty());
         }
     }

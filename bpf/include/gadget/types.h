@@ -41,6 +41,29 @@ typedef __u32 gadget_file_flags;
 typedef __u64 gadget_bytes;
 /** Nanoseconds. */
 typedef __u64 gadget_duration;
+/**
+ * Elements of an array that is a histogram over powers of two: slot 0 counts the values 0 and 1, slot n those from 2^n
+ * to 2^(n+1) - 1. The field's annotation `metrics.unit` in gadget.yaml names the unit of the values.
+ */
+typedef __u32 gadget_histogram_slot__u32;
+typedef __u64 gadget_histogram_slot__u64;
+/** A stack of the kernel: an id in the map `ig_kstack` (gadget/kernel_stack_map.h). */
+typedef __u32 gadget_kernel_stack;
+
+/** A stack of a process: filled by gadget_get_user_stack (gadget/user_stack_map.h). All zero: none was taken. */
+struct gadget_user_stack {
+	/* Which program it is, so that the host does not take another process with the same number for it. */
+	__u64 exe_inode;
+	__u64 mtime_sec;
+	__u32 mtime_nsec;
+	/* An id in the map `ig_ustack`. */
+	__u32 stack_id;
+	/* The process, in the first pid namespace and in the one below it. */
+	__u32 pid_level0;
+	__u32 pidns_level0;
+	__u32 pid_level1;
+	__u32 pidns_level1;
+};
 
 /** An IPv4 (first four bytes) or IPv6 address in network byte order. */
 union gadget_ip_addr_t {

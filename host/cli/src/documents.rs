@@ -23,7 +23,7 @@ impl Documents {
         let several = self.any || documents.len() > 1;
         for document in documents {
             match self.mode {
-                OutputMode::None => {}
+                OutputMode::None | OutputMode::Folded | OutputMode::Flamegraph => {}
                 OutputMode::Json => out.extend_from_slice(format!("{}\n", object(document)).as_bytes()),
                 OutputMode::JsonPretty => out.extend_from_slice(format!("{:#}\n", object(document)).as_bytes()),
                 OutputMode::Yaml => {

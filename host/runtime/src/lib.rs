@@ -14,5 +14,6 @@ pub mod gadget;
 pub mod host_root;
 pub mod image;
 pub mod instance;
+pub mod symbols;
 mod syscalls;
 pub mod wasm;

@@ -2,7 +2,7 @@
 
 use crate::{
     args::ReplayArgs,
-    commands::run::{check_documents, pipeline_options, report, start, stop_on_signals},
+    commands::run::{check_documents, finish, pipeline_options, report, start, stop_on_signals},
     context::Context,
     error::{CliError, Kind},
     output::{Interruptible, Terminal, output_mode},
@@ -26,6 +26,7 @@ pub fn run(args: &ReplayArgs, ctx: &Context) -> Result<ExitCode, CliError> {
     let mut terminal = Terminal::new(replay.sources(), &args.out, &names, ctx.verbose)?;
     start(&mut terminal, &stop)?;
     let (summary, failed) = replay.run(&stop, &mut terminal);
+    finish(&mut terminal)?;
     let code = report(&summary, &args.out, ctx.verbose)?;
     match failed {
         Some(e) => Err(named(e.into())),

@@ -5,6 +5,8 @@
 
 mod columns;
 mod escape;
+mod flamegraph;
+mod folded;
 mod json;
 mod layout;
 mod repeat;
@@ -13,9 +15,11 @@ mod select;
 mod tests;
 mod yaml;
 
+pub use folded::{KERNEL_STACK_TAG, USER_STACK_TAG, WEIGHT};
 pub use select::{FieldSelection, FieldsError};
 
 use crate::{Batch, DataSource, FieldId, HostNames, SourceKind, TextEnv};
+use folded::{FoldedPrinter, Shape};
 pub use jiff::tz::TimeZone;
 use std::{str::FromStr, sync::Arc};
 
@@ -30,12 +34,24 @@ pub enum OutputMode {
     Yaml,
     /// No rows, only the documents that the gadget writes.
     Advise,
+    /// Stacks added up, one a line, at the end of the run.
+    Folded,
+    /// The same as a picture (SVG).
+    Flamegraph,
     None,
 }
 
 impl OutputMode {
-    pub const ALL: [OutputMode; 6] =
-        [OutputMode::Columns, OutputMode::Json, OutputMode::JsonPretty, OutputMode::Yaml, OutputMode::Advise, OutputMode::None];
+    pub const ALL: [OutputMode; 8] = [
+        OutputMode::Columns,
+        OutputMode::Json,
+        OutputMode::JsonPretty,
+        OutputMode::Yaml,
+        OutputMode::Advise,
+        OutputMode::Folded,
+        OutputMode::Flamegraph,
+        OutputMode::None,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -44,6 +60,8 @@ impl OutputMode {
             OutputMode::JsonPretty => "jsonpretty",
             OutputMode::Yaml => "yaml",
             OutputMode::Advise => "advise",
+            OutputMode::Folded => "folded",
+            OutputMode::Flamegraph => "flamegraph",
             OutputMode::None => "none",
         }
     }
@@ -62,16 +80,23 @@ impl FromStr for OutputMode {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OutputError {
-    #[error("unknown output mode {mode:?}: valid modes are columns, json, jsonpretty, yaml, advise, none")]
+    #[error(
+        "unknown output mode {mode:?}: valid modes are columns, json, jsonpretty, yaml, advise, folded, flamegraph, none"
+    )]
     UnknownMode { mode: String },
     #[error("data source {source_name:?} has no field left to show")]
     NothingToShow { source_name: String },
+    #[error("data source {source_name:?} has no stacks, so there is nothing to fold")]
+    NoStacks { source_name: String },
 }
 
 impl OutputError {
     pub fn hint(&self) -> Option<String> {
         match self {
             OutputError::UnknownMode { .. } => None,
+            OutputError::NoStacks { .. } => {
+                Some("-o folded and -o flamegraph are for gadgets with stacks, such as profile_cpu".to_owned())
+            }
             OutputError::NothingToShow { .. } => Some("choose other --fields, or use -o none".to_owned()),
         }
     }
@@ -103,6 +128,9 @@ pub trait Printer {
     /// All live rows of a batch, in output order. `batch` must be of the data source the printer was made for.
     fn batch(&mut self, batch: &Batch, out: &mut Vec<u8>);
 
+    /// What stands after everything else; call it once, after the last batch.
+    fn finish(&mut self, _out: &mut Vec<u8>) {}
+
     /// Fields whose values the output depends on; nobody need compute any other.
     fn needed_fields(&self) -> Vec<FieldId>;
 }
@@ -129,6 +157,8 @@ pub fn printer(
         OutputMode::JsonPretty => {
             Box::new(json::JsonPrinter::new(source, fields, &env.text(), json::Style::pretty(table))?)
         }
+        OutputMode::Folded => Box::new(FoldedPrinter::new(source, &env.text(), Shape::Lines)?),
+        OutputMode::Flamegraph => Box::new(FoldedPrinter::new(source, &env.text(), Shape::Graph)?),
         OutputMode::Yaml => Box::new(yaml::YamlPrinter::new(source, fields, &env.text())?),
     })
 }

@@ -42,6 +42,11 @@ pub struct LoadOptions<'a> {
     pub alternatives: Vec<(String, Vec<Vec<String>>)>,
     /// Maps that exist already and take the place of the object's own.
     pub inject: BTreeMap<String, BorrowedFd<'a>>,
+    /// Types of the host's that CO-RE finds beside the kernel's, such as those of injected maps.
+    pub host_types: Option<&'a super::Btf>,
+    /// The control group that programs of such go to. Without it they are not loaded: one of a gadget could cut off the
+    /// machine's network.
+    pub cgroup: Option<BorrowedFd<'a>>,
     pub perf: BTreeMap<String, PerfOptions>,
 }
 
@@ -54,6 +59,8 @@ impl Default for LoadOptions<'_> {
             attach_to: BTreeMap::new(),
             alternatives: Vec::new(),
             inject: BTreeMap::new(),
+            host_types: None,
+            cgroup: None,
             perf: BTreeMap::new(),
         }
     }
@@ -194,6 +201,7 @@ pub struct Loaded {
     alternatives: Vec<(String, Vec<Vec<String>>)>,
     /// By program: the map that its iterator walks.
     walks: BTreeMap<String, String>,
+    cgroup: Option<OwnedFd>,
     perf: BTreeMap<String, PerfOptions>,
 }
 
@@ -225,7 +233,8 @@ pub fn load(image: &str, object: &Object, kernel: &KernelBtf, options: LoadOptio
         ebpf,
         targets,
         walks: walks.collect(),
-        alternatives: options.alternatives.clone(),
+        alternatives: by_preference(&options.alternatives, &slots, sys::kernel_version_code()),
+        cgroup: cgroup_fd(image, &options)?,
         perf: options.perf.clone(),
         slots,
     };
@@ -233,6 +242,27 @@ pub fn load(image: &str, object: &Object, kernel: &KernelBtf, options: LoadOptio
     loaded.load_programs()?;
     sys::trim_heap();
     Ok(loaded)
+}
+
+/// The alternatives in the order in which they are tried: the gadget's own, but from Linux 7.0 on sets of plain tracepoints
+/// come first. There a program on a raw tracepoint or tp_btf can be preempted, and until it goes on the kernel skips
+/// it on that CPU, for whole time slices of other processes; one on a plain tracepoint keeps its CPU.
+fn by_preference(
+    alternatives: &[(String, Vec<Vec<String>>)],
+    slots: &[Slot],
+    kernel: u32,
+) -> Vec<(String, Vec<Vec<String>>)> {
+    let mut all = alternatives.to_vec();
+    if kernel >= 0x07_00_00 {
+        let plain = |p: &String| slots.iter().any(|s| s.name == *p && matches!(s.hook, Hook::Tracepoint { .. }));
+        all.iter_mut().for_each(|(_, sets)| sets.sort_by_key(|set| !set.iter().all(plain)));
+    }
+    all
+}
+
+fn cgroup_fd(image: &str, o: &LoadOptions<'_>) -> Result<Option<OwnedFd>, LoadError> {
+    let cloned = o.cgroup.map(|c| c.try_clone_to_owned()).transpose();
+    cloned.map_err(|source| LoadError::Inject { image: image.into(), source })
 }
 
 fn check_options(image: &str, object: &Object, o: &LoadOptions<'_>) -> Result<(), LoadError> {
@@ -270,7 +300,10 @@ fn prepared(image: &str, object: &Object, kernel: &KernelBtf, o: &LoadOptions<'_
         return prepare(&[]);
     }
     let target = kernel.get().map_err(|source| LoadError::KernelBtf { image: image.into(), source })?;
-    prepare(&[target])
+    match o.host_types {
+        Some(own) => prepare(&[target, own]),
+        None => prepare(&[target]),
+    }
 }
 
 fn plan(object: &Object, o: &LoadOptions<'_>) -> Vec<Slot> {
@@ -282,6 +315,7 @@ fn plan(object: &Object, o: &LoadOptions<'_>) -> Vec<Slot> {
         } else {
             match attach::available(&hook) {
                 Ok(()) => State::Loaded,
+                Err(_) if o.cgroup.is_some() && matches!(hook, Hook::Cgroup { .. }) => State::Loaded,
                 Err(e) => skipped(&e),
             }
         };
@@ -678,8 +712,9 @@ impl Loaded {
         }
         let Some(program) = self.ebpf.program_mut(&slot.name).filter(|_| slot.loaded) else { return false };
         let map = self.walks.get(&slot.name).and_then(|m| self.maps.get(m)).map(|(fd, _)| fd.as_fd());
+        let cgroup = self.cgroup.as_ref().map(AsFd::as_fd);
         let perf = self.perf.get(&slot.name).copied().unwrap_or_default();
-        match attach::attach(&slot.hook, program, map, perf) {
+        match attach::attach(&slot.hook, program, map, cgroup, perf) {
             Ok(link) => {
                 slot.link = link;
                 slot.state = State::Attached;
@@ -733,5 +768,36 @@ impl Slot {
             state: self.state.clone(),
             log: self.log.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_tracepoints_come_first_from_7_0_on() {
+        let slot = |name: &str, hook: Hook| Slot {
+            name: name.into(),
+            hook,
+            state: State::Loaded,
+            log: None,
+            loaded: false,
+            link: None,
+        };
+        let plain = || Hook::Tracepoint { category: "syscalls".into(), name: "sys_exit_open".into() };
+        let slots = [
+            slot("btf", Hook::BtfTracepoint { name: "sys_exit".into() }),
+            slot("raw", Hook::RawTracepoint { name: "sys_exit".into() }),
+            slot("one", plain()),
+            slot("two", plain()),
+        ];
+        let sets = |sets: &[&[&str]]| -> Vec<(String, Vec<Vec<String>>)> {
+            vec![("job".into(), sets.iter().map(|s| s.iter().map(|p| (*p).to_owned()).collect()).collect())]
+        };
+        let given = sets(&[&["btf"], &["raw", "one"], &["one", "two"], &["two"]]);
+        assert_eq!(by_preference(&given, &slots, 0x06_13_00), given);
+        let preferred = sets(&[&["one", "two"], &["two"], &["btf"], &["raw", "one"]]);
+        assert_eq!(by_preference(&given, &slots, 0x07_00_00), preferred);
     }
 }

@@ -158,8 +158,15 @@ impl ParamError {
 }
 
 /// Names that upstream's headers give to the variables of common filters.
-const COMMON_KEYS: [(&str, &str); 5] =
-    [("targ_pid", "pid"), ("targ_tid", "tid"), ("targ_uid", "uid"), ("targ_gid", "gid"), ("targ_comm", "comm")];
+const COMMON_KEYS: [(&str, &str); 7] = [
+    ("targ_pid", "pid"),
+    ("targ_tid", "tid"),
+    ("targ_uid", "uid"),
+    ("targ_gid", "gid"),
+    ("targ_comm", "comm"),
+    ("collect_ustack", "collect-ustack"),
+    ("collect_kstack", "collect-kstack"),
+];
 
 /// The parameters an object declares. `notes` is `params.ebpf` of gadget.yaml, by variable.
 pub fn params(object: &Object, notes: &BTreeMap<String, ParamNotes>) -> Result<Vec<Param>, ParamError> {

@@ -9,6 +9,7 @@ use crate::{
     },
     image::GadgetImage,
 };
+use std::{rc::Rc, time::Duration};
 
 /// Annotation of a data source that is a map: time between two readings, `0` for one at the end.
 const MAP_INTERVAL: &str = "ebpf.map.fetch-interval";
@@ -18,7 +19,7 @@ pub struct Gadget {
     pub(super) image: GadgetImage,
     pub(super) metadata: GadgetMetadata,
     pub(super) object: Object,
-    pub(super) kernel: KernelBtf,
+    pub(super) kernel: Rc<KernelBtf>,
     pub(super) plans: Vec<SourcePlan>,
     params: Vec<Param>,
     /// What is odd about gadget.yaml, but does not keep the gadget from running.
@@ -38,7 +39,9 @@ pub enum GadgetError {
     Schema { image: String, source: SchemaError },
     #[error("image {image}: {source}")]
     Params { image: String, source: ParamError },
-    #[error("image {image} declares no data source, so there is nothing to show")]
+    #[error("image {image}: its maps are to be read every {text:?}")]
+    Interval { image: String, text: String },
+    #[error("image {image} declares no data source, and has no Wasm, so there is nothing to show")]
     NoSource { image: String },
 }
 
@@ -48,6 +51,7 @@ impl GadgetError {
             GadgetError::NoProgram { .. } | GadgetError::NoSource { .. } => {
                 Some("`ig image inspect IMAGE` shows what the image holds".into())
             }
+            GadgetError::Interval { .. } => Some(format!("annotation {MAP_INTERVAL} takes a time such as 500ms, or 0")),
             GadgetError::Metadata { source, .. } => source.hint(),
             GadgetError::Object { source, .. } => source.hint(),
             GadgetError::Schema { source, .. } => source.hint(),
@@ -59,6 +63,11 @@ impl GadgetError {
 impl Gadget {
     /// Reads metadata, object, parameters and schema. Needs no privileges.
     pub fn open(image: GadgetImage) -> Result<Gadget, GadgetError> {
+        Gadget::open_with(image, Rc::new(KernelBtf::new()))
+    }
+
+    /// As `open`, for one of several gadgets: the kernel's types are read once for all.
+    pub fn open_with(image: GadgetImage, kernel: Rc<KernelBtf>) -> Result<Gadget, GadgetError> {
         let name = image.reference.clone();
         let named = || name.clone();
         let parsed = metadata::parse(&image.metadata, metadata::FILE)
@@ -67,7 +76,6 @@ impl Gadget {
         let elf = image.ebpf.as_deref().ok_or_else(|| GadgetError::NoProgram { image: named() })?;
         let object =
             Object::parse(&metadata.name, elf).map_err(|source| GadgetError::Object { image: named(), source })?;
-        let kernel = KernelBtf::new();
         let plans = data_sources(&object, &kernel, &annotations(&metadata))
             .map_err(|source| GadgetError::Schema { image: named(), source })?;
         if plans.is_empty() && image.wasm.is_none() {
@@ -108,8 +116,13 @@ impl Gadget {
     }
 
     /// How often its map tables are read unless the user says otherwise.
-    pub fn map_interval(&self) -> Option<&str> {
-        self.plans.iter().find_map(|p| p.source.annotations.get(MAP_INTERVAL).map(String::as_str))
+    pub(super) fn map_interval(&self) -> Result<Duration, GadgetError> {
+        let Some(text) = self.plans.iter().find_map(|p| p.source.annotations.get(MAP_INTERVAL)) else {
+            return Ok(Duration::from_secs(1));
+        };
+        let ms = text.strip_suffix("ms").and_then(|n| n.parse().ok()).or((text == "0").then_some(0));
+        let wrong = || GadgetError::Interval { image: self.image.reference.clone(), text: text.clone() };
+        ms.map(Duration::from_millis).ok_or_else(wrong)
     }
 
     pub fn plans(&self) -> &[SourcePlan] {

@@ -4,14 +4,14 @@
 //! is in `load`, what its rows come from in `feed`.
 
 use super::{
-    Note, PipelineOptions, RunError, Sink, Stop, Summary,
-    feed::{Buffer, Drained, Feed, MapPlan, Source, Tables, run_iterators},
+    Note, PipelineOptions, RunError, Sink, Stop, Summary, Tag,
+    feed::{Buffer, Drained, Feed, Iteration, MapPlan, Source, Tables, run_iterators},
     load::Recording,
     pipeline::{Pipeline, is_quiet_end},
 };
 use crate::{
     bpf::{
-        Loaded,
+        Loaded, Object,
         loader::State,
         maps::RawMap,
         perf::PerfReader,
@@ -19,8 +19,8 @@ use crate::{
         sys,
         wait::{LostCounter, Waiter},
     },
-    containers::{Containers, ContainersOptions, FilterHandle, Selector},
-    enrich::container::Include,
+    containers::{Containers, ContainersOptions, FilterHandle, Selector, network_namespaces},
+    enrich::{container::Include, sockets::Sockets, stacks::Stacks},
     gadget::schema::Producer,
 };
 use ig_event::{DataSource, Ledger, Reason, SourceKind};
@@ -46,6 +46,7 @@ const DRAIN_AT_MOST: Duration = Duration::from_secs(30);
 const LAST_LOOKS: u32 = 10;
 
 /// What the caller decides about a run.
+#[derive(Clone)]
 pub struct LiveOptions {
     /// The gadget's parameters that were given, `(key, text)`.
     pub params: Vec<(String, String)>,
@@ -63,10 +64,19 @@ pub struct LiveOptions {
     /// Mount bpffs and tracefs if they are missing.
     pub auto_mount: bool,
     pub timeout: Option<Duration>,
-    /// Between two readings of a map that is a table. Zero reads it only at the end.
-    pub map_interval: Duration,
+    /// Between two readings of a map that is a table. Zero reads it only at the end; `None` leaves it to the gadget.
+    pub map_interval: Option<Duration>,
     /// Readings after which the run ends; 0 never ends it.
     pub map_count: u64,
+    /// Says in every row which gadget it is of: for one of several.
+    pub tag: Option<Tag>,
+}
+
+/// Whose packets are looked at.
+pub(super) struct Whose {
+    pub(super) selector: Arc<Selector>,
+    pub(super) include: Include,
+    pub(super) host_root: PathBuf,
 }
 
 /// A gadget that is loaded and not yet attached, or running.
@@ -79,12 +89,17 @@ pub struct Live {
     pub(super) sources: Vec<Arc<DataSource>>,
     pub(super) state: Vec<Source>,
     pub(super) pipeline: Pipeline,
+    pub(super) stacks: Option<Stacks>,
     /// Counts events that a full map of the gadget swallowed; not of one source, so told to the first.
     pub(super) map_full: Option<LostCounter>,
     /// The account of a gadget without rows, which can miss something all the same.
     pub(super) silent: Ledger,
     pub(super) recording: Option<Recording>,
     pub(super) containers: Option<Containers>,
+    pub(super) whose: Whose,
+    pub(super) object: Object,
+    /// Tells the gadget whose a socket is, if it asks.
+    pub(super) sockets: Option<Arc<Sockets>>,
     pub(super) _filter: Option<FilterHandle>,
     pub(super) notes: Vec<Note>,
     pub(super) told: BTreeSet<String>,
@@ -121,8 +136,8 @@ impl Live {
                 Producer::Tracer { .. } => {}
                 Producer::Iter { programs } => {
                     let row = self.sources[i].record_size as usize;
-                    self.state[i].feed =
-                        Some(Feed::Iterator { programs: programs.iter().map(|p| (p.clone(), row)).collect() });
+                    let programs = programs.iter().map(|p| Iteration::new(p, row, &self.object));
+                    self.state[i].feed = Some(Feed::Iterator { programs: programs.collect() });
                 }
                 Producer::MapIter { map } => {
                     let fd = self.map_fd(map)?;
@@ -170,7 +185,8 @@ impl Live {
     pub fn run(mut self, stop: &Stop, sink: &mut dyn Sink) -> (Summary, Option<RunError>) {
         let looped = self.event_loop(stop, sink);
         // From here on nothing new is produced; what is in the buffers still counts.
-        if let Some(missed) = self.loaded.take().map(|l| l.missed_runs()).filter(|n| *n > 0) {
+        let missed = self.loaded.take().map_or(0, |l| l.missed_runs());
+        if missed > 0 {
             sink.note(Note::MissedRuns { gadget: self.name.clone(), missed });
         }
         let drained = self.last_words(sink);
@@ -180,8 +196,12 @@ impl Live {
         let real = |r: Result<(), RunError>| r.err().filter(|e| !is_quiet_end(e));
         let failed = real(looped).or_else(|| real(drained)).or_else(|| real(stopped)).or_else(|| real(recorded));
         let mut ledgers = self.pipeline.ledgers();
-        if self.silent.produced > 0 {
+        if self.sources.is_empty() {
             ledgers.push((self.name, self.silent));
+        }
+        // Programs are not of one source, so what they missed is told to the first, as with full maps.
+        if let Some((_, first)) = ledgers.first_mut() {
+            first.missed_runs = missed;
         }
         (Summary { ledgers, closed }, failed)
     }
@@ -227,10 +247,16 @@ impl Live {
             if Instant::now() >= counters_due {
                 self.counters(sink)?;
                 self.container_notes(sink);
+                self.stack_notes(sink);
                 counters_due = Instant::now() + COUNTERS_EVERY;
             }
             if all.more {
                 continue;
+            }
+            if all.rows == 0
+                && let Some(stacks) = &mut self.stacks
+            {
+                stacks.make_room();
             }
             let notes = self.containers.is_some().then(|| Instant::now() + NOTES_EVERY);
             let wake_by = [end, self.held_until(), self.maps.due, self.pipeline.tick_due(), notes].into_iter().flatten().min();
@@ -255,12 +281,23 @@ impl Live {
 
     /// Tells each thing about the tracking once.
     fn container_notes(&mut self, sink: &mut dyn Sink) {
-        let Some(c) = &self.containers else { return };
-        for note in c.notes() {
-            // A count that has grown is no news: the ledger has the numbers.
-            if self.told.insert(note.chars().filter(|c| !c.is_ascii_digit()).collect()) {
+        let containers = self.containers.iter().flat_map(Containers::notes);
+        for note in containers.chain(self.sockets.iter().flat_map(|s| s.notes())).collect::<Vec<_>>() {
+            // A count of the tracker's that has grown is no news, they all do on a busy machine; a runtime that was away once
+            // more is.
+            let key = match note.starts_with("container tracker:") {
+                true => note.chars().filter(|c| !c.is_ascii_digit()).collect(),
+                false => note.clone(),
+            };
+            if self.told.insert(key) {
                 sink.note(Note::Containers(note));
             }
+        }
+    }
+
+    fn stack_notes(&mut self, sink: &mut dyn Sink) {
+        if let Some(text) = self.stacks.as_mut().and_then(Stacks::note) {
+            sink.note(Note::Symbols(text));
         }
     }
 
@@ -291,8 +328,14 @@ impl Live {
     fn hand_on(&mut self, i: usize, sink: &mut dyn Sink) -> Result<(), RunError> {
         let s = &mut self.state[i];
         s.batch.boot_to_wall = boot_to_wall();
+        if let Some(stacks) = &mut self.stacks {
+            stacks.look_ahead(i, &s.batch);
+        }
         if let Some(e) = &mut s.enricher {
             e.process(&mut s.batch);
+        }
+        if let Some(stacks) = &mut self.stacks {
+            stacks.fill(i, &mut s.batch);
         }
         if s.batch.is_empty() && s.batch.loss.is_empty() && self.sources[i].kind == SourceKind::Events {
             return Ok(());
@@ -344,7 +387,12 @@ impl Live {
             };
             let read = match &s.feed {
                 Some(Feed::Iterator { programs }) if which == Tables::Iterators => match &self.loaded {
-                    Some(loaded) => run_iterators(loaded, programs, &mut push),
+                    Some(loaded) => {
+                        let Whose { selector, include, host_root } = &self.whose;
+                        let containers = self.containers.as_ref();
+                        let networks = || network_namespaces(containers, selector, include.host, host_root);
+                        run_iterators(loaded, programs, networks, &mut push)
+                    }
                     None => continue,
                 },
                 Some(Feed::Map { map }) if which == Tables::Maps => {
@@ -398,6 +446,7 @@ impl Live {
         }
         result = result.and(self.counters(sink));
         self.container_notes(sink);
+        self.stack_notes(sink);
         result
     }
 

@@ -5,13 +5,18 @@ use super::{
     Gadget, GadgetError, Live, LiveOptions, Note, RunError,
     feed::{MapPlan, Source},
     filesystems,
+    live::Whose,
     pipeline::Pipeline,
     record::{Header, RecordError, Recorder},
 };
 use crate::{
     bpf::{KernelBtf, LoadOptions, Loaded},
     containers::Containers,
-    enrich::container::ContainerEnricher,
+    enrich::{
+        container::ContainerEnricher,
+        sockets::{SOCKETS_MAP, Sockets},
+        stacks::{self, Stacks},
+    },
     gadget::schema::Producer,
     wasm::{Engine, EngineOptions, Guest, GuestOptions, Level, Services},
 };
@@ -27,15 +32,21 @@ const FILTER_ENTRIES: u32 = 65_536;
 impl Gadget {
     /// Puts the gadget into the kernel without starting it.
     pub fn load(self, options: LiveOptions) -> Result<Live, RunError> {
+        self.load_with(options, &mut Shared::default())
+    }
+
+    /// As `load`; what other gadgets of this process have started already is used, what is missing is started for all.
+    pub(super) fn load_with(self, options: LiveOptions, shared: &mut Shared) -> Result<Live, RunError> {
         filesystems::ensure(options.auto_mount)?;
         let values = self.values(&options.params)?;
+        let map_interval = options.map_interval.map_or_else(|| self.map_interval(), Ok)?;
         let mut notes = Vec::new();
         notes.extend(self.warnings.iter().map(|w| Note::Metadata(format!("{}: {w}", self.image.reference))));
         let mut sources: Vec<DataSource> = self.plans.iter().map(|p| p.source.clone()).collect();
         let producers: Vec<Producer> = self.plans.iter().map(|p| p.producer.clone()).collect();
 
         let containers = match needs_containers(&self, &sources) {
-            true => start_containers(&options, &self.kernel, &mut notes)?,
+            true => shared.containers(&options, &self.kernel, &mut notes)?,
             false => None,
         };
         let mut enrichers = Vec::new();
@@ -46,25 +57,39 @@ impl Gadget {
                     .and_then(|c| ContainerEnricher::new(s, c.clone(), options.selector.clone(), options.include)),
             );
         }
+        let mut stacks = Stacks::new(&mut sources, &options.containers.host_root);
         let recording = options.record.clone().map(|path| self.recording(path, &options, &sources));
         if reads_late(&producers) {
             containers.iter().for_each(Containers::remember_ended);
         }
         let services = Arc::new(Services::live(containers.clone(), options.selector.clone()));
-        let guest = self.guest(&options, &services, &mut sources, &mut notes)?;
+        let guest = self.guest(&options, (shared, &services), &mut sources, &mut notes)?;
         let has_guest = guest.is_some();
         for (plan, source) in self.plans.iter().zip(&mut sources) {
             plan.finish(source)
                 .map_err(|source| GadgetError::Schema { image: self.image.reference.clone(), source })?;
         }
+        if let Some(tag) = &options.tag {
+            sources.iter_mut().try_for_each(|s| tag.add(s))?;
+        }
         let sources: Vec<_> = sources.into_iter().map(Arc::new).collect();
         let pipeline = Pipeline::new(&sources, guest, &options.pipeline)?;
 
-        let load = self.load_options(&options, values, containers.is_some());
+        let sockets = match Sockets::wanted_by(&self.object) {
+            true => Some(Arc::new(Sockets::start(&self.kernel, &options.containers.host_root)?)),
+            false => None,
+        };
+        let mut load = self.load_options(&options, values, containers.is_some());
+        if let Some(sockets) = &sockets {
+            load.inject.insert(SOCKETS_MAP.into(), sockets.map());
+            load.host_types = Some(sockets.types());
+        }
         let loaded = crate::bpf::load(&self.image.reference, &self.object, &self.kernel, load)?;
         if has_guest {
-            lend_maps(&services, &loaded)
-                .map_err(|source| RunError::Read { gadget: self.metadata.name.clone(), what: "the maps".into(), source })?;
+            lend_maps(&services, &loaded).map_err(|source| self.unread("the maps", source))?;
+        }
+        if let Some(stacks) = &mut stacks {
+            share_stacks(stacks, &loaded).map_err(|source| self.unread("the maps of stacks", source))?;
         }
         let filter = match (&containers, loaded.map_fd(FILTER_MAP)) {
             (Some(c), Some(map)) if !options.include.host => Some(c.add_filter(map, options.selector.clone())?),
@@ -83,24 +108,27 @@ impl Gadget {
             sources,
             state,
             pipeline,
+            stacks,
             map_full: None,
             silent: Ledger::default(),
             recording,
             containers,
+            whose: Whose {
+                selector: options.selector.clone(),
+                include: options.include,
+                host_root: options.containers.host_root.clone(),
+            },
+            object: self.object,
+            sockets,
             _filter: filter,
             notes,
             told: BTreeSet::new(),
             timeout: options.timeout,
-            maps: MapPlan::new(options.map_interval, options.map_count),
+            maps: MapPlan::new(map_interval, options.map_count),
         })
     }
 
-    fn load_options(
-        &self,
-        options: &LiveOptions,
-        values: Vec<(String, Vec<u8>)>,
-        tracked: bool,
-    ) -> LoadOptions<'static> {
+    fn load_options(&self, options: &LiveOptions, values: Vec<(String, Vec<u8>)>, tracked: bool) -> LoadOptions<'_> {
         let mut load = LoadOptions { params: values, ring_bytes: options.ring_bytes, ..LoadOptions::default() };
         if self.object.var(FILTER_VAR).is_some() {
             load.params.push((FILTER_VAR.into(), vec![u8::from(tracked && !options.include.host)]));
@@ -118,13 +146,12 @@ impl Gadget {
     fn guest(
         &self,
         options: &LiveOptions,
-        services: &Arc<Services>,
+        (shared, services): (&mut Shared, &Arc<Services>),
         sources: &mut Vec<DataSource>,
         notes: &mut Vec<Note>,
     ) -> Result<Option<Guest>, RunError> {
         let Some(wasm) = &self.image.wasm else { return Ok(None) };
-        let engine =
-            Arc::new(Engine::new(EngineOptions { cache_dir: options.wasm_cache.clone(), ..EngineOptions::default() })?);
+        let engine = shared.engine(options)?;
         let digest = self.image.wasm_digest.as_deref().unwrap_or(&self.image.digest);
         let guest_options = GuestOptions {
             gadget: self.metadata.name.clone(),
@@ -135,6 +162,10 @@ impl Gadget {
         let guest = Guest::new(&engine, wasm, digest, guest_options, sources)?;
         notes.extend(engine.cache_problem().map(Note::WasmCache));
         Ok(Some(guest))
+    }
+
+    fn unread(&self, what: &str, source: std::io::Error) -> RunError {
+        RunError::Read { gadget: self.image.reference.clone(), what: what.into(), source }
     }
 
     fn recording(&self, path: PathBuf, options: &LiveOptions, sources: &[DataSource]) -> Recording {
@@ -202,25 +233,58 @@ fn lend_maps(services: &Services, loaded: &Loaded) -> std::io::Result<()> {
     services.lend_maps(own?)
 }
 
-/// A gadget without a mount namespace in its events and without a filter map has nothing to do with containers.
-fn needs_containers(gadget: &Gadget, sources: &[DataSource]) -> bool {
-    gadget.object.map(FILTER_MAP).is_some()
-        || sources.iter().any(|s| s.fields().iter().any(|f| f.has_tag("type:gadget_mntns_id")))
+fn share_stacks(stacks: &mut Stacks, loaded: &Loaded) -> std::io::Result<()> {
+    let map = |name| loaded.map_fd(name).map(|fd| fd.try_clone_to_owned()).transpose();
+    stacks.set_maps(map(stacks::KERNEL_MAP)?, map(stacks::USER_MAP)?)
 }
 
-/// Without the tracker, events of the host can still be shown, without labels; a choice of containers cannot be made.
-fn start_containers(
-    options: &LiveOptions,
-    kernel: &KernelBtf,
-    notes: &mut Vec<Note>,
-) -> Result<Option<Containers>, RunError> {
-    // The kernel's types are read once for the tracker and the gadget.
-    match Containers::start_with(options.containers.clone(), kernel) {
-        Ok(c) => Ok(Some(c)),
-        Err(e) if options.include.host && options.selector.selects_all() => {
-            notes.push(Note::Containers(format!("not tracked, so events carry no container: {e}")));
-            Ok(None)
+/// A gadget without a namespace in its events and without a filter map has nothing to do with containers.
+fn needs_containers(gadget: &Gadget, sources: &[DataSource]) -> bool {
+    let names = |s: &DataSource| {
+        s.fields().iter().any(|f| f.has_tag("type:gadget_mntns_id") || f.has_tag("type:gadget_netns_id"))
+    };
+    gadget.object.map(FILTER_MAP).is_some() || sources.iter().any(names)
+}
+
+/// What the gadgets of one process have in common. Each part is started by the first gadget that needs it.
+#[derive(Default)]
+pub(super) struct Shared {
+    containers: Option<Containers>,
+    engine: Option<Arc<Engine>>,
+}
+
+impl Shared {
+    /// Without the tracker, events of the host can still be shown, without labels; a choice of containers cannot be made.
+    fn containers(
+        &mut self,
+        options: &LiveOptions,
+        kernel: &KernelBtf,
+        notes: &mut Vec<Note>,
+    ) -> Result<Option<Containers>, RunError> {
+        if let Some(running) = &self.containers {
+            return Ok(Some(running.clone()));
         }
-        Err(e) => Err(e.into()),
+        // The kernel's types are read once for the tracker and the gadget.
+        match Containers::start_with(options.containers.clone(), kernel) {
+            Ok(c) => {
+                self.containers = Some(c.clone());
+                Ok(Some(c))
+            }
+            Err(e) if options.include.host && options.selector.selects_all() => {
+                notes.push(Note::Containers(format!("not tracked, so events carry no container: {e}")));
+                Ok(None)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn engine(&mut self, options: &LiveOptions) -> Result<Arc<Engine>, RunError> {
+        if let Some(engine) = &self.engine {
+            return Ok(engine.clone());
+        }
+        let cache_dir = options.wasm_cache.clone();
+        let engine = Arc::new(Engine::new(EngineOptions { cache_dir, ..EngineOptions::default() })?);
+        self.engine = Some(engine.clone());
+        Ok(engine)
     }
 }

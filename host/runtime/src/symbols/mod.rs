@@ -1,0 +1,397 @@
+//! From addresses to the names of functions: of the kernel, and of processes in any container.
+//!
+//! A `Symbolizer` belongs to one thread. It never fails: what cannot be named is shown as its address and what is known of
+//! it, `0x7f… [libfoo.so]` or `0x7f… [unknown]`. All it keeps is bounded. Names are foreign text: the outputs escape them.
+
+pub mod elf;
+mod kernel;
+mod process;
+
+use elf::{Elf, ElfError, Identity, Layout};
+use kernel::KernelSymbols;
+use process::Mapping;
+use rustc_hash::FxHashMap;
+use std::{
+    fmt::{self, Write as _},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Bytes of symbols that are kept; when there are more, all are dropped and read again as needed.
+const MAX_MODULE_BYTES: usize = 192 << 20;
+/// Names of one file that are kept.
+const MAX_NAME_BYTES: usize = 96 << 20;
+/// Files and processes that are remembered.
+const MAX_MODULES: usize = 4096;
+const MAX_PROCESSES: usize = 4096;
+/// How soon the mappings of a process are read again because an address is in none of them.
+const MAPS_AGAIN: Duration = Duration::from_millis(50);
+/// How long they are trusted to be those of the same process.
+const TRUSTED: Duration = Duration::from_millis(200);
+/// Characters of a readable name; the rest is cut.
+const MAX_READABLE: usize = 512;
+
+/// Functions of one file.
+#[derive(Debug, Default)]
+struct Module {
+    layout: Layout,
+    /// By address; of several names of a place the first that was listed.
+    functions: Vec<Placed>,
+    names: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Placed {
+    address: u64,
+    size: u32,
+    name: u32,
+}
+
+impl Module {
+    fn read(elf: &Elf) -> Result<Module, ElfError> {
+        let mut m = Module { layout: elf.layout.clone(), ..Module::default() };
+        elf.functions(|f| {
+            if m.names.len() + f.name.len() < MAX_NAME_BYTES {
+                let (name, size) = (m.names.len() as u32, f.size.min(u32::MAX.into()) as u32);
+                m.functions.push(Placed { address: f.address, size, name });
+                m.names.extend_from_slice(f.name);
+                m.names.push(0);
+            }
+        })?;
+        // of names for one place those with a size first: they are functions, not labels
+        m.functions.sort_by_key(|f| (f.address, f.size == 0));
+        m.functions.dedup_by_key(|f| f.address);
+        m.functions.shrink_to_fit();
+        m.names.shrink_to_fit();
+        Ok(m)
+    }
+
+    fn bytes(&self) -> usize {
+        self.names.len() + self.functions.len() * size_of::<Placed>()
+    }
+
+    fn name(&self, offset: u64) -> Option<&[u8]> {
+        let address = self.layout.address_of(offset)?;
+        let next = self.functions.partition_point(|f| f.address <= address);
+        let f = self.functions.get(next.checked_sub(1)?)?;
+        if f.size > 0 && address - f.address >= f.size.into() {
+            return None;
+        }
+        self.names.get(f.name as usize..).and_then(|n| n.split(|b| *b == 0).next())
+    }
+}
+
+/// A process as it was when its mappings were last read.
+#[derive(Debug)]
+struct Process {
+    started: Option<u64>,
+    mappings: Vec<(Mapping, Option<Arc<Module>>)>,
+    read: Instant,
+}
+
+/// Names addresses.
+#[derive(Debug)]
+pub struct Symbolizer {
+    /// The mount of proc that numbers processes as BPF programs do.
+    proc: Option<PathBuf>,
+    kallsyms: PathBuf,
+    kernel: Option<KernelSymbols>,
+    processes: FxHashMap<u32, Process>,
+    modules: FxHashMap<Identity, Arc<Module>>,
+    by_build_id: FxHashMap<Vec<u8>, Arc<Module>>,
+    module_bytes: usize,
+}
+
+impl Symbolizer {
+    /// `proc` is the observed host's; `None` where none can be had, and then no process is named.
+    pub fn new(proc: Option<PathBuf>) -> Symbolizer {
+        let kallsyms = proc.clone().unwrap_or_else(|| "/proc".into()).join("kallsyms");
+        Symbolizer {
+            proc,
+            kallsyms,
+            kernel: None,
+            processes: FxHashMap::default(),
+            modules: FxHashMap::default(),
+            by_build_id: FxHashMap::default(),
+            module_bytes: 0,
+        }
+    }
+
+    /// Whether the kernel tells the addresses of its functions to this process.
+    pub fn knows_kernel(&mut self) -> bool {
+        !self.kernel().is_empty()
+    }
+
+    fn kernel(&mut self) -> &KernelSymbols {
+        self.kernel.get_or_insert_with(|| KernelSymbols::read(&self.kallsyms))
+    }
+
+    /// Appends the frames of a kernel stack, innermost first: `[0]name; [1]name`.
+    pub fn kernel_stack(&mut self, addresses: &[u64], out: &mut String) {
+        let kernel = self.kernel();
+        for (depth, address) in addresses.iter().enumerate() {
+            frame_start(depth, out);
+            match kernel.name(called_from(depth, *address)) {
+                Some(name) => readable(name, out),
+                None => unknown(*address, "unknown", out),
+            }
+        }
+    }
+
+    /// Appends the frames of a process's stack. `same` is asked once whether the process that now has the number is the
+    /// one whose stack it is.
+    pub fn user_stack(
+        &mut self,
+        pid: u32,
+        addresses: &[u64],
+        same: impl Fn(&std::path::Path) -> bool,
+        out: &mut String,
+    ) {
+        self.look_at(pid, same);
+        for (depth, address) in addresses.iter().enumerate() {
+            frame_start(depth, out);
+            self.user_frame(pid, called_from(depth, *address), *address, out);
+        }
+    }
+
+    /// Has the mappings of a process at hand, if it is there.
+    fn look_at(&mut self, pid: u32, same: impl Fn(&std::path::Path) -> bool) {
+        if self.processes.get(&pid).is_some_and(|p| p.read.elapsed() < TRUSTED) {
+            return;
+        }
+        let Some(dir) = self.proc.as_ref().map(|p| p.join(pid.to_string())) else { return };
+        match (process::start_time(&dir), self.processes.get_mut(&pid)) {
+            // gone: what was known of it still holds
+            (None, _) => {}
+            (now, Some(known)) if known.started == now => known.read = Instant::now(),
+            _ if !same(&dir) => {}
+            (started, _) => self.read_mappings(pid, started),
+        }
+    }
+
+    fn read_mappings(&mut self, pid: u32, started: Option<u64>) {
+        let Some(dir) = self.proc.as_ref().map(|p| p.join(pid.to_string())) else { return };
+        let Ok(mappings) = process::mappings(&dir) else { return };
+        // one that is about to end has none any more
+        if mappings.is_empty() && self.processes.contains_key(&pid) {
+            return;
+        }
+        if self.processes.len() >= MAX_PROCESSES {
+            self.processes.clear();
+        }
+        let mappings = mappings.into_iter().map(|m| (m, None)).collect();
+        self.processes.insert(pid, Process { started, mappings, read: Instant::now() });
+    }
+
+    fn user_frame(&mut self, pid: u32, address: u64, shown: u64, out: &mut String) {
+        let found = |p: &Process| p.mappings.iter().position(|(m, _)| m.start <= address && address < m.end);
+        let mut at = self.processes.get(&pid).map(found);
+        if at == Some(None) && self.processes.get(&pid).is_some_and(|p| p.read.elapsed() > MAPS_AGAIN) {
+            // a library that was loaded since
+            let started = self.processes.get(&pid).and_then(|p| p.started);
+            let dir = self.proc.as_ref().map(|p| p.join(pid.to_string()));
+            if started.is_some() && dir.as_deref().and_then(process::start_time) == started {
+                self.read_mappings(pid, started);
+                at = self.processes.get(&pid).map(found);
+            }
+        }
+        let Some(at) = at.flatten() else { return unknown(shown, "unknown", out) };
+        let module = self.module(pid, at);
+        let Some((m, _)) = self.processes.get(&pid).and_then(|p| p.mappings.get(at)) else {
+            return unknown(shown, "unknown", out);
+        };
+        let name = module.as_ref().and_then(|module| module.name(address - m.start + m.offset));
+        match name {
+            Some(name) => readable(name, out),
+            None => unknown(shown, &m.label(), out),
+        }
+    }
+
+    /// The functions of the file behind a mapping; without any where it cannot be read.
+    fn module(&mut self, pid: u32, at: usize) -> Option<Arc<Module>> {
+        let (mapping, known) = self.processes.get(&pid)?.mappings.get(at)?;
+        if known.is_some() || !mapping.has_file {
+            return known.clone();
+        }
+        let dir = self.proc.as_ref()?.join(pid.to_string());
+        let module = match process::open(&dir, mapping) {
+            Ok((file, identity)) => self.of_file(file, identity),
+            // one that has gone meanwhile may be seen again in another process
+            Err(_) => return None,
+        };
+        let slot = self.processes.get_mut(&pid)?.mappings.get_mut(at)?;
+        slot.1 = Some(module.clone());
+        Some(module)
+    }
+
+    fn of_file(&mut self, file: std::fs::File, identity: Identity) -> Arc<Module> {
+        if let Some(m) = self.modules.get(&identity) {
+            return m.clone();
+        }
+        let elf = Elf::read(file);
+        // the same library in another container is another file, with the same id
+        let id = elf.as_ref().ok().and_then(Elf::build_id);
+        let known = id.as_ref().and_then(|id| self.by_build_id.get(id)).cloned();
+        let module = known.unwrap_or_else(|| Arc::new(elf.and_then(|e| Module::read(&e)).unwrap_or_default()));
+        if self.module_bytes + module.bytes() > MAX_MODULE_BYTES || self.modules.len() >= MAX_MODULES {
+            self.modules.clear();
+            self.by_build_id.clear();
+            self.processes.clear();
+            self.module_bytes = 0;
+        }
+        if id.is_none_or(|id| self.by_build_id.insert(id, module.clone()).is_none()) {
+            self.module_bytes += module.bytes();
+        }
+        self.modules.insert(identity, module.clone());
+        module
+    }
+}
+
+/// Addresses but the innermost are where a call returns to, which may already be in the next function.
+fn called_from(depth: usize, address: u64) -> u64 {
+    if depth == 0 { address } else { address.saturating_sub(1) }
+}
+
+fn frame_start(depth: usize, out: &mut String) {
+    if depth > 0 {
+        out.push_str("; ");
+    }
+    out.push('[');
+    out.push_str(&depth.to_string());
+    out.push(']');
+}
+
+fn unknown(address: u64, what: &str, out: &mut String) {
+    let what: String = what.chars().take(MAX_READABLE - 32).collect();
+    clean(format_args!("{address:#018x} [{what}]"), out);
+}
+
+/// Appends foreign text; what is too long ends early, which is the only way this can fail.
+fn clean(text: fmt::Arguments<'_>, out: &mut String) {
+    let (Ok(()) | Err(fmt::Error)) = (Clean { out, left: MAX_READABLE }).write_fmt(text);
+}
+
+/// Appends a name as people wrote it in their language, or as it is where that cannot be told.
+fn readable(name: &[u8], out: &mut String) {
+    let text = String::from_utf8_lossy(name);
+    let start = out.len();
+    // a name whose readable form has no end is shown as far as it came
+    if let Ok(rust) = rustc_demangle::try_demangle(&text) {
+        clean(format_args!("{rust:#}"), out);
+    } else if text.starts_with("_Z")
+        && let Ok(cpp) = cpp_demangle::Symbol::new(text.as_bytes())
+    {
+        let mut written = Clean { out, left: MAX_READABLE };
+        let (Ok(()) | Err(fmt::Error)) =
+            cpp.structured_demangle(&mut written, &cpp_demangle::DemangleOptions::default());
+    }
+    if out.len() == start {
+        clean(format_args!("{text}"), out);
+    }
+}
+
+/// Text that cannot be taken for the separator of frames, of bounded length.
+struct Clean<'a> {
+    out: &'a mut String,
+    left: usize,
+}
+
+impl fmt::Write for Clean<'_> {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        for c in s.chars() {
+            if self.left == 0 {
+                return Err(fmt::Error);
+            }
+            self.left -= 1;
+            self.out.push(match c {
+                ';' => ':',
+                c if c.is_control() => '?',
+                c => c,
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn shown(name: &str) -> String {
+        let mut out = String::new();
+        readable(name.as_bytes(), &mut out);
+        out
+    }
+
+    #[test]
+    fn names_are_readable() {
+        assert_eq!(shown("main"), "main");
+        assert_eq!(shown("_ZN3foo3barEi"), "foo::bar(int)");
+        assert_eq!(shown("_ZN4core3fmt9Formatter3pad17h0123456789abcdefE"), "core::fmt::Formatter::pad");
+        assert_eq!(shown("_RNvC7mycrate4main"), "mycrate::main");
+        assert_eq!(shown("_Znonsense"), "_Znonsense");
+        assert_eq!(shown("a;b\x1b[2J"), "a:b?[2J");
+        assert_eq!(shown(&"x".repeat(5000)).len(), MAX_READABLE);
+    }
+
+    #[test]
+    fn names_that_grow_without_end_are_cut() {
+        // each substitution doubles the text
+        let mut name = "_Z1fSt4pairIiiE".to_owned();
+        for n in 0..40 {
+            name.push_str(&format!("St4pairIS{n}_S{n}_E"));
+        }
+        assert!(shown(&name).chars().count() <= MAX_READABLE);
+    }
+
+    #[test]
+    fn own_functions_have_names_and_strange_addresses_none() {
+        let mut s = Symbolizer::new(Some("/proc".into()));
+        let here = own_functions_have_names_and_strange_addresses_none as *const () as u64;
+        let mut out = String::new();
+        s.user_stack(std::process::id(), &[here, here + 1, 0x10], |_| true, &mut out);
+        let frames: Vec<&str> = out.split("; ").collect();
+        assert!(frames[0].starts_with("[0]") && frames[0].contains("own_functions_have_names"), "{out}");
+        assert!(frames[1].contains("own_functions_have_names"), "{out}");
+        assert_eq!(frames[2], "[2]0x0000000000000010 [unknown]");
+    }
+
+    #[test]
+    fn processes_that_are_gone_are_addresses() {
+        let mut s = Symbolizer::new(Some("/proc".into()));
+        let mut out = String::new();
+        // the number of no process: above any limit
+        s.user_stack(u32::MAX, &[0x1234], |_| true, &mut out);
+        assert_eq!(out, "[0]0x0000000000001234 [unknown]");
+        out.clear();
+        s.user_stack(std::process::id(), &[0x1234], |_: &Path| false, &mut out);
+        assert_eq!(out, "[0]0x0000000000001234 [unknown]");
+    }
+
+    #[test]
+    fn what_was_known_of_a_process_survives_it() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut s = Symbolizer::new(Some("/proc".into()));
+        // until it has become another program
+        let until = Instant::now() + Duration::from_secs(10);
+        let code = loop {
+            let maps = process::mappings(Path::new(&format!("/proc/{}", child.id()))).unwrap();
+            let libc = maps.into_iter().find(|m| m.label().starts_with("libc.so"));
+            match libc {
+                Some(m) => break m,
+                None => assert!(Instant::now() < until),
+            }
+        };
+        let mut before = String::new();
+        s.user_stack(child.id(), &[code.start + 1], |_| true, &mut before);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        std::thread::sleep(TRUSTED);
+        let mut after = String::new();
+        s.user_stack(child.id(), &[code.start + 1], |_| true, &mut after);
+        assert_eq!(before, after);
+        assert!(!after.contains("unknown"), "{after}");
+    }
+}

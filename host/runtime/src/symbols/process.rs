@@ -1,0 +1,118 @@
+//! What code a process has mapped: the executable part of `/proc/PID/maps`, and the files behind it.
+//!
+//! A file is opened through `/proc/PID/map_files`, which is the very file that is mapped, also where it was replaced or
+//! deleted since, and in whatever mount namespace it is. Where that is not permitted, by its path below the process's root.
+
+use super::elf::{ElfError, Identity, open_regular};
+use crate::host_root;
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+};
+
+/// A process with more executable mappings is cut off here.
+const MAX_MAPPINGS: usize = 8192;
+const MAX_BYTES: u64 = 64 << 20;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mapping {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) offset: u64,
+    /// As the process sees it, or `[vdso]` and the like; empty for memory without a file.
+    pub(super) path: PathBuf,
+    pub(super) has_file: bool,
+}
+
+impl Mapping {
+    /// What people call it: the file's last part.
+    pub(super) fn label(&self) -> String {
+        let text = self.path.to_string_lossy();
+        let name = text.rsplit('/').next().unwrap_or_default();
+        let name = name.trim_start_matches('[').trim_end_matches(']').trim_end_matches(" (deleted)");
+        if name.is_empty() { "anon".to_owned() } else { name.to_owned() }
+    }
+}
+
+/// The executable mappings of a process, lowest first.
+pub(super) fn mappings(process: &Path) -> io::Result<Vec<Mapping>> {
+    let mut text = Vec::new();
+    File::open(process.join("maps"))?.take(MAX_BYTES).read_to_end(&mut text)?;
+    Ok(text.split(|b| *b == b'\n').filter_map(mapping).take(MAX_MAPPINGS).collect())
+}
+
+/// `start-end perms offset device inode path`; the path may hold spaces, and new lines as `\012`.
+fn mapping(line: &[u8]) -> Option<Mapping> {
+    let mut rest = line;
+    let mut word = || {
+        let start = rest.iter().position(|b| *b != b' ')?;
+        let word = &rest[start..];
+        let len = word.iter().position(|b| *b == b' ').unwrap_or(word.len());
+        rest = &word[len..];
+        std::str::from_utf8(&word[..len]).ok()
+    };
+    let (range, perms, offset, _device, inode) = (word()?, word()?, word()?, word()?, word()?);
+    let (start, end) = range.split_once('-')?;
+    let hex = |t: &str| u64::from_str_radix(t, 16).ok();
+    if !perms.contains('x') {
+        return None;
+    }
+    let path = rest.iter().position(|b| *b != b' ').map_or(&[][..], |at| &rest[at..]);
+    Some(Mapping {
+        start: hex(start)?,
+        end: hex(end)?,
+        offset: hex(offset)?,
+        path: PathBuf::from(OsString::from_vec(path.to_vec())),
+        has_file: inode != "0" && path.first() == Some(&b'/'),
+    })
+}
+
+/// Opens the file that is mapped there.
+pub(super) fn open(process: &Path, mapping: &Mapping) -> Result<(File, Identity), ElfError> {
+    let name = format!("{:x}-{:x}", mapping.start, mapping.end);
+    match open_regular(&process.join("map_files").join(name)) {
+        Err(ElfError::Io(_)) => open_regular(&host_root::join(&process.join("root"), &mapping.path)),
+        done => done,
+    }
+}
+
+/// When a process started, in clock ticks since boot: with its number, which process it is.
+pub(super) fn start_time(process: &Path) -> Option<u64> {
+    let stat = fs::read(process.join("stat")).ok()?;
+    let close = memchr::memrchr(b')', &stat)?;
+    std::str::from_utf8(&stat[close + 1..]).ok()?.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_maps() {
+        let m = mapping(b"7f5d2c000000-7f5d2c028000 r-xp 00028000 08:01 1234567                   /usr/lib/a b.so")
+            .unwrap();
+        assert_eq!((m.start, m.end, m.offset), (0x7f5d_2c00_0000, 0x7f5d_2c02_8000, 0x28000));
+        assert_eq!((m.label().as_str(), m.has_file), ("a b.so", true));
+        let vdso = mapping(b"7ffd1000-7ffd2000 r-xp 00000000 00:00 0     [vdso]").unwrap();
+        assert_eq!((vdso.label().as_str(), vdso.has_file), ("vdso", false));
+        let jit = mapping(b"7ffd1000-7ffd2000 rwxp 00000000 00:00 0").unwrap();
+        assert_eq!(jit.label(), "anon");
+        assert_eq!(mapping(b"7ffd1000-7ffd2000 r--p 00000000 08:01 12 /x"), None);
+        assert_eq!(mapping(b"garbage"), None);
+        assert_eq!(mapping(b""), None);
+    }
+
+    #[test]
+    fn own_code_is_mapped_and_can_be_opened() {
+        let own = Path::new("/proc/self");
+        let address = own_code_is_mapped_and_can_be_opened as *const () as u64;
+        let all = mappings(own).unwrap();
+        let m = all.iter().find(|m| m.start <= address && address < m.end).unwrap();
+        let (_, identity) = open(own, m).unwrap();
+        assert_eq!(identity, Identity::of(&fs::metadata("/proc/self/exe").unwrap()));
+        assert!(start_time(own).unwrap() > 0);
+    }
+}
