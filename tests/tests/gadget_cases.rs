@@ -38,12 +38,17 @@ mod root {
     gadgets! {
         profile_cpu
         snapshot_process
+        snapshot_socket
+        trace_bind
         trace_exec
         trace_init_module
         trace_link
         trace_mount
+        trace_oomkill
         trace_open
         trace_signal
+        trace_tcp
+        trace_tcpconnect
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod error;
 pub mod images;
 pub mod output;
 pub mod systemd;
+pub mod tables;
 pub mod verbs;
 
 use args::{Cli, Command};

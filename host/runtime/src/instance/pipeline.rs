@@ -11,6 +11,9 @@ use ig_event::{
 };
 use std::{sync::Arc, time::Instant};
 
+/// Annotation of a table: how it is sorted unless `--sort` is given.
+const DEFAULT_SORT: &str = "cli.default-sort";
+
 /// What the user asked of the rows.
 #[derive(Clone, Debug)]
 pub struct PipelineOptions {
@@ -22,9 +25,6 @@ pub struct PipelineOptions {
     /// A guest that traps ends the run instead of letting rows pass undecoded.
     pub fail_on_trap: bool,
 }
-
-/// Annotation of a data source: how its tables are sorted unless the user says otherwise, as in `--sort`.
-const SORT_ANNOTATION: &str = "sort";
 
 struct PerSource {
     source: Arc<DataSource>,
@@ -54,7 +54,8 @@ impl Pipeline {
             if let Some(expr) = &options.filter {
                 operators.push(Box::new(Filter::parse(expr, source, &options.text)?));
             }
-            if let Some(keys) = options.sort.as_ref().or_else(|| source.annotations.get(SORT_ANNOTATION)) {
+            let own = source.annotations.get(DEFAULT_SORT).filter(|_| source.kind == SourceKind::Snapshot);
+            if let Some(keys) = options.sort.as_ref().or(own) {
                 operators.push(Box::new(Sort::parse(keys, source, &options.text)?));
             }
             if let Some(max) = options.max_entries {
