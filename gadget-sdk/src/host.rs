@@ -101,9 +101,10 @@ impl Map {
 
     /// Every key with its value, at most twice as many as the map has room for: entries that come and go may be missed,
     /// or come twice.
-    pub fn each(&self, mut f: impl FnMut(&[u8], &[u8])) -> Result<(), Error> {
+    pub fn each(&self, f: impl FnMut(&[u8], &[u8])) -> Result<(), Error> {
         #[cfg(target_arch = "wasm32")]
         {
+            let mut f = f;
             let info = self.map.info();
             let (key, value) = (info.key_size as usize, info.value_size as usize * info.cpus as usize);
             let mut last: Option<Vec<u8>> = None;
