@@ -163,6 +163,10 @@ impl<F: AsFd> RawMap<F> {
         if self.info.per_cpu() { (one, self.value_len / one.max(1)) } else { (self.value_len, 1) }
     }
 
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     fn check_key(&self, key: &[u8]) -> io::Result<()> {
         let wanted = self.info.key_size as usize;
         if key.len() == wanted { Ok(()) } else { Err(wrong_length("key", wanted, key.len())) }
