@@ -214,7 +214,11 @@ impl ContainerEnricher {
         }
         // A source without times says when its rows happened only by their coming now.
         let time = if self.time.is_some() { time } else { self.reader.now() };
-        let resolution = self.reader.resolve(mntns, time);
+        let resolution = match mntns {
+            // Of a process that has none any more, or whose namespace is not ours to see: nobody's container.
+            0 if self.snapshot => Resolution::Host,
+            _ => self.reader.resolve(mntns, time),
+        };
         // The answer for the rows of a set-up is not that for those after it.
         let (lasting, from) = match &resolution {
             Resolution::Host => (true, 0),
