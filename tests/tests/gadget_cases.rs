@@ -46,6 +46,8 @@ mod root {
         top_file
         top_process
         trace_bind
+        trace_capabilities
+        trace_dns
         trace_exec
         trace_init_module
         trace_link
@@ -53,6 +55,7 @@ mod root {
         trace_oomkill
         trace_open
         trace_signal
+        trace_sni
         trace_tcp
         trace_tcpconnect
     }
