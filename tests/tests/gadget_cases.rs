@@ -36,9 +36,15 @@ mod root {
 
     // In alphabetical order, one a line.
     gadgets! {
+        bpfstats
+        profile_blockio
         profile_cpu
+        snapshot_file
         snapshot_process
         snapshot_socket
+        top_blockio
+        top_file
+        top_process
         trace_bind
         trace_capabilities
         trace_dns
