@@ -38,6 +38,7 @@ mod root {
     gadgets! {
         bpfstats
         profile_blockio
+        audit_seccomp
         profile_cpu
         snapshot_file
         snapshot_process
@@ -51,6 +52,7 @@ mod root {
         trace_exec
         trace_init_module
         trace_link
+        trace_lsm
         trace_mount
         trace_oomkill
         trace_open
