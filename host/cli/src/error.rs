@@ -130,12 +130,14 @@ impl From<ig_runtime::instance::RunError> for CliError {
             E::Filesystem(e) => (Kind::Environment, e.hint()),
             E::Load(e) => (load_kind(e), e.hint()),
             E::Containers(e) => (Kind::Environment, e.hint()),
+            E::Network(e) => (Kind::Environment, e.hint()),
             E::Sockets(e) => (Kind::Environment, e.hint()),
             E::Wasm(e) => (Kind::User, e.hint()),
             E::GuestFailed { .. } => (Kind::User, None),
             E::Record(e) => (Kind::User, e.hint()),
             E::RecordFile { .. } | E::Sink(_) | E::Thread { .. } => (Kind::Environment, None),
             E::TagTaken { .. } => (Kind::User, None),
+            E::HostSource { source, .. } => (Kind::Environment, source.hint()),
             E::Operator(_) | E::Wait(_) | E::Read { .. } => (Kind::Internal, None),
         };
         let detail = match &e {

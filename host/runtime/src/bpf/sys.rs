@@ -20,10 +20,14 @@ pub(super) enum Cmd {
     MapGetNextKey = 4,
     ProgLoad = 5,
     ObjPin = 6,
+    ProgGetNextId = 11,
+    ProgGetFdById = 13,
+    MapGetFdById = 14,
     ObjGetInfoByFd = 15,
     RawTracepointOpen = 17,
     MapLookupAndDeleteBatch = 25,
     LinkCreate = 28,
+    EnableStats = 32,
     IterCreate = 33,
 }
 
@@ -202,6 +206,57 @@ pub(super) fn raw_tracepoint_open(name: Option<&std::ffi::CStr>, prog: BorrowedF
     unsafe { bpf(Cmd::RawTracepointOpen, &mut attr) }.map(owned)
 }
 
+/// Has the kernel count the runs and the time of all programs while the descriptor is open.
+pub(super) fn enable_run_stats() -> io::Result<OwnedFd> {
+    const STATS_RUN_TIME: u32 = 0;
+    let mut attr = [STATS_RUN_TIME];
+    // SAFETY: no pointers
+    unsafe { bpf(Cmd::EnableStats, &mut attr) }.map(owned)
+}
+
+/// The number of the program after `id`; `None` after the last.
+pub(super) fn next_program(id: u32) -> io::Result<Option<u32>> {
+    let mut attr = [id, 0, 0];
+    // SAFETY: no pointers; the kernel writes the second word
+    match unsafe { bpf(Cmd::ProgGetNextId, &mut attr) } {
+        Ok(_) => Ok(Some(attr[1])),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+pub(super) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
+    let mut attr = [id, 0, 0];
+    // SAFETY: no pointers
+    unsafe { bpf(Cmd::ProgGetFdById, &mut attr) }.map(owned)
+}
+
+pub(super) fn map_by_id(id: u32) -> io::Result<OwnedFd> {
+    let mut attr = [id, 0, 0];
+    // SAFETY: no pointers
+    unsafe { bpf(Cmd::MapGetFdById, &mut attr) }.map(owned)
+}
+
+/// The start of `struct bpf_prog_info` up to `run_cnt`, in words; the numbers of the program's maps go into `maps`, as
+/// many as fit.
+pub(super) fn program_info(program: &OwnedFd, maps: &mut [u32]) -> io::Result<[u64; 26]> {
+    #[repr(C)]
+    struct Attr {
+        fd: u32,
+        len: u32,
+        info: u64,
+    }
+    let mut raw = [0u64; 26];
+    // nr_map_ids and map_ids: how many there is room for, and where.
+    raw[6] = (maps.len() as u64) << 32;
+    raw[7] = maps.as_mut_ptr() as u64;
+    let info = std::ptr::from_mut(&mut raw) as u64;
+    let mut attr = Attr { fd: program.as_raw_fd() as u32, len: size_of_val(&raw) as u32, info };
+    // SAFETY: `info` is valid for writes of `len` bytes; the only length and pointer in it are those of `maps`
+    unsafe { bpf(Cmd::ObjGetInfoByFd, &mut attr) }?;
+    Ok(raw)
+}
+
 /// Has a program run at a perf event.
 pub(super) fn perf_set_bpf(event: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> io::Result<()> {
     const PERF_IOC_SET_BPF: c_ulong = 0x4004_2408;
@@ -224,6 +279,43 @@ pub(super) fn socket_attach_bpf(socket: BorrowedFd<'_>, prog: BorrowedFd<'_>) ->
         )
     };
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Has this thread, and no other, use that network namespace from now on.
+pub(crate) fn enter_network(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes plain numbers; changes which network this thread's system calls mean, and no memory
+    let r = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A packet socket in this thread's network namespace that receives nothing yet.
+pub(super) fn packet_socket() -> io::Result<OwnedFd> {
+    // SAFETY: takes plain numbers
+    let r = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(r)) }
+}
+
+/// Has a packet socket receive every packet of its network namespace, in both directions, on every interface.
+pub(super) fn receive_all_packets(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: sockaddr_ll is plain numbers, for which zero is valid
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    let len = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the address lives through the call and has the length that is given
+    let r = unsafe { libc::bind(socket.as_raw_fd(), std::ptr::from_ref(&address).cast(), len) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Raises the number of descriptors this process may have to what it may be raised to.
+pub(crate) fn raise_open_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for writes
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0 && limit.rlim_cur < limit.rlim_max {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: `limit` is valid for reads; failing leaves the limit as it is, which opening then says
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+    }
 }
 
 /// A BPF file system of our own that is mounted nowhere: pins in it are reachable through the descriptor only, and gone

@@ -8,6 +8,7 @@ pub(crate) mod filesystems;
 mod gadget;
 mod live;
 mod load;
+mod netns;
 mod pipeline;
 pub mod record;
 mod replay;
@@ -15,8 +16,9 @@ mod several;
 mod stop;
 
 pub use filesystems::{FilesystemError, MissingFilesystem};
-pub use gadget::{Gadget, GadgetError};
+pub use gadget::{Gadget, GadgetError, TableTimes};
 pub use live::{Live, LiveOptions};
+pub use netns::{NetworkError, WhyNot};
 pub use pipeline::PipelineOptions;
 pub use replay::Replay;
 pub use several::{Ended, MemberError, Several, Tag};
@@ -27,6 +29,7 @@ use crate::{
     containers::ContainersError,
     enrich::sockets::SocketsError,
     gadget::params::ParamError,
+    host_sources::HostSourceError,
     wasm::{CacheProblem, GuestNote, WasmError},
 };
 use ig_event::{
@@ -60,6 +63,8 @@ pub enum Note {
     Program(ProgramReport),
     /// The container tracker has something to say.
     Containers(String),
+    /// Packets of some network are not seen.
+    Network(String),
     /// The guest did something wrong, or said something.
     Guest(GuestNote),
     /// The guest failed after its last batch.
@@ -83,7 +88,11 @@ impl Note {
         match self {
             Note::Program(p) => matches!(p.state, State::Skipped { .. }),
             Note::Guest(note) => note.is_for_everybody(),
-            Note::Containers(_) | Note::Symbols(_) | Note::GuestStop(_) | Note::MissedRuns { .. } => true,
+            Note::Containers(_)
+            | Note::Network(_)
+            | Note::Symbols(_)
+            | Note::GuestStop(_)
+            | Note::MissedRuns { .. } => true,
             Note::Running { .. } | Note::WasmCache(_) | Note::Metadata(_) => false,
         }
     }
@@ -102,7 +111,7 @@ impl fmt::Display for Note {
                     hint.as_ref().map_or(Ok(()), |h| write!(f, "; {h}"))
                 }
             },
-            Note::Containers(text) | Note::Symbols(text) => write!(f, "warning: {text}"),
+            Note::Containers(text) | Note::Network(text) | Note::Symbols(text) => write!(f, "warning: {text}"),
             Note::Guest(note) if note.problem().is_some() => write!(f, "warning: {note}"),
             Note::Guest(note) => note.fmt(f),
             Note::GuestStop(e) => write!(f, "warning: {e}"),
@@ -149,6 +158,8 @@ pub enum RunError {
     #[error(transparent)]
     Containers(#[from] ContainersError),
     #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
     Sockets(#[from] SocketsError),
     #[error(transparent)]
     Wasm(#[from] WasmError),
@@ -168,6 +179,8 @@ pub enum RunError {
     Thread { gadget: String, source: io::Error },
     #[error("data source {source_name:?} has a field `gadget` of its own, so the gadget cannot run beside others")]
     TagTaken { source_name: String },
+    #[error("gadget {gadget}")]
+    HostSource { gadget: String, source: HostSourceError },
     #[error("reading {what} of gadget {gadget}")]
     Read { gadget: String, what: String, source: io::Error },
 }
