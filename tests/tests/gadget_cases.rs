@@ -36,9 +36,10 @@ mod root {
 
     // In alphabetical order, one a line.
     gadgets! {
+        advise_seccomp
+        audit_seccomp
         bpfstats
         profile_blockio
-        audit_seccomp
         profile_cpu
         snapshot_file
         snapshot_process
@@ -60,6 +61,7 @@ mod root {
         trace_sni
         trace_tcp
         trace_tcpconnect
+        traceloop
     }
 
     #[test]
