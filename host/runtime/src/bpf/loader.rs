@@ -5,12 +5,13 @@
 //! Everything is held by descriptors: dropping `Loaded`, or the end of the process in any way, detaches and frees it all.
 
 use super::{
-    attach::{self, AttachError, PerfOptions},
+    attach::{self, AttachError, Attached, PerfOptions},
     btf::{KernelBtf, KernelBtfError, Kind},
     core_reloc::{self, CoreError},
     maps::{self, MapInfo},
     object::{Hook, MAP_RINGBUF, Marker, Object, map_kind_name},
     prepare::{self, PrepareError},
+    socket::SocketProgram,
     sys,
 };
 use aya::{Ebpf, EbpfError, EbpfLoader, programs::ProgramError};
@@ -19,6 +20,7 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::PathBuf,
+    sync::Arc,
 };
 
 /// The value of `attach_to` that switches a program off.
@@ -186,8 +188,7 @@ struct Slot {
     state: State,
     log: Option<String>,
     loaded: bool,
-    /// An iterator's link.
-    link: Option<OwnedFd>,
+    held: Attached,
 }
 
 /// Programs, maps and attachments of one running gadget.
@@ -319,7 +320,7 @@ fn plan(object: &Object, o: &LoadOptions<'_>) -> Vec<Slot> {
                 Err(e) => skipped(&e),
             }
         };
-        Slot { name: p.name.clone(), hook, state, log: None, loaded: false, link: None }
+        Slot { name: p.name.clone(), hook, state, log: None, loaded: false, held: Attached::ByAya }
     };
     object.programs.iter().map(slot).collect()
 }
@@ -565,7 +566,19 @@ impl Loaded {
 
     /// The link of an attached iterator, for `iter::read`.
     pub fn iterator(&self, name: &str) -> Option<BorrowedFd<'_>> {
-        self.slots.iter().find(|s| s.name == name)?.link.as_ref().map(AsFd::as_fd)
+        match &self.slots.iter().find(|s| s.name == name)?.held {
+            Attached::Iterator(link) => Some(link.as_fd()),
+            _ => None,
+        }
+    }
+
+    /// Attached socket filters, which run nowhere before they are opened in network namespaces.
+    pub(crate) fn socket_programs(&self) -> Vec<Arc<SocketProgram>> {
+        let socket = |s: &Slot| match &s.held {
+            Attached::Socket(p) => Some(p.clone()),
+            _ => None,
+        };
+        self.slots.iter().filter_map(socket).collect()
     }
 
     fn index(&self, name: &str) -> Option<usize> {
@@ -640,7 +653,7 @@ impl Loaded {
     fn unload(&mut self, indices: &[usize]) {
         for i in indices {
             let s = &mut self.slots[*i];
-            s.link = None;
+            s.held = Attached::ByAya;
             if std::mem::take(&mut s.loaded)
                 && let Some(p) = self.ebpf.program_mut(&s.name)
             {
@@ -655,7 +668,7 @@ impl Loaded {
     /// Detaches and unloads every program; maps stay, so that what is in them can still be read.
     pub fn detach(&mut self) {
         for s in &mut self.slots {
-            s.link = None;
+            s.held = Attached::ByAya;
             if std::mem::take(&mut s.loaded)
                 && let Some(p) = self.ebpf.program_mut(&s.name)
             {
@@ -715,8 +728,8 @@ impl Loaded {
         let cgroup = self.cgroup.as_ref().map(AsFd::as_fd);
         let perf = self.perf.get(&slot.name).copied().unwrap_or_default();
         match attach::attach(&slot.hook, program, map, cgroup, perf) {
-            Ok(link) => {
-                slot.link = link;
+            Ok(held) => {
+                slot.held = held;
                 slot.state = State::Attached;
                 true
             }

@@ -7,6 +7,7 @@ use super::{
     Note, PipelineOptions, RunError, Sink, Stop, Summary, Tag,
     feed::{Buffer, Drained, Feed, Iteration, Source, TablePlan, Tables, run_iterators},
     load::Recording,
+    netns::NetworkSockets,
     pipeline::{Pipeline, is_quiet_end},
 };
 use crate::{
@@ -96,6 +97,8 @@ pub struct Live {
     pub(super) map_full: Option<LostCounter>,
     pub(super) recording: Option<Recording>,
     pub(super) containers: Option<Containers>,
+    /// Socket filters, while they run.
+    pub(super) networks: Option<NetworkSockets>,
     pub(super) whose: Whose,
     pub(super) object: Option<Object>,
     /// Tells the gadget whose a socket is, if it asks.
@@ -143,6 +146,7 @@ impl Live {
         let hooks = reports.iter().filter(|r| r.state == State::Attached).count();
         reports.into_iter().for_each(|r| sink.note(Note::Program(r)));
         attached?;
+        self.open_networks()?;
         Ok(hooks)
     }
 
@@ -163,6 +167,17 @@ impl Live {
             }
             (Producer::Tracer { .. } | Producer::Iter { .. }, _) => return Ok(None),
         }))
+    }
+
+    /// Has socket filters see the packets of everybody who was asked for.
+    fn open_networks(&mut self) -> Result<(), RunError> {
+        let programs = self.loaded.as_ref().map(Loaded::socket_programs).unwrap_or_default();
+        if !programs.is_empty() {
+            let Whose { selector, include, host_root } = &self.whose;
+            let (containers, selector) = (self.containers.as_ref(), selector.clone());
+            self.networks = Some(NetworkSockets::start(programs, containers, host_root, selector, *include)?);
+        }
+        Ok(())
     }
 
     fn map_fd(&self, map: &str) -> Result<OwnedFd, RunError> {
@@ -200,6 +215,9 @@ impl Live {
     pub fn run(mut self, stop: &Stop, sink: &mut dyn Sink) -> (Summary, Option<RunError>) {
         let looped = self.event_loop(stop, sink);
         // From here on nothing new is produced; what is in the buffers still counts.
+        if let Some(networks) = &self.networks {
+            networks.silence();
+        }
         let missed = self.loaded.take().map_or(0, |l| l.missed_runs());
         if missed > 0 {
             sink.note(Note::MissedRuns { gadget: self.name.clone(), missed });
@@ -295,6 +313,9 @@ impl Live {
             if self.told.insert(key) {
                 sink.note(Note::Containers(note));
             }
+        }
+        for note in self.networks.iter().flat_map(NetworkSockets::notes) {
+            sink.note(Note::Network(note));
         }
     }
 
