@@ -796,7 +796,7 @@ mod tests {
             state: State::Loaded,
             log: None,
             loaded: false,
-            link: None,
+            held: Attached::ByAya,
         };
         let plain = || Hook::Tracepoint { category: "syscalls".into(), name: "sys_exit_open".into() };
         let slots = [
