@@ -36,15 +36,24 @@ mod root {
 
     // In alphabetical order, one a line.
     gadgets! {
+        advise_seccomp
+        audit_seccomp
+        bpfstats
+        profile_blockio
         profile_cpu
+        snapshot_file
         snapshot_process
         snapshot_socket
+        top_blockio
+        top_file
+        top_process
         trace_bind
         trace_capabilities
         trace_dns
         trace_exec
         trace_init_module
         trace_link
+        trace_lsm
         trace_mount
         trace_oomkill
         trace_open
@@ -52,6 +61,7 @@ mod root {
         trace_sni
         trace_tcp
         trace_tcpconnect
+        traceloop
     }
 
     #[test]
