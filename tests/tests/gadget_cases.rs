@@ -41,12 +41,14 @@ mod root {
         bpfstats
         profile_blockio
         profile_cpu
+        profile_tcprtt
         snapshot_file
         snapshot_process
         snapshot_socket
         top_blockio
         top_file
         top_process
+        top_tcp
         trace_bind
         trace_capabilities
         trace_dns
@@ -61,6 +63,8 @@ mod root {
         trace_sni
         trace_tcp
         trace_tcpconnect
+        trace_tcpdrop
+        trace_tcpretrans
         traceloop
     }
 
