@@ -36,6 +36,8 @@ mod root {
 
     // In alphabetical order, one a line.
     gadgets! {
+        advise_seccomp
+        audit_seccomp
         bpfstats
         profile_blockio
         profile_cpu
@@ -51,6 +53,7 @@ mod root {
         trace_exec
         trace_init_module
         trace_link
+        trace_lsm
         trace_mount
         trace_oomkill
         trace_open
@@ -58,6 +61,7 @@ mod root {
         trace_sni
         trace_tcp
         trace_tcpconnect
+        traceloop
     }
 
     #[test]
