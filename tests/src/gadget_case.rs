@@ -41,6 +41,22 @@ pub struct Case {
     expect: Vec<Match>,
     #[serde(default)]
     forbid: Vec<Match>,
+    /// Exactly these documents, if any are named.
+    #[serde(default)]
+    documents: Vec<Paper>,
+}
+
+/// A document that the gadget must write.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Paper {
+    name: String,
+    #[serde(default)]
+    contains: Vec<String>,
+    #[serde(default)]
+    lacks: Vec<String>,
+    /// What the script prints when it is run once more, under this document as its seccomp profile.
+    seccomp: Option<String>,
 }
 
 /// What a case asks of the kernel that not every kernel has.
@@ -116,7 +132,7 @@ pub fn read(folder: &Path) -> Vec<Case> {
     for case in &file.tests {
         let name = &case.name;
         assert!(
-            !case.expect.is_empty() || !case.forbid.is_empty(),
+            !case.expect.is_empty() || !case.forbid.is_empty() || !case.documents.is_empty(),
             "{}: test {name:?} expects nothing",
             path.display()
         );
@@ -184,7 +200,10 @@ impl Case {
         if ledger.lost_total() > 0 {
             return Err(format!("events were lost: {ledger:?}"));
         }
-        self.judge(&done.rows(), container)
+        let is_document = |r: &Value| r["mediaType"].is_string() && !r["document"].is_null();
+        let (documents, rows): (Vec<Value>, Vec<Value>) = done.rows().into_iter().partition(is_document);
+        self.judge(&rows, container)?;
+        self.judge_documents(&documents, on, container)
     }
 
     /// The arguments of `docker run`; `how` is `-d` or `--rm`.
@@ -221,6 +240,42 @@ impl Case {
         let done = ig.run();
         docker.run(&["rm", "-f", container]);
         done
+    }
+
+    fn judge_documents(&self, documents: &[Value], on: &Place<'_>, container: &str) -> Result<(), String> {
+        if documents.len() != self.documents.len() {
+            return Err(format!("{} documents instead of {}: {documents:?}", documents.len(), self.documents.len()));
+        }
+        for paper in &self.documents {
+            let name = paper.name.replace("{container}", container);
+            let found = documents.iter().find(|d| d["name"] == name).ok_or_else(|| format!("no document {name}"))?;
+            let text = found["document"].as_str().map_or_else(|| found["document"].to_string(), str::to_owned);
+            let lacking = paper.contains.iter().find(|t| !text.contains(*t)).map(|t| format!("{name} lacks {t}: {text}"));
+            let wrong = paper.lacks.iter().find(|t| text.contains(*t)).map(|t| format!("{name} has {t}: {text}"));
+            if let Some(why) = lacking.or(wrong) {
+                return Err(why);
+            }
+            if let Some(prints) = &paper.seccomp {
+                self.run_under(&text, prints, on, container)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same container again, which may do nothing but what the profile allows.
+    fn run_under(&self, profile: &str, prints: &str, on: &Place<'_>, container: &str) -> Result<(), String> {
+        let file = on.docker.file(&format!("{container}.json"), profile);
+        let option = format!("--security-opt=seccomp={}", file.display());
+        let mut run = self.docker_run("--rm", container, on);
+        run.retain(|a| !a.contains("seccomp=unconfined"));
+        run.insert(1, &option);
+        let out = on.docker.command(&run).output().expect("the docker client");
+        let printed = String::from_utf8_lossy(&out.stdout);
+        if out.status.success() && printed.trim() == prints.trim() {
+            return Ok(());
+        }
+        let told = String::from_utf8_lossy(&out.stderr);
+        Err(format!("under its profile {container} ends with {} and prints {printed:?}: {told}\n{profile}", out.status))
     }
 
     fn judge(&self, rows: &[Value], container: &str) -> Result<(), String> {

@@ -36,6 +36,7 @@ mod root {
 
     // In alphabetical order, one a line.
     gadgets! {
+        advise_seccomp
         profile_cpu
         snapshot_process
         snapshot_socket
@@ -52,6 +53,7 @@ mod root {
         trace_sni
         trace_tcp
         trace_tcpconnect
+        traceloop
     }
 
     #[test]
