@@ -219,4 +219,14 @@ int ig_open_exit_raw(struct bpf_raw_tracepoint_args *ctx)
 	return may_open(nr) ? call_ended(ctx, regs, nr, ctx->args[1]) : 0;
 }
 
+// The same for Linux 7.0 and later, which may preempt the other two and then skips what they should have seen.
+SEC("tracepoint/raw_syscalls/sys_exit")
+int ig_open_exit_plain(struct trace_event_raw_sys_exit *ctx)
+{
+	// The number that the event carries is that of the ABI of the call, as in the registers.
+	int nr = ctx->id & ~GADGET_X32_BIT;
+
+	return may_open(nr) ? call_ended(ctx, (void *)bpf_task_pt_regs(bpf_get_current_task_btf()), nr, ctx->ret) : 0;
+}
+
 char LICENSE[] SEC("license") = "GPL";

@@ -28,9 +28,57 @@ pub struct Case {
     #[serde(default)]
     hold: bool,
     #[serde(default)]
+    docker: Vec<String>,
+    #[serde(default)]
+    needs: Vec<Need>,
+    seconds: Option<u32>,
+    #[serde(default)]
     expect: Vec<Match>,
     #[serde(default)]
     forbid: Vec<Match>,
+}
+
+/// What a case asks of the kernel that not every kernel has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Need {
+    /// kprobe and kretprobe
+    Kprobe,
+    /// fentry and fexit
+    Fentry,
+    Lsm,
+}
+
+impl Need {
+    /// Whether the kernel of this machine has it, by the word of `ig doctor`. Were that wrong, the case would fail either way:
+    /// by a gadget that runs where it must be refused, or by one that does not run.
+    pub fn is_here(self) -> bool {
+        let done = Ig::new(&["doctor", "-o", "json"]).run();
+        let told: Value = serde_json::from_str(&done.stdout()).unwrap_or_else(|e| panic!("ig doctor: {e}"));
+        let groups = told["groups"].as_array().into_iter().flatten();
+        let mut checks = groups.flat_map(|g| g["checks"].as_array().into_iter().flatten());
+        let check = checks.find(|c| c["name"] == self.word());
+        check.unwrap_or_else(|| panic!("ig doctor does not look for {}", self.word()))["status"] == "ok"
+    }
+
+    /// Its name in `ig doctor`, which the refusal on a kernel without it must hold, too.
+    fn word(self) -> &'static str {
+        match self {
+            Need::Kprobe => "kprobe",
+            Need::Fentry => "fentry",
+            Need::Lsm => "lsm",
+        }
+    }
+}
+
+/// On a kernel that lacks what the case needs, the gadget must be refused, and the lack be named.
+fn refused(ig: Ig, lacking: Need) -> Result<(), String> {
+    let done = ig.arg("--timeout=5").run();
+    let told = done.stderr.to_lowercase();
+    if done.code() == 3 && told.contains(lacking.word()) {
+        return Ok(());
+    }
+    Err(format!("without {lacking:?} it must be refused, not end with {}:\n{}", done.status, done.stderr))
 }
 
 #[derive(Debug, Deserialize)]
@@ -39,6 +87,18 @@ struct Match {
     source: String,
     row: BTreeMap<String, Value>,
     times: Option<usize>,
+}
+
+/// The names of all gadgets of the repository, sorted.
+pub fn gadgets() -> Vec<String> {
+    let mut found: Vec<String> = std::fs::read_dir(crate::source_root().join("gadgets"))
+        .expect("a folder of gadgets")
+        .flatten()
+        .filter(|e| e.path().join("gadget.yaml").is_file())
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect();
+    found.sort();
+    found
 }
 
 /// The tests of a gadget's folder; panics on a file that is not as documented.
@@ -77,6 +137,12 @@ impl Case {
         for (key, value) in &self.params {
             ig = ig.arg(format!("--{key}={value}"));
         }
+        if let Some(lacking) = self.needs.iter().find(|n| !n.is_here()) {
+            return refused(ig, *lacking);
+        }
+        if let Some(seconds) = self.seconds {
+            ig = ig.arg(format!("--timeout={seconds}"));
+        }
         let done = if self.hold { self.run_held(ig, docker, container) } else { self.run_live(ig, docker, container) };
         if done.code() != 0 {
             return Err(format!("ig ended with {}:\n{}", done.status, done.stderr));
@@ -89,20 +155,18 @@ impl Case {
         self.judge(&done.rows(), container)
     }
 
+    /// The arguments of `docker run`; `how` is `-d` or `--rm`.
+    fn docker_run<'a>(&'a self, how: &'a str, container: &'a str) -> Vec<&'a str> {
+        let mut all = vec!["run", how, "--net=none", "--name", container];
+        all.extend(self.docker.iter().map(String::as_str));
+        all.extend(["busybox", "/bin/sh", "-c", &self.script]);
+        all
+    }
+
     /// Gadget first, then the script, then the gadget is stopped.
     fn run_live(&self, ig: Ig, docker: &Docker, container: &str) -> Finished {
         let running = ig.start_ready();
-        let mut script = docker.command(&[
-            "run",
-            "--rm",
-            "--net=none",
-            "--name",
-            container,
-            "busybox",
-            "/bin/sh",
-            "-c",
-            &self.script,
-        ]);
+        let mut script = docker.command(&self.docker_run("--rm", container));
         // Scripts may end as they like: some run programs that are not there.
         let out = script.output().expect("the docker client");
         assert!(
@@ -110,12 +174,13 @@ impl Case {
             "docker could not run the script: {}",
             String::from_utf8_lossy(&out.stderr)
         );
-        running.stop()
+        // One with a time of its own is let end by itself, so that what it shows last is the table of the whole time.
+        if self.seconds.is_some() { running.wait() } else { running.stop() }
     }
 
     /// The script first, up to its line `READY`; then the gadget, to its end.
     fn run_held(&self, ig: Ig, docker: &Docker, container: &str) -> Finished {
-        docker.run(&["run", "-d", "--net=none", "--name", container, "busybox", "/bin/sh", "-c", &self.script]);
+        docker.run(&self.docker_run("-d", container));
         wait_for("READY from the script", Duration::from_secs(20), || {
             docker.run(&["logs", container]).lines().any(|l| l == "READY").then_some(())
         });
@@ -199,7 +264,7 @@ mod tests {
 
     #[test]
     fn every_gadgets_file_is_as_documented() {
-        for name in ["trace_exec", "trace_open", "snapshot_process"] {
+        for name in gadgets() {
             assert!(!read(&crate::source_root().join("gadgets").join(name)).is_empty());
         }
     }

@@ -211,6 +211,8 @@ pub struct Ledger {
     /// By reason.
     pub left_out: BTreeMap<String, u64>,
     pub balanced: bool,
+    /// Runs of programs that the kernel skipped; each may have been an event.
+    pub missed_runs: u64,
 }
 
 impl Ledger {

@@ -15,39 +15,34 @@ fn all_cases_of(gadget: &str) {
     assert!(wrong.is_empty(), "{} of {} failed:\n{}", wrong.len(), cases.len(), wrong.join("\n\n"));
 }
 
+/// One test a gadget, and the list of them.
+macro_rules! gadgets {
+    ($($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                all_cases_of(stringify!($name));
+            }
+        )*
+
+        const LISTED: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
 mod root {
     use super::*;
 
-    #[test]
-    fn trace_exec() {
-        all_cases_of("trace_exec");
-    }
-
-    #[test]
-    fn trace_open() {
-        all_cases_of("trace_open");
-    }
-
-    #[test]
-    fn profile_cpu() {
-        all_cases_of("profile_cpu");
-    }
-
-    #[test]
-    fn snapshot_process() {
-        all_cases_of("snapshot_process");
+    // In alphabetical order, one a line.
+    gadgets! {
+        profile_cpu
+        snapshot_process
+        trace_exec
+        trace_open
     }
 
     #[test]
     fn every_gadget_of_the_repository_is_tested_here() {
         let _alone = alone();
-        let mut found: Vec<String> = std::fs::read_dir(source_root().join("gadgets"))
-            .expect("a folder of gadgets")
-            .flatten()
-            .filter(|e| e.path().join("gadget.yaml").is_file())
-            .map(|e| e.file_name().to_string_lossy().into_owned())
-            .collect();
-        found.sort();
-        assert_eq!(found, ["profile_cpu", "snapshot_process", "trace_exec", "trace_open"], "add the new gadget's test above");
+        assert_eq!(gadget_case::gadgets(), LISTED, "the list above names other gadgets than there are folders");
     }
 }

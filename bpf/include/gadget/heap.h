@@ -5,7 +5,7 @@
  * The memory keeps what the last run on this CPU left there. Until Linux 6.19 programs of tracepoints, raw tracepoints and
  * tp_btf run with preemption off, so nobody else writes while one of them is at work. From 7.0 on a program on a raw
  * tracepoint or tp_btf may be preempted: the kernel does not start the *same* program again on that CPU meanwhile (it
- * counts such a run as missed, and the host says so), but it does start others. Give each program a heap of its own.
+ * counts such a run as missed, and the ledger shows it), but it does start others. Give each program a heap of its own.
  */
 #ifndef GADGET_HEAP_H
 #define GADGET_HEAP_H

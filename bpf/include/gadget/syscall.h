@@ -43,6 +43,8 @@ struct pt_regs___saved {
 	__s32 syscallno;
 } __attribute__((preserve_access_index));
 
+/* There is no such ABI. */
+#define GADGET_X32_BIT 0
 #define gadget_syscall_nr_direct(regs) (((struct pt_regs___saved *)(regs))->syscallno)
 #define gadget_syscall_nr_probed(regs) BPF_CORE_READ((struct pt_regs___saved *)(regs), syscallno)
 

@@ -35,7 +35,7 @@ pub struct GlobalArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a gadget until Ctrl-C or --timeout
+    /// Run a gadget, or several at once, until Ctrl-C or --timeout
     Run(RunArgs),
     /// Show a recording made with `ig run --record`, through the same pipeline and without root
     Replay(ReplayArgs),
@@ -60,8 +60,8 @@ pub enum Command {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
-    /// Output mode: columns, json, jsonpretty, yaml, none; folded and flamegraph (SVG) of gadgets with stacks
-    /// [default: columns]
+    /// Output mode: columns, columns=FIELD,…, json, jsonpretty, yaml, none; folded and flamegraph (SVG) of gadgets with
+    /// stacks [default: columns]
     #[arg(short, long, value_name = "MODE")]
     pub output: Option<String>,
     /// Fields to show: `a,b` only these, `+a,-b` besides and without
@@ -102,8 +102,9 @@ pub struct PullArgs {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "A gadget's own parameters are flags too, after its name: see `ig run GADGET --help`.")]
 pub struct RunArgs {
-    /// Gadget: a name, an image reference, a digest, an image tar, or a gadget's folder
-    pub image: String,
+    /// Gadget: a name, an image reference, a digest, an image tar, or a gadget's folder; several run side by side
+    #[arg(value_name = "GADGET", required = true)]
+    pub images: Vec<String>,
     #[command(flatten)]
     pub out: OutputArgs,
     #[command(flatten)]

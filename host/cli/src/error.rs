@@ -133,7 +133,8 @@ impl From<ig_runtime::instance::RunError> for CliError {
             E::Wasm(e) => (Kind::User, e.hint()),
             E::GuestFailed { .. } => (Kind::User, None),
             E::Record(e) => (Kind::User, e.hint()),
-            E::RecordFile { .. } | E::Sink(_) => (Kind::Environment, None),
+            E::RecordFile { .. } | E::Sink(_) | E::Thread { .. } | E::Uprobes(_) => (Kind::Environment, None),
+            E::TagTaken { .. } => (Kind::User, None),
             E::Operator(_) | E::Wait(_) | E::Read { .. } => (Kind::Internal, None),
         };
         let detail = match &e {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+pub mod columns;
 pub mod commands;
 pub mod config;
 pub mod containers;
@@ -11,6 +12,7 @@ pub mod error;
 pub mod images;
 pub mod output;
 pub mod systemd;
+pub mod verbs;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, FromArgMatches};
@@ -34,11 +36,16 @@ fn dispatch(args: Vec<OsString>) -> Result<ExitCode, (error::CliError, bool)> {
         let ctx = context::Context::new(&args::GlobalArgs::default()).map_err(fail)?;
         return systemd::run(&args, &ctx).map_err(|e| fail(e.into()));
     }
+    let verb = verbs::translate(&args).map_err(fail)?;
+    let args = verb.as_ref().map_or(args, |v| v.args.clone());
     // `run GADGET` has flags that only the gadget knows: they are added before the real parse.
     let prepared = commands::run::prepare(&args).map_err(fail)?;
-    let mut command = Cli::command();
+    let mut command = verbs::extend(Cli::command());
     if let Some(p) = &prepared {
         command = p.extend(command).map_err(fail)?;
+    }
+    if let Some(v) = &verb {
+        command = v.extend(command);
     }
     let matches = match command.try_get_matches_from_mut(&args) {
         Ok(m) => m,
@@ -57,11 +64,7 @@ fn dispatch(args: Vec<OsString>) -> Result<ExitCode, (error::CliError, bool)> {
         Command::ListGadgets(args) => commands::list_gadgets::run(args, &ctx),
         Command::Doctor(args) => commands::doctor::run(&args, &ctx),
         Command::Version => commands::version::run("ig"),
-        Command::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "ig", &mut script);
-            commands::print(&script)
-        }
+        Command::Completion { shell } => commands::completion::run(shell, &ctx),
     };
     done.map_err(fail)
 }

@@ -4,7 +4,7 @@
 
 use ig_event::{
     Batch, DataSource, FieldId, HostNames,
-    output::{FieldSelection, OutputMode, Printer, PrinterEnv, printer},
+    output::{OutputMode, Printer, PrinterEnv, printer},
 };
 use ig_runtime::instance::{Note, Sink, SinkError, Stop};
 use rustix::{
@@ -19,6 +19,7 @@ use std::{
 
 use crate::{
     args::OutputArgs,
+    columns::{self, Columns},
     error::{CliError, Kind},
 };
 
@@ -35,6 +36,11 @@ pub struct Terminal {
 pub fn output_mode(args: &OutputArgs) -> Result<OutputMode, CliError> {
     match &args.output {
         None => Ok(OutputMode::Columns),
+        Some(m) if Columns::of(m)?.is_some() => match args.fields.is_empty() {
+            true => Ok(OutputMode::Columns),
+            false => Err(CliError::user(format!("-o {m} and --fields {} both choose the columns", args.fields))
+                .hint("leave one of them out")),
+        },
         Some(m) => m.parse().map_err(|e: ig_event::output::OutputError| CliError::chain(Kind::User, &e, e.hint())),
     }
 }
@@ -48,11 +54,11 @@ impl Terminal {
         verbose: bool,
     ) -> Result<Self, CliError> {
         let mode = output_mode(args)?;
+        let columns = args.output.as_deref().map_or(Ok(None), Columns::of)?;
         let width = terminal_width();
         let mut printers = Vec::with_capacity(sources.len());
         for source in sources {
-            let selection =
-                FieldSelection::parse(&args.fields, source).map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?;
+            let selection = columns::selection(columns, &args.fields, source)?;
             let env =
                 PrinterEnv { names: names.clone(), zone: jiff::tz::TimeZone::system(), width, clear_screen: false };
             printers
@@ -84,7 +90,29 @@ impl Terminal {
         self.flush()
     }
 
-    fn flush(&mut self) -> Result<(), SinkError> {
+    /// Whether a note is shown.
+    pub(crate) fn tells(&self, note: &Note) -> bool {
+        note.is_for_everybody() || self.verbose
+    }
+
+    /// Appends rows to what is to be written; false where nothing is shown.
+    pub(crate) fn render(&mut self, source: usize, batch: &Batch) -> bool {
+        let shown = self.mode != OutputMode::None;
+        if shown {
+            self.printers[source].batch(batch, &mut self.buf);
+        }
+        shown
+    }
+
+    /// Puts the heading of a source in front of what is to be written.
+    pub(crate) fn head(&mut self, source: usize) {
+        let mut heading = Vec::new();
+        self.printers[source].header(&mut heading);
+        self.buf.splice(0..0, heading);
+    }
+
+    /// Writes what was rendered, at once.
+    pub(crate) fn flush(&mut self) -> Result<(), SinkError> {
         if self.buf.is_empty() {
             return Ok(());
         }
@@ -99,15 +127,12 @@ impl Terminal {
 
 impl Sink for Terminal {
     fn batch(&mut self, source: usize, batch: &Batch) -> Result<(), SinkError> {
-        if self.mode == OutputMode::None {
-            return Ok(());
-        }
-        self.printers[source].batch(batch, &mut self.buf);
+        self.render(source, batch);
         self.flush()
     }
 
     fn note(&mut self, note: Note) {
-        if note.is_for_everybody() || self.verbose {
+        if self.tells(&note) {
             say(&note.to_string());
         }
     }

@@ -270,6 +270,7 @@ impl Batch {
                     None => Value::Missing,
                 }
             }
+            Storage::Constant(text) => Value::Text(Cow::Borrowed(text.as_bytes())),
             Storage::Derived { from, .. } => self.value(row, *from),
             Storage::Group => Value::Missing,
         }

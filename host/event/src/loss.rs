@@ -170,6 +170,9 @@ pub struct Ledger {
     pub produced: u64,
     pub delivered: u64,
     pub loss: Loss,
+    /// Runs of the gadget's programs that the kernel skipped. Only the program could say which of them would have been an
+    /// event, so they stand beside the equation, and count as loss where one has to be feared.
+    pub missed_runs: u64,
 }
 
 impl Ledger {
@@ -194,11 +197,12 @@ impl Ledger {
         self.produced = self.produced.saturating_add(other.produced);
         self.delivered = self.delivered.saturating_add(other.delivered);
         self.loss.merge(&other.loss);
+        self.missed_runs = self.missed_runs.saturating_add(other.missed_runs);
     }
 
-    /// True where a row was lost, or the account does not balance, which means that one was lost without a reason.
+    /// True where a row was lost or may have been, or the account does not balance: then one was lost without a reason.
     pub fn has_loss(&self) -> bool {
-        self.lost() > 0 || !self.balanced()
+        self.lost() > 0 || self.missed_runs > 0 || !self.balanced()
     }
 
     /// For people: one line with the equation, one for each reason. Ends with a newline.
@@ -214,6 +218,12 @@ impl Ledger {
             for (reason, count) in self.loss.iter().filter(|(r, _)| r.class() == class) {
                 text.push_str(&format!("  {title}: {count} {} ({})\n", reason.text(), reason.key()));
             }
+        }
+        if self.missed_runs > 0 {
+            text.push_str(&format!(
+                "  maybe lost: the kernel skipped {} runs of the gadget's programs (missed_runs)\n",
+                self.missed_runs
+            ));
         }
         let accounted = self.accounted();
         if self.produced > accounted {
@@ -237,6 +247,7 @@ impl Ledger {
             "incomplete": of(Class::Degraded),
             "left_out": of(Class::Intent),
             "lost": of(Class::Loss),
+            "missed_runs": self.missed_runs,
             "produced": self.produced,
         })
         .to_string()
@@ -274,10 +285,12 @@ mod tests {
         l.loss.add(Reason::Malformed, 1);
         l.loss.add(Reason::Filtered, 12);
         l.loss.add(Reason::Undecoded, 3);
+        l.missed_runs = 4;
         insta::assert_snapshot!(format!("{}{}\n", l.summary(), l.to_json()));
         l.delivered += 1;
         assert_eq!(l.summary().lines().last(), Some("  accounted for twice: 1 events"));
         assert_eq!(Ledger::default().summary(), "ledger: 0 produced = 0 delivered + 0 lost + 0 left out\n");
         assert!(!Ledger::default().has_loss());
+        assert!(Ledger { missed_runs: 1, ..Ledger::default() }.has_loss(), "a skipped run may have been an event");
     }
 }

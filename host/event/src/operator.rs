@@ -19,7 +19,7 @@ pub struct OperatorError {
 }
 
 /// Works on a batch in place, on the thread that owns the run.
-pub trait Operator {
+pub trait Operator: Send {
     fn name(&self) -> &str;
     fn stage(&self) -> Stage;
     fn process(&mut self, batch: &mut Batch) -> Result<(), OperatorError>;

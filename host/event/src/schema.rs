@@ -72,6 +72,8 @@ pub enum Storage {
     Column(u32),
     /// One member of the object that a row refers to, e.g. its container (`Batch::entities`).
     Entity { slot: u32, member: u32 },
+    /// The same in every row, such as the gadget that the rows are of.
+    Constant(Arc<str>),
     /// Computed from another field, and only when somebody looks.
     Derived { from: FieldId, how: Derive },
     /// Has no value of its own; groups the fields below it.

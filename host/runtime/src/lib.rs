@@ -15,4 +15,5 @@ pub mod host_root;
 pub mod image;
 pub mod instance;
 pub mod symbols;
+pub mod uprobes;
 pub mod wasm;

@@ -12,6 +12,7 @@ mod tag;
 
 use crate::{
     args::PullArgs,
+    columns::Columns,
     context::Context,
     error::{CliError, Kind},
     images::{Images, ProgressBar},
@@ -140,6 +141,25 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// A table in `-o columns`, or of the columns in `-o columns=a,b`, by their headings; `None` for another mode.
+pub(crate) fn columns(mode: &str, headings: &[&str], rows: Vec<Vec<String>>) -> Result<Option<String>, CliError> {
+    let list = Columns::of(mode)?;
+    if list.is_none() && mode != "columns" {
+        return Ok(None);
+    }
+    let mut cells = vec![headings.iter().map(|h| (*h).to_owned()).collect()];
+    cells.extend(rows);
+    let Some(list) = list else { return Ok(Some(table(&cells))) };
+    let place = |name: &str| headings.iter().position(|h| h.eq_ignore_ascii_case(name));
+    let unknown = |name: &str| {
+        CliError::user(format!("there is no column {name:?}"))
+            .hint(format!("columns are {}", headings.join(", ").to_lowercase()))
+    };
+    let places = list.each().map(|name| place(name).ok_or_else(|| unknown(name))).collect::<Result<Vec<_>, _>>()?;
+    let pick = |row: &Vec<String>| places.iter().map(|i| row.get(*i).cloned().unwrap_or_default()).collect();
+    Ok(Some(table(&cells.iter().map(pick).collect::<Vec<_>>())))
+}
+
 /// Cells are escaped, so a character is never a control character; wide ones are rare in names and only shift a line.
 fn display_width(cell: &str) -> usize {
     cell.chars().count()
@@ -169,6 +189,18 @@ mod tests {
         let cell = |text: &str| text.to_owned();
         let rows = vec![vec![cell("A"), cell("B")], vec![cell("long"), cell("x")], vec![cell(""), cell("y")]];
         assert_eq!(table(&rows), "A     B\nlong  x\n      y\n");
+    }
+
+    #[test]
+    fn columns_are_chosen_by_their_headings() {
+        let rows = || vec![vec!["a".to_owned(), "1".to_owned()]];
+        let of = |mode| columns(mode, &["NAME", "SIZE"], rows());
+        assert_eq!(of("columns").unwrap().as_deref(), Some("NAME  SIZE\na     1\n"));
+        assert_eq!(of("custom-columns=size,Name").unwrap().as_deref(), Some("SIZE  NAME\n1     a\n"));
+        assert_eq!(of("json").unwrap(), None);
+        let e = of("columns=size,colour").unwrap_err();
+        assert_eq!(e.message, "there is no column \"colour\"");
+        assert_eq!(e.hint.as_deref(), Some("columns are name, size"));
     }
 
     #[test]

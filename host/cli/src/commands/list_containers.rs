@@ -5,6 +5,7 @@
 use super::run::stop_on_signals;
 use crate::{
     args::{RuntimeArgs, SelectArgs},
+    columns::{self, Columns},
     commands::print,
     containers::{error, options, selector},
     context::Context,
@@ -13,7 +14,7 @@ use crate::{
 };
 use ig_event::{
     Batch, DataSource, Filter, Operator, Sort, TextEnv,
-    output::{FieldSelection, OutputMode, Printer, PrinterEnv, TimeZone, printer},
+    output::{OutputMode, Printer, PrinterEnv, TimeZone, printer},
 };
 use ig_runtime::{
     containers::{
@@ -61,28 +62,22 @@ pub struct ListContainersArgs {
 
 /// `-o`, with the columns that were asked for.
 #[derive(Debug, PartialEq)]
-struct Output {
+struct Output<'a> {
     mode: OutputMode,
-    columns: String,
+    columns: Option<Columns<'a>>,
 }
 
-fn output(text: &str) -> Result<Output, CliError> {
-    let of = |mode, columns: &str| Ok(Output { mode, columns: columns.to_owned() });
-    match text.split_once('=') {
-        None => match text {
-            "columns" => of(OutputMode::Columns, ""),
-            "json" => of(OutputMode::Json, ""),
-            "jsonpretty" => of(OutputMode::JsonPretty, ""),
-            "yaml" => of(OutputMode::Yaml, ""),
-            _ => Err(unknown_mode(text)),
-        },
-        Some(("columns" | "custom-columns", list)) if !list.trim().is_empty() => of(OutputMode::Columns, list),
-        Some(("columns" | "custom-columns", _)) => {
-            Err(CliError::user(format!("-o {text:?} names no column"))
-                .hint("for example -o columns=containerName,mntns"))
-        }
-        Some(_) => Err(unknown_mode(text)),
-    }
+fn output(text: &str) -> Result<Output<'_>, CliError> {
+    let columns = Columns::of(text)?;
+    let mode = match text {
+        _ if columns.is_some() => OutputMode::Columns,
+        "columns" => OutputMode::Columns,
+        "json" => OutputMode::Json,
+        "jsonpretty" => OutputMode::JsonPretty,
+        "yaml" => OutputMode::Yaml,
+        _ => return Err(unknown_mode(text)),
+    };
+    Ok(Output { mode, columns })
 }
 
 fn unknown_mode(text: &str) -> CliError {
@@ -165,7 +160,12 @@ struct Shown {
 }
 
 impl Shown {
-    fn new(listing: &Listing, output: &Output, args: &ListContainersArgs, ctx: &Context) -> Result<Shown, CliError> {
+    fn new(
+        listing: &Listing,
+        output: &Output<'_>,
+        args: &ListContainersArgs,
+        ctx: &Context,
+    ) -> Result<Shown, CliError> {
         let source: &Arc<DataSource> = listing.source();
         let names = Arc::new(host_names(&ctx.host_root));
         let text = TextEnv { names: names.clone(), zone: TimeZone::system() };
@@ -173,8 +173,7 @@ impl Shown {
         let filter = filter.map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?;
         let sort = args.sort.as_deref().map(|s| Sort::parse(s, source, &text)).transpose();
         let sort = sort.map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?;
-        let fields =
-            FieldSelection::parse(&output.columns, source).map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?;
+        let fields = columns::selection(output.columns, "", source)?;
         let env = PrinterEnv { names, zone: text.zone, width: terminal_width(), clear_screen: false };
         let printer = printer(source, OutputMode::Columns, &fields, env)
             .map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?;
@@ -262,7 +261,7 @@ fn rfc3339(nanoseconds: u64) -> String {
 fn watch(
     containers: &Containers,
     selector: Arc<Selector>,
-    output: &Output,
+    output: &Output<'_>,
     args: &ListContainersArgs,
     ctx: &Context,
 ) -> Result<ExitCode, CliError> {
@@ -330,14 +329,17 @@ mod tests {
 
     #[test]
     fn output_modes_are_read_and_others_refused() {
-        let columns = |list: &str| Output { mode: OutputMode::Columns, columns: list.to_owned() };
-        assert_eq!(output("columns").unwrap(), columns(""));
-        assert_eq!(output("columns=a,b").unwrap(), columns("a,b"));
-        assert_eq!(output("custom-columns=a").unwrap(), columns("a"));
-        for (text, mode) in
-            [("json", OutputMode::Json), ("jsonpretty", OutputMode::JsonPretty), ("yaml", OutputMode::Yaml)]
-        {
-            assert_eq!(output(text).unwrap(), Output { mode, columns: String::new() });
+        for text in ["columns=a,b", "custom-columns=a"] {
+            let chosen = output(text).unwrap();
+            assert!(chosen.mode == OutputMode::Columns && chosen.columns.is_some(), "{text}");
+        }
+        for (text, mode) in [
+            ("columns", OutputMode::Columns),
+            ("json", OutputMode::Json),
+            ("jsonpretty", OutputMode::JsonPretty),
+            ("yaml", OutputMode::Yaml),
+        ] {
+            assert_eq!(output(text).unwrap(), Output { mode, columns: None });
         }
         for bad in ["", "xml", "json=a", "columns=", "custom-columns", "none"] {
             let e = output(bad).unwrap_err();

@@ -1,11 +1,14 @@
 //! One file a command.
 
+pub(crate) mod completion;
 pub mod doctor;
+pub(crate) mod gadgets;
 pub mod image;
 pub mod list_containers;
 pub mod list_gadgets;
 pub mod replay;
 pub mod run;
+pub(crate) mod several;
 pub mod version;
 
 use crate::error::CliError;

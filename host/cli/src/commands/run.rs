@@ -1,18 +1,23 @@
-//! `ig run GADGET`: find the image, learn its flags, run it, account for every event.
+//! `ig run GADGET`: find the image, learn its flags, run it, account for every event. What is different with several
+//! gadgets is in `several`, how they are found in `gadgets`.
 
+use super::{
+    gadgets::{self, Named},
+    image::escaped,
+    several,
+};
 use crate::{
-    args::{Cli, GlobalArgs, OutputArgs, PullArgs, RunArgs},
-    commands::image::escaped,
+    args::{OutputArgs, RunArgs},
     containers,
     context::Context,
     error::{CliError, Kind},
-    images::Images,
     output::{Terminal, harmless, output_mode, say, stop_when_nobody_reads},
     systemd,
 };
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use ig_event::{HostNames, Ledger, Reason, TextEnv, output::OutputMode};
 use ig_runtime::{
+    containers::{ContainersOptions, Selector},
     doctor::has_sys_admin,
     enrich::{container::Include, names::host_names},
     gadget::params::{Param, ParamType},
@@ -25,18 +30,24 @@ const GADGET_HEADING: &str = "Gadget parameters";
 const MAP_INTERVAL: &str = "map-fetch-interval";
 const MAP_COUNT: &str = "map-fetch-count";
 
-/// A `run` whose gadget has been found, so that its flags are known.
+/// A `run` whose gadgets have been found, so that their flags are known.
 pub struct Prepared {
-    gadget: Gadget,
+    gadgets: Vec<Named>,
 }
 
 impl Prepared {
-    /// Adds the gadget's parameters to `run` as flags.
+    /// Adds the gadgets' parameters to `run` as flags.
     pub fn extend(&self, command: Command) -> Result<Command, CliError> {
-        let params = self.gadget.params();
-        let own: &[Arg] = if self.gadget.has_map_tables() { &map_flags() } else { &[] };
-        check_flags(params, command.get_arguments().chain(run_flags(&command)).chain(own))?;
-        let metadata = self.gadget.metadata();
+        let maps = self.gadgets.iter().any(|g| g.gadget.has_map_tables());
+        let own: &[Arg] = if maps { &map_flags() } else { &[] };
+        for g in &self.gadgets {
+            check_flags(g.gadget.params(), command.get_arguments().chain(run_flags(&command)).chain(own))?;
+        }
+        let [Named { gadget, .. }] = &self.gadgets[..] else {
+            let flags = several::flags(&self.gadgets)?;
+            return Ok(command.mut_subcommand("run", |run| run.args(flags).args(own)));
+        };
+        let (params, metadata) = (gadget.params(), gadget.metadata());
         Ok(command.mut_subcommand("run", |run| {
             let run = run.args(params.iter().map(flag_of)).args(own);
             if metadata.description.is_empty() {
@@ -88,7 +99,7 @@ fn flag_id(p: &Param) -> String {
     format!("gadget.{}", p.key)
 }
 
-fn flag_of(p: &Param) -> Arg {
+pub(super) fn flag_of(p: &Param) -> Arg {
     let mut help = harmless(&p.description);
     if !p.one_of.is_empty() {
         help.push_str(&format!(" [values: {}]", harmless(&p.one_of.join(", "))));
@@ -115,7 +126,7 @@ fn flag_of(p: &Param) -> Arg {
 }
 
 /// Flags of gadgets whose rows are the entries of a map.
-fn map_flags() -> [Arg; 2] {
+pub(crate) fn map_flags() -> [Arg; 2] {
     [
         Arg::new(MAP_INTERVAL)
             .long(MAP_INTERVAL)
@@ -148,76 +159,10 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Finds the gadget of a `run` command line and opens it. `None` where the command is another, or names no gadget.
+/// Finds the gadgets of a `run` command line and opens them. `None` where the command is another, or names no gadget.
 pub fn prepare(args: &[OsString]) -> Result<Option<Prepared>, CliError> {
-    let Some(known) = known_part(args) else { return Ok(None) };
-    // Whatever is wrong with it is reported by the real parse, which knows all flags.
-    let Ok(matches) = Cli::command().try_get_matches_from(known) else { return Ok(None) };
-    let Some(run) = matches.subcommand_matches("run") else { return Ok(None) };
-    let (Ok(global), Ok(run)) = (GlobalArgs::from_arg_matches(run), RunArgs::from_arg_matches(run)) else {
-        return Ok(None);
-    };
-    let ctx = Context::new(&global)?;
-    Ok(Some(Prepared { gadget: open(&run.image, &run.pull, &ctx)? }))
-}
-
-fn open(name: &str, pull: &PullArgs, ctx: &Context) -> Result<Gadget, CliError> {
-    Gadget::open(Images::new(Some(pull), ctx)?.resolve(name)?).map_err(Into::into)
-}
-
-/// The command line without the flags that only the gadget can know: what can be parsed before the gadget is found.
-/// `None` where it is no `run`, or asks for help of `run` itself.
-fn known_part(args: &[OsString]) -> Option<Vec<OsString>> {
-    let run = RunArgs::augment_args(GlobalArgs::augment_args(Command::new("run")));
-    // None: unknown. Some(true): takes a value.
-    let long = |name: &str| {
-        run.get_arguments()
-            .find(|a| a.get_long() == Some(name) || a.get_all_aliases().is_some_and(|all| all.contains(&name)))
-            .map(|a| a.get_action().takes_values())
-    };
-    let short = |c: char| run.get_arguments().find(|a| a.get_short() == Some(c)).map(|a| a.get_action().takes_values());
-
-    let mut known = vec![args.first()?.clone()];
-    let mut positionals = 0;
-    let mut i = 1;
-    while let Some(arg) = args.get(i) {
-        i += 1;
-        let text = arg.to_string_lossy();
-        let takes_next = if text == "--" {
-            break;
-        } else if let Some(flag) = text.strip_prefix("--") {
-            let (name, inline) = flag.split_once('=').map_or((flag, false), |(n, _)| (n, true));
-            long(name).map(|value| value && !inline)
-        } else if let Some(flag) = text.strip_prefix('-').filter(|f| !f.is_empty()) {
-            cluster(flag, &short)
-        } else {
-            positionals += 1;
-            match positionals {
-                1 if text != "run" => return None,
-                1 | 2 => Some(false),
-                // The value of a flag we do not know.
-                _ => None,
-            }
-        };
-        if let Some(takes_next) = takes_next {
-            known.push(arg.clone());
-            if takes_next && let Some(value) = args.get(i) {
-                known.push(value.clone());
-                i += 1;
-            }
-        }
-    }
-    (positionals >= 2).then_some(known)
-}
-
-/// A bundle of short flags such as `vo`: whether the last of them takes the next argument; `None` if one is unknown.
-fn cluster(flags: &str, short: &impl Fn(char) -> Option<bool>) -> Option<bool> {
-    for (at, c) in flags.char_indices() {
-        if short(c)? {
-            return Some(at + c.len_utf8() == flags.len());
-        }
-    }
-    Some(false)
+    let gadgets = gadgets::prepare(args)?;
+    Ok((!gadgets.is_empty()).then_some(Prepared { gadgets }))
 }
 
 pub fn run(
@@ -226,40 +171,73 @@ pub fn run(
     matches: &ArgMatches,
     ctx: &Context,
 ) -> Result<ExitCode, CliError> {
-    let gadget = match prepared {
-        Some(p) => p.gadget,
-        None => open(&args.image, &args.pull, ctx)?,
+    let mut gadgets = match prepared {
+        Some(p) => p.gadgets,
+        None => gadgets::open_all(&args.images, &args.pull, ctx)?,
     };
-    output_mode(&args.out)?;
-    let selector = containers::selector(&args.containers.select)?;
-    let runtimes = containers::options(&args.containers.runtimes, ctx)?;
-    let params = given_params(&gadget, matches);
-    if !ctx.is_root {
-        return Err(CliError::environment(format!("running gadget {} needs root", gadget.metadata().name))
-            .hint("run it with sudo; `ig image` and `ig replay` work without"));
+    gadgets::check(&gadgets, &args.images)?;
+    let setup = Setup::new(args, ctx, &gadgets)?;
+    match gadgets.len() {
+        1 => one(gadgets.remove(0).gadget, &setup, matches),
+        _ => several::run(gadgets, &setup, matches),
     }
-    let names = Arc::new(host_names(&ctx.host_root));
-    let stop = Stop::new().map_err(|e| CliError::chain(Kind::Environment, &e, None))?;
-    stop_on_signals(&stop)?;
-    let options = LiveOptions {
-        params,
-        pipeline: PipelineOptions { fail_on_trap: args.fail_on_trap, ..pipeline_options(&args.out, &names) },
-        ring_bytes: args.buffer_size,
-        selector: Arc::new(selector),
-        include: Include { host: args.containers.host, setup: args.containers.include_setup },
-        containers: runtimes,
-        record: args.record.clone(),
-        wasm_cache: Some(ctx.wasm_cache()),
-        auto_mount: ctx.auto_mount,
-        timeout: (args.timeout > 0).then(|| Duration::from_secs(args.timeout)),
-        map_interval: given(matches, MAP_INTERVAL).unwrap_or(Duration::from_secs(1)),
-        map_count: given(matches, MAP_COUNT).unwrap_or(0),
-    };
+}
+
+/// What a run needs besides its gadgets, the same for one and for several.
+pub(super) struct Setup<'a> {
+    pub(super) args: &'a RunArgs,
+    pub(super) ctx: &'a Context,
+    selector: Arc<Selector>,
+    containers: ContainersOptions,
+    pub(super) names: Arc<HostNames>,
+    pub(super) stop: Stop,
+}
+
+impl<'a> Setup<'a> {
+    fn new(args: &'a RunArgs, ctx: &'a Context, gadgets: &[Named]) -> Result<Self, CliError> {
+        output_mode(&args.out)?;
+        let selector = Arc::new(containers::selector(&args.containers.select)?);
+        let containers = containers::options(&args.containers.runtimes, ctx)?;
+        if !ctx.is_root {
+            let names: Vec<&str> = gadgets.iter().map(|g| g.gadget.metadata().name.as_str()).collect();
+            return Err(CliError::environment(format!("running gadget {} needs root", names.join(", ")))
+                .hint("run it with sudo; `ig image` and `ig replay` work without"));
+        }
+        let names = Arc::new(host_names(&ctx.host_root));
+        let stop = Stop::new().map_err(|e| CliError::chain(Kind::Environment, &e, None))?;
+        stop_on_signals(&stop)?;
+        Ok(Setup { args, ctx, selector, containers, names, stop })
+    }
+
+    /// For a gadget with these parameters, and rows that are wanted like this.
+    pub(super) fn options(&self, params: Vec<(String, String)>, out: &OutputArgs, matches: &ArgMatches) -> LiveOptions {
+        let args = self.args;
+        LiveOptions {
+            params,
+            pipeline: PipelineOptions { fail_on_trap: args.fail_on_trap, ..pipeline_options(out, &self.names) },
+            ring_bytes: args.buffer_size,
+            selector: self.selector.clone(),
+            include: Include { host: args.containers.host, setup: args.containers.include_setup },
+            containers: self.containers.clone(),
+            record: args.record.clone(),
+            wasm_cache: Some(self.ctx.wasm_cache()),
+            auto_mount: self.ctx.auto_mount,
+            timeout: (args.timeout > 0).then(|| Duration::from_secs(args.timeout)),
+            map_interval: given(matches, MAP_INTERVAL).unwrap_or(Duration::from_secs(1)),
+            map_count: given(matches, MAP_COUNT).unwrap_or(0),
+            tag: None,
+        }
+    }
+}
+
+fn one(gadget: Gadget, setup: &Setup<'_>, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let (args, ctx) = (setup.args, setup.ctx);
+    let options = setup.options(given_params(&gadget, matches, flag_id), &args.out, matches);
     let mut live = gadget.load(options).map_err(|e| refused(e, ctx))?;
-    let mut terminal = Terminal::new(live.sources(), &args.out, &names, ctx.verbose)?;
+    let mut terminal = Terminal::new(live.sources(), &args.out, &setup.names, ctx.verbose)?;
     live.attach(&mut terminal)?;
-    start(&mut terminal, &stop)?;
-    let (summary, failed) = live.run(&stop, &mut terminal);
+    start(&mut terminal, &setup.stop)?;
+    let (summary, failed) = live.run(&setup.stop, &mut terminal);
     finish(&mut terminal)?;
     let code = report(&summary, &args.out, ctx.verbose)?;
     match failed {
@@ -269,7 +247,7 @@ pub fn run(
 }
 
 /// An error on the way into the kernel; where the kernel refused for want of a capability, it is named.
-fn refused(e: RunError, ctx: &Context) -> CliError {
+pub(super) fn refused(e: RunError, ctx: &Context) -> CliError {
     let denied = is_denied(&e);
     let e = CliError::from(e);
     if !denied || has_sys_admin() {
@@ -308,18 +286,22 @@ pub fn finish(terminal: &mut Terminal) -> Result<(), CliError> {
 }
 
 /// The value of a flag that only some gadgets have.
-fn given<T: Copy + Send + Sync + 'static>(matches: &ArgMatches, flag: &str) -> Option<T> {
-    matches.subcommand_matches("run")?.try_get_one::<T>(flag).ok().flatten().copied()
+pub(super) fn given<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, flag: &str) -> Option<T> {
+    matches.subcommand_matches("run")?.try_get_one::<T>(flag).ok().flatten().cloned()
 }
 
 /// The gadget's flags that were given, as `(key, text)`.
-fn given_params(gadget: &Gadget, matches: &ArgMatches) -> Vec<(String, String)> {
+pub(super) fn given_params(
+    gadget: &Gadget,
+    matches: &ArgMatches,
+    id: impl Fn(&Param) -> String,
+) -> Vec<(String, String)> {
     let Some(run) = matches.subcommand_matches("run") else { return Vec::new() };
     gadget
         .params()
         .iter()
         .filter_map(|p| {
-            let value = run.try_get_one::<String>(&flag_id(p)).ok().flatten()?;
+            let value = run.try_get_one::<String>(&id(p)).ok().flatten()?;
             Some((p.key.clone(), value.clone()))
         })
         .collect()
@@ -348,15 +330,23 @@ pub fn stop_on_signals(stop: &Stop) -> Result<(), CliError> {
     Ok(())
 }
 
+/// The accounts of all sources in one.
+pub(super) fn total(summary: &Summary) -> Ledger {
+    let mut total = Ledger::default();
+    summary.ledgers.iter().for_each(|(_, ledger)| total.merge(ledger));
+    total
+}
+
+/// Whoever closes the output has seen enough: what was on its way then is in the ledger, and is nothing to warn of.
+pub(super) fn has_lost(ledger: &Ledger, closed: bool) -> bool {
+    let unread = if closed { ledger.loss.get(Reason::OutputClosed) } else { 0 };
+    ledger.lost() > unread || ledger.missed_runs > 0 || !ledger.balanced()
+}
+
 /// Says what was lost, if anything was or if asked, and turns it into the exit code.
 pub fn report(summary: &Summary, args: &OutputArgs, verbose: bool) -> Result<ExitCode, CliError> {
-    let mut total = Ledger::default();
-    for (_, ledger) in &summary.ledgers {
-        total.merge(ledger);
-    }
-    // Whoever closes the output has seen enough: what was on its way then is in the ledger, and is nothing to warn of.
-    let unread = if summary.closed { total.loss.get(Reason::OutputClosed) } else { 0 };
-    let lost = total.lost() > unread || !total.balanced();
+    let total = total(summary);
+    let lost = has_lost(&total, summary.closed);
     let json = matches!(output_mode(args)?, OutputMode::Json | OutputMode::JsonPretty);
     if args.ledger && json {
         say(&format!("{{\"ledger\":{}}}", total.to_json()));
@@ -369,11 +359,8 @@ pub fn report(summary: &Summary, args: &OutputArgs, verbose: bool) -> Result<Exi
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn known(line: &str) -> Option<String> {
-        let args: Vec<OsString> = line.split(' ').map(Into::into).collect();
-        known_part(&args).map(|k| k.iter().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" "))
-    }
+    use crate::args::Cli;
+    use clap::CommandFactory;
 
     fn param(key: &str, alias: Option<char>) -> Param {
         Param {
@@ -412,20 +399,5 @@ mod tests {
         let help = Command::new("run").arg(flag_of(&param("a", None))).render_help().to_string();
         assert!(help.contains("\\u{1b}[2J") && help.contains("\\u{202e}"), "{help}");
         assert!(!help.contains(['\x1b', '\u{202e}']));
-    }
-
-    #[test]
-    fn gadget_flags_are_left_out_until_the_gadget_is_known() {
-        assert_eq!(known("ig run trace_exec").as_deref(), Some("ig run trace_exec"));
-        assert_eq!(known("ig run trace_exec --pid 5 -o json --paths").as_deref(), Some("ig run trace_exec -o json"));
-        assert_eq!(
-            known("ig -v run --store /s trace_exec --pid=5 -F a==b").as_deref(),
-            Some("ig -v run --store /s trace_exec -F a==b")
-        );
-        assert_eq!(known("ig run -vo json trace_exec -k").as_deref(), Some("ig run -vo json trace_exec"));
-        assert_eq!(known("ig run -ojson x").as_deref(), Some("ig run -ojson x"));
-        assert_eq!(known("ig image list"), None);
-        assert_eq!(known("ig run --help"), None);
-        assert_eq!(known("ig run"), None);
     }
 }

@@ -99,8 +99,8 @@ impl Changes {
                 Some(steps) => *steps |= bit,
                 None => self.always |= bit,
             },
-            // Its inputs are among the fields of the step.
-            Storage::Derived { .. } | Storage::Group => {}
+            // Its inputs are among the fields of the step; a constant never changes.
+            Storage::Derived { .. } | Storage::Constant(_) | Storage::Group => {}
         }
     }
 

@@ -48,10 +48,21 @@ impl<'a> Row<'a> {
 /// Where the value of a field is. Derivation is resolved: a derived field loads what it is derived from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Load {
-    Record { offset: usize, size: usize, kind: Kind },
-    BootTime { offset: usize },
+    Record {
+        offset: usize,
+        size: usize,
+        kind: Kind,
+    },
+    BootTime {
+        offset: usize,
+    },
     Column(usize),
-    Entity { slot: u32, member: usize },
+    Entity {
+        slot: u32,
+        member: usize,
+    },
+    /// Of this field of the batch's schema.
+    Constant(FieldId),
     Nothing,
 }
 
@@ -69,6 +80,7 @@ impl Load {
                 Storage::BootTime { offset } => return Load::BootTime { offset: offset as usize },
                 Storage::Column(c) => return Load::Column(c as usize),
                 Storage::Entity { slot, member } => return Load::Entity { slot, member: member as usize },
+                Storage::Constant(_) => return Load::Constant(id),
                 Storage::Group => return Load::Nothing,
             }
         }
@@ -97,6 +109,7 @@ impl Load {
                     None => Value::Missing,
                 }
             }
+            Load::Constant(id) => row.batch.value(row.index, id),
             Load::Nothing => Value::Missing,
         }
     }

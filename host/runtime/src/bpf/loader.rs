@@ -43,6 +43,8 @@ pub struct LoadOptions<'a> {
     /// Maps that exist already and take the place of the object's own.
     pub inject: BTreeMap<String, BorrowedFd<'a>>,
     pub perf: BTreeMap<String, PerfOptions>,
+    /// Uprobes outside alternatives are attached by the caller, who knows in whose files; see `Loaded::uprobes`.
+    pub defer_uprobes: bool,
 }
 
 impl Default for LoadOptions<'_> {
@@ -55,6 +57,7 @@ impl Default for LoadOptions<'_> {
             alternatives: Vec::new(),
             inject: BTreeMap::new(),
             perf: BTreeMap::new(),
+            defer_uprobes: false,
         }
     }
 }
@@ -144,6 +147,8 @@ fn tail(log: &str) -> String {
 pub enum State {
     Loaded,
     Attached,
+    /// A uprobe that the caller attaches wherever its file is.
+    PerFile,
     Skipped {
         reason: String,
         hint: Option<String>,
@@ -195,6 +200,7 @@ pub struct Loaded {
     /// By program: the map that its iterator walks.
     walks: BTreeMap<String, String>,
     perf: BTreeMap<String, PerfOptions>,
+    defer_uprobes: bool,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -225,14 +231,31 @@ pub fn load(image: &str, object: &Object, kernel: &KernelBtf, options: LoadOptio
         ebpf,
         targets,
         walks: walks.collect(),
-        alternatives: options.alternatives.clone(),
+        alternatives: by_preference(&options.alternatives, &slots, sys::kernel_version_code()),
         perf: options.perf.clone(),
+        defer_uprobes: options.defer_uprobes,
         slots,
     };
     loaded.check_injected(object, &options)?;
     loaded.load_programs()?;
     sys::trim_heap();
     Ok(loaded)
+}
+
+/// The alternatives in the order in which they are tried: the gadget's own, but from Linux 7.0 on sets of plain tracepoints
+/// come first. There a program on a raw tracepoint or tp_btf can be preempted, and until it goes on the kernel skips
+/// it on that CPU, for whole time slices of other processes; one on a plain tracepoint keeps its CPU.
+fn by_preference(
+    alternatives: &[(String, Vec<Vec<String>>)],
+    slots: &[Slot],
+    kernel: u32,
+) -> Vec<(String, Vec<Vec<String>>)> {
+    let mut all = alternatives.to_vec();
+    if kernel >= 0x07_00_00 {
+        let plain = |p: &String| slots.iter().any(|s| s.name == *p && matches!(s.hook, Hook::Tracepoint { .. }));
+        all.iter_mut().for_each(|(_, sets)| sets.sort_by_key(|set| !set.iter().all(plain)));
+    }
+    all
 }
 
 fn check_options(image: &str, object: &Object, o: &LoadOptions<'_>) -> Result<(), LoadError> {
@@ -526,7 +549,13 @@ impl Loaded {
     /// in no buffer and no counter of the gadget. A kernel that does not tell counts as none.
     pub fn missed_runs(&self) -> u64 {
         let missed = |s: &Slot| self.program_fd(&s.name).and_then(|fd| maps::missed_runs(fd).ok()).unwrap_or(0);
-        self.slots.iter().filter(|s| s.state == State::Attached).map(missed).sum()
+        let running = |s: &&Slot| matches!(s.state, State::Attached | State::PerFile);
+        self.slots.iter().filter(running).map(missed).sum()
+    }
+
+    /// Programs that the caller is to attach, with their hooks.
+    pub fn uprobes(&self) -> impl Iterator<Item = (&str, &Hook)> {
+        self.slots.iter().filter(|s| s.state == State::PerFile).map(|s| (s.name.as_str(), &s.hook))
     }
 
     /// The link of an attached iterator, for `iter::read`.
@@ -700,7 +729,14 @@ impl Loaded {
         let in_sets: BTreeSet<&String> = alternatives.iter().flat_map(|(_, s)| s.iter().flatten()).collect();
         for i in 0..self.slots.len() {
             if self.slots[i].state == State::Loaded && !in_sets.contains(&self.slots[i].name) {
-                self.attach_one(i);
+                match self.slots[i].hook {
+                    Hook::Uprobe { .. } if self.defer_uprobes && self.slots[i].loaded => {
+                        self.slots[i].state = State::PerFile;
+                    }
+                    _ => {
+                        self.attach_one(i);
+                    }
+                }
             }
         }
         for (job, sets) in &alternatives {
@@ -718,7 +754,7 @@ impl Loaded {
                 from = n + 1;
             }
         }
-        if self.slots.iter().any(|s| s.state == State::Attached) {
+        if self.slots.iter().any(|s| matches!(s.state, State::Attached | State::PerFile)) {
             return Ok(());
         }
         Err(LoadError::NothingStarted { image: self.image.clone(), reports: self.reports() })
@@ -733,5 +769,36 @@ impl Slot {
             state: self.state.clone(),
             log: self.log.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_tracepoints_come_first_from_7_0_on() {
+        let slot = |name: &str, hook: Hook| Slot {
+            name: name.into(),
+            hook,
+            state: State::Loaded,
+            log: None,
+            loaded: false,
+            link: None,
+        };
+        let plain = || Hook::Tracepoint { category: "syscalls".into(), name: "sys_exit_open".into() };
+        let slots = [
+            slot("btf", Hook::BtfTracepoint { name: "sys_exit".into() }),
+            slot("raw", Hook::RawTracepoint { name: "sys_exit".into() }),
+            slot("one", plain()),
+            slot("two", plain()),
+        ];
+        let sets = |sets: &[&[&str]]| -> Vec<(String, Vec<Vec<String>>)> {
+            vec![("job".into(), sets.iter().map(|s| s.iter().map(|p| (*p).to_owned()).collect()).collect())]
+        };
+        let given = sets(&[&["btf"], &["raw", "one"], &["one", "two"], &["two"]]);
+        assert_eq!(by_preference(&given, &slots, 0x06_13_00), given);
+        let preferred = sets(&[&["one", "two"], &["two"], &["btf"], &["raw", "one"]]);
+        assert_eq!(by_preference(&given, &slots, 0x07_00_00), preferred);
     }
 }

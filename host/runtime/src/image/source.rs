@@ -233,15 +233,17 @@ impl GadgetImage {
         })
     }
 
-    /// Reads only gadget.yaml.
+    /// Reads only gadget.yaml; the size of all parts for this architecture, in bytes, comes with it.
     pub fn load_metadata(
         source: &dyn Source,
         root: &Descriptor,
         reference: &str,
         arch: Arch,
-    ) -> Result<Vec<u8>, ImageError> {
-        let chosen = Chosen::find(source, root, reference, arch)?;
-        read_blob(source, &chosen.manifest.config, reference)
+    ) -> Result<(Vec<u8>, u64), ImageError> {
+        let Chosen { manifest, .. } = Chosen::find(source, root, reference, arch)?;
+        let parts = std::iter::once(&manifest.config).chain(&manifest.layers);
+        let size = parts.fold(0u64, |sum, part| sum.saturating_add(part.size));
+        Ok((read_blob(source, &manifest.config, reference)?, size))
     }
 }
 

@@ -9,13 +9,14 @@ use crate::{
     },
     image::GadgetImage,
 };
+use std::rc::Rc;
 
 /// An opened gadget image.
 pub struct Gadget {
     pub(super) image: GadgetImage,
     pub(super) metadata: GadgetMetadata,
     pub(super) object: Object,
-    pub(super) kernel: KernelBtf,
+    pub(super) kernel: Rc<KernelBtf>,
     pub(super) plans: Vec<SourcePlan>,
     params: Vec<Param>,
     /// What is odd about gadget.yaml, but does not keep the gadget from running.
@@ -56,6 +57,11 @@ impl GadgetError {
 impl Gadget {
     /// Reads metadata, object, parameters and schema. Needs no privileges.
     pub fn open(image: GadgetImage) -> Result<Gadget, GadgetError> {
+        Gadget::open_with(image, Rc::new(KernelBtf::new()))
+    }
+
+    /// As `open`, for one of several gadgets: the kernel's types are read once for all.
+    pub fn open_with(image: GadgetImage, kernel: Rc<KernelBtf>) -> Result<Gadget, GadgetError> {
         let name = image.reference.clone();
         let named = || name.clone();
         let parsed = metadata::parse(&image.metadata, metadata::FILE)
@@ -64,7 +70,6 @@ impl Gadget {
         let elf = image.ebpf.as_deref().ok_or_else(|| GadgetError::NoProgram { image: named() })?;
         let object =
             Object::parse(&metadata.name, elf).map_err(|source| GadgetError::Object { image: named(), source })?;
-        let kernel = KernelBtf::new();
         let plans = data_sources(&object, &kernel, &annotations(&metadata))
             .map_err(|source| GadgetError::Schema { image: named(), source })?;
         if plans.is_empty() {

@@ -4,9 +4,9 @@
 //! is in `load`, what its rows come from in `feed`.
 
 use super::{
-    Note, PipelineOptions, RunError, Sink, Stop, Summary,
+    Note, PipelineOptions, RunError, Sink, Stop, Summary, Tag,
     feed::{Buffer, Drained, Feed, MapPlan, Source, Tables, run_iterators},
-    load::Recording,
+    load::{self, Recording},
     pipeline::{Pipeline, is_quiet_end},
 };
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     containers::{Containers, ContainersOptions, FilterHandle, Selector},
     enrich::{container::Include, stacks::Stacks},
     gadget::schema::Producer,
+    uprobes::{Scope, Uprobes},
 };
 use ig_event::{DataSource, Reason, SourceKind};
 use std::{
@@ -46,6 +47,7 @@ const DRAIN_AT_MOST: Duration = Duration::from_secs(30);
 const LAST_LOOKS: u32 = 10;
 
 /// What the caller decides about a run.
+#[derive(Clone)]
 pub struct LiveOptions {
     /// The gadget's parameters that were given, `(key, text)`.
     pub params: Vec<(String, String)>,
@@ -67,6 +69,8 @@ pub struct LiveOptions {
     pub map_interval: Duration,
     /// Readings after which the run ends; 0 never ends it.
     pub map_count: u64,
+    /// Says in every row which gadget it is of: for one of several.
+    pub tag: Option<Tag>,
 }
 
 /// A gadget that is loaded and not yet attached, or running.
@@ -80,6 +84,9 @@ pub struct Live {
     pub(super) state: Vec<Source>,
     pub(super) pipeline: Pipeline,
     pub(super) stacks: Option<Stacks>,
+    /// Whose files uprobes go to; `None` where only the host's, which the loader finds.
+    pub(super) scope: Option<Scope>,
+    pub(super) uprobes: Option<Uprobes>,
     /// Counts events that a full map of the gadget swallowed; not of one source, so told to the first.
     pub(super) map_full: Option<LostCounter>,
     pub(super) recording: Option<Recording>,
@@ -112,9 +119,13 @@ impl Live {
         let Some(loaded) = &mut self.loaded else { return Ok(()) };
         let attached = loaded.attach();
         let reports = loaded.reports();
-        let hooks = reports.iter().filter(|r| r.state == State::Attached).count();
+        let hooks = reports.iter().filter(|r| matches!(r.state, State::Attached | State::PerFile)).count();
         reports.into_iter().for_each(|r| sink.note(Note::Program(r)));
         attached?;
+        if let Some(scope) = self.scope.take() {
+            self.uprobes = load::start_uprobes(loaded, scope, &self.name)?;
+        }
+        self.uprobe_notes(sink);
         for i in 0..self.producers.len() {
             match &self.producers[i] {
                 Producer::Tracer { .. } => {}
@@ -169,7 +180,10 @@ impl Live {
     pub fn run(mut self, stop: &Stop, sink: &mut dyn Sink) -> (Summary, Option<RunError>) {
         let looped = self.event_loop(stop, sink);
         // From here on nothing new is produced; what is in the buffers still counts.
-        if let Some(missed) = self.loaded.take().map(|l| l.missed_runs()).filter(|n| *n > 0) {
+        let last = self.uprobes.take().map(Uprobes::stop).unwrap_or_default();
+        last.into_iter().for_each(|n| sink.note(Note::Uprobes(n)));
+        let missed = self.loaded.take().map_or(0, |l| l.missed_runs());
+        if missed > 0 {
             sink.note(Note::MissedRuns { gadget: self.name.clone(), missed });
         }
         let drained = self.last_words(sink);
@@ -178,7 +192,12 @@ impl Live {
         let closed = [&looped, &drained].into_iter().any(|r| r.as_ref().is_err_and(is_quiet_end));
         let real = |r: Result<(), RunError>| r.err().filter(|e| !is_quiet_end(e));
         let failed = real(looped).or_else(|| real(drained)).or_else(|| real(recorded));
-        (Summary { ledgers: self.pipeline.ledgers(), closed }, failed)
+        let mut ledgers = self.pipeline.ledgers();
+        // Programs are not of one source, so what they missed is told to the first, as with full maps.
+        if let Some((_, first)) = ledgers.first_mut() {
+            first.missed_runs = missed;
+        }
+        (Summary { ledgers, closed }, failed)
     }
 
     fn event_loop(&mut self, stop: &Stop, sink: &mut dyn Sink) -> Result<(), RunError> {
@@ -215,6 +234,7 @@ impl Live {
                 self.counters(sink)?;
                 self.container_notes(sink);
                 self.stack_notes(sink);
+                self.uprobe_notes(sink);
                 counters_due = Instant::now() + COUNTERS_EVERY;
             }
             if all.more {
@@ -250,11 +270,21 @@ impl Live {
     fn container_notes(&mut self, sink: &mut dyn Sink) {
         let Some(c) = &self.containers else { return };
         for note in c.notes() {
-            // A count that has grown is no news: the ledger has the numbers.
-            if self.told.insert(note.chars().filter(|c| !c.is_ascii_digit()).collect()) {
+            // A count of the tracker's that has grown is no news, they all do on a busy machine; a runtime that was away once
+            // more is.
+            let key = match note.starts_with("container tracker:") {
+                true => note.chars().filter(|c| !c.is_ascii_digit()).collect(),
+                false => note.clone(),
+            };
+            if self.told.insert(key) {
                 sink.note(Note::Containers(note));
             }
         }
+    }
+
+    fn uprobe_notes(&self, sink: &mut dyn Sink) {
+        let notes = self.uprobes.iter().flat_map(Uprobes::take_notes);
+        notes.for_each(|n| sink.note(Note::Uprobes(n)));
     }
 
     fn stack_notes(&mut self, sink: &mut dyn Sink) {

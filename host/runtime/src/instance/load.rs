@@ -9,13 +9,15 @@ use super::{
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{KernelBtf, LoadOptions, Loaded},
+    bpf::{KernelBtf, LoadOptions, Loaded, object::Hook},
     containers::Containers,
     enrich::{
         container::ContainerEnricher,
         stacks::{self, Stacks},
     },
     gadget::schema::Producer,
+    host_root,
+    uprobes::{Probe, Scope, Uprobes},
     wasm::{Engine, EngineOptions, Guest, GuestOptions, Level},
 };
 use ig_event::{Batch, DataSource};
@@ -30,6 +32,11 @@ const FILTER_ENTRIES: u32 = 65_536;
 impl Gadget {
     /// Puts the gadget into the kernel without starting it.
     pub fn load(self, options: LiveOptions) -> Result<Live, RunError> {
+        self.load_with(options, &mut Shared::default())
+    }
+
+    /// As `load`; what other gadgets of this process have started already is used, what is missing is started for all.
+    pub(super) fn load_with(self, options: LiveOptions, shared: &mut Shared) -> Result<Live, RunError> {
         filesystems::ensure(options.auto_mount)?;
         let values = self.values(&options.params)?;
         let mut notes = Vec::new();
@@ -38,7 +45,7 @@ impl Gadget {
         let producers: Vec<Producer> = self.plans.iter().map(|p| p.producer.clone()).collect();
 
         let containers = match needs_containers(&self, &sources) {
-            true => start_containers(&options, &self.kernel, &mut notes)?,
+            true => shared.containers(&options, &self.kernel, &mut notes)?,
             false => None,
         };
         let mut enrichers = Vec::new();
@@ -51,10 +58,13 @@ impl Gadget {
         }
         let mut stacks = Stacks::new(&mut sources, &options.containers.host_root);
         let recording = options.record.clone().map(|path| self.recording(path, &options, &sources));
-        let guest = self.guest(&options, &mut sources, &mut notes)?;
+        let guest = self.guest(&options, shared, &mut sources, &mut notes)?;
         for (plan, source) in self.plans.iter().zip(&mut sources) {
             plan.finish(source)
                 .map_err(|source| GadgetError::Schema { image: self.image.reference.clone(), source })?;
+        }
+        if let Some(tag) = &options.tag {
+            sources.iter_mut().try_for_each(|s| tag.add(s))?;
         }
         let sources: Vec<_> = sources.into_iter().map(Arc::new).collect();
         let pipeline = Pipeline::new(&sources, guest, &options.pipeline)?;
@@ -86,6 +96,8 @@ impl Gadget {
             state,
             pipeline,
             stacks,
+            scope: containers.clone().map(|c| scope(c, &options)),
+            uprobes: None,
             map_full: None,
             recording,
             containers,
@@ -113,6 +125,7 @@ impl Gadget {
         load.alternatives = self.metadata.alternatives.iter().map(|(job, sets)| (job.clone(), sets.clone())).collect();
         load.attach_to =
             self.metadata.programs.iter().filter_map(|(p, m)| Some((p.clone(), m.attach_to.clone()?))).collect();
+        load.defer_uprobes = tracked;
         load.perf = self.metadata.programs.iter().filter_map(|(p, m)| Some((p.clone(), m.perf?))).collect();
         load
     }
@@ -120,12 +133,12 @@ impl Gadget {
     fn guest(
         &self,
         options: &LiveOptions,
+        shared: &mut Shared,
         sources: &mut Vec<DataSource>,
         notes: &mut Vec<Note>,
     ) -> Result<Option<Guest>, RunError> {
         let Some(wasm) = &self.image.wasm else { return Ok(None) };
-        let engine =
-            Arc::new(Engine::new(EngineOptions { cache_dir: options.wasm_cache.clone(), ..EngineOptions::default() })?);
+        let engine = shared.engine(options)?;
         let digest = self.image.wasm_digest.as_deref().unwrap_or(&self.image.digest);
         let guest_options = GuestOptions {
             gadget: self.metadata.name.clone(),
@@ -191,6 +204,36 @@ impl Recording {
     }
 }
 
+fn scope(containers: Containers, options: &LiveOptions) -> Scope {
+    let root = &options.containers.host_root;
+    Scope {
+        containers,
+        selector: options.selector.clone(),
+        host: options.include.host.then(|| root.clone()),
+        proc: host_root::proc(root),
+    }
+}
+
+/// Attaches the programs that the loader left to us; `None` where there are none.
+pub(super) fn start_uprobes(loaded: &Loaded, scope: Scope, gadget: &str) -> Result<Option<Uprobes>, RunError> {
+    let mut probes = Vec::new();
+    for (program, hook) in loaded.uprobes() {
+        let (Hook::Uprobe { path, symbol, ret }, Some(fd)) = (hook, loaded.program_fd(program)) else { continue };
+        let failed = |source| RunError::Read { gadget: gadget.to_owned(), what: format!("program {program}"), source };
+        probes.push(Probe {
+            program: program.to_owned(),
+            fd: fd.try_clone_to_owned().map_err(failed)?,
+            file: path.clone(),
+            symbol: symbol.clone(),
+            at_return: *ret,
+        });
+    }
+    match probes.is_empty() {
+        true => Ok(None),
+        false => Ok(Some(Uprobes::start(probes, scope)?)),
+    }
+}
+
 fn share_stacks(stacks: &mut Stacks, loaded: &Loaded) -> std::io::Result<()> {
     let map = |name| loaded.map_fd(name).map(|fd| fd.try_clone_to_owned()).transpose();
     stacks.set_maps(map(stacks::KERNEL_MAP)?, map(stacks::USER_MAP)?)
@@ -202,19 +245,45 @@ fn needs_containers(gadget: &Gadget, sources: &[DataSource]) -> bool {
         || sources.iter().any(|s| s.fields().iter().any(|f| f.has_tag("type:gadget_mntns_id")))
 }
 
-/// Without the tracker, events of the host can still be shown, without labels; a choice of containers cannot be made.
-fn start_containers(
-    options: &LiveOptions,
-    kernel: &KernelBtf,
-    notes: &mut Vec<Note>,
-) -> Result<Option<Containers>, RunError> {
-    // The kernel's types are read once for the tracker and the gadget.
-    match Containers::start_with(options.containers.clone(), kernel) {
-        Ok(c) => Ok(Some(c)),
-        Err(e) if options.include.host && options.selector.selects_all() => {
-            notes.push(Note::Containers(format!("not tracked, so events carry no container: {e}")));
-            Ok(None)
+/// What the gadgets of one process have in common. Each part is started by the first gadget that needs it.
+#[derive(Default)]
+pub(super) struct Shared {
+    containers: Option<Containers>,
+    engine: Option<Arc<Engine>>,
+}
+
+impl Shared {
+    /// Without the tracker, events of the host can still be shown, without labels; a choice of containers cannot be made.
+    fn containers(
+        &mut self,
+        options: &LiveOptions,
+        kernel: &KernelBtf,
+        notes: &mut Vec<Note>,
+    ) -> Result<Option<Containers>, RunError> {
+        if let Some(running) = &self.containers {
+            return Ok(Some(running.clone()));
         }
-        Err(e) => Err(e.into()),
+        // The kernel's types are read once for the tracker and the gadget.
+        match Containers::start_with(options.containers.clone(), kernel) {
+            Ok(c) => {
+                self.containers = Some(c.clone());
+                Ok(Some(c))
+            }
+            Err(e) if options.include.host && options.selector.selects_all() => {
+                notes.push(Note::Containers(format!("not tracked, so events carry no container: {e}")));
+                Ok(None)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn engine(&mut self, options: &LiveOptions) -> Result<Arc<Engine>, RunError> {
+        if let Some(engine) = &self.engine {
+            return Ok(engine.clone());
+        }
+        let cache_dir = options.wasm_cache.clone();
+        let engine = Arc::new(Engine::new(EngineOptions { cache_dir, ..EngineOptions::default() })?);
+        self.engine = Some(engine.clone());
+        Ok(engine)
     }
 }

@@ -11,6 +11,7 @@ mod load;
 mod pipeline;
 pub mod record;
 mod replay;
+mod several;
 mod stop;
 
 pub use filesystems::{FilesystemError, MissingFilesystem};
@@ -18,12 +19,14 @@ pub use gadget::{Gadget, GadgetError};
 pub use live::{Live, LiveOptions};
 pub use pipeline::PipelineOptions;
 pub use replay::Replay;
+pub use several::{Ended, MemberError, Several, Tag};
 pub use stop::Stop;
 
 use crate::{
     bpf::loader::{LoadError, ProgramReport, State},
     containers::ContainersError,
     gadget::params::ParamError,
+    uprobes::{UprobeError, UprobeNote},
     wasm::{CacheProblem, GuestNote, WasmError},
 };
 use ig_event::{
@@ -63,12 +66,14 @@ pub enum Note {
     GuestStop(WasmError),
     /// Compiled guests cannot be kept, so every start compiles.
     WasmCache(Arc<CacheProblem>),
+    /// What became of probes in the files of containers.
+    Uprobes(UprobeNote),
     /// Names of functions that cannot be had.
     Symbols(String),
     /// Something odd in gadget.yaml.
     Metadata(String),
-    /// The kernel skipped runs of the gadget's programs. Whether an event is missing for each, only the program could say,
-    /// so they are not in the ledger.
+    /// The kernel skipped runs of the gadget's programs. Whether an event is missing for each, only the program could say;
+    /// the ledger has their number beside the equation.
     MissedRuns { gadget: String, missed: u64 },
     /// Events flow from now on.
     Running { gadget: String, hooks: usize, buffer: u32 },
@@ -80,6 +85,7 @@ impl Note {
         match self {
             Note::Program(p) => matches!(p.state, State::Skipped { .. }),
             Note::Guest(note) => note.is_for_everybody(),
+            Note::Uprobes(note) => note.is_for_everybody(),
             Note::Containers(_) | Note::Symbols(_) | Note::GuestStop(_) | Note::MissedRuns { .. } => true,
             Note::Running { .. } | Note::WasmCache(_) | Note::Metadata(_) => false,
         }
@@ -92,6 +98,7 @@ impl fmt::Display for Note {
             Note::Program(p) => match &p.state {
                 State::Attached => write!(f, "program {} attached to {}", p.name, p.hook),
                 State::Loaded => write!(f, "program {} loaded for {}", p.name, p.hook),
+                State::PerFile => write!(f, "program {} goes to {} in each container", p.name, p.hook),
                 State::Disabled => write!(f, "program {} is switched off", p.name),
                 State::NotNeeded => write!(f, "program {} ({}) is not needed: another does its job", p.name, p.hook),
                 State::Skipped { reason, hint } => {
@@ -100,6 +107,7 @@ impl fmt::Display for Note {
                 }
             },
             Note::Containers(text) | Note::Symbols(text) => write!(f, "warning: {text}"),
+            Note::Uprobes(note) => note.fmt(f),
             Note::Guest(note) if note.problem().is_some() => write!(f, "warning: {note}"),
             Note::Guest(note) => note.fmt(f),
             Note::GuestStop(e) => write!(f, "warning: {e}"),
@@ -108,7 +116,7 @@ impl fmt::Display for Note {
             Note::MissedRuns { gadget, missed } => write!(
                 f,
                 "warning: {gadget}: the kernel skipped {missed} runs of its programs, which were at work on that CPU already; \
-                 events may be missing and not counted"
+                 as many events may be missing"
             ),
             Note::Running { gadget, hooks, buffer } => {
                 write!(f, "{gadget}: running, {hooks} programs attached, event buffer {} KiB", buffer / 1024)
@@ -148,6 +156,8 @@ pub enum RunError {
     #[error(transparent)]
     Wasm(#[from] WasmError),
     #[error(transparent)]
+    Uprobes(#[from] UprobeError),
+    #[error(transparent)]
     Operator(#[from] OperatorError),
     #[error("{what}, and --fail-on-trap was given")]
     GuestFailed { what: String },
@@ -159,6 +169,10 @@ pub enum RunError {
     RecordFile { path: String, source: io::Error },
     #[error("waiting for events")]
     Wait(#[source] io::Error),
+    #[error("starting the thread of gadget {gadget}")]
+    Thread { gadget: String, source: io::Error },
+    #[error("data source {source_name:?} has a field `gadget` of its own, so the gadget cannot run beside others")]
+    TagTaken { source_name: String },
     #[error("reading {what} of gadget {gadget}")]
     Read { gadget: String, what: String, source: io::Error },
 }

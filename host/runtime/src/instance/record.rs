@@ -354,7 +354,7 @@ fn is_sound(s: &DataSource) -> bool {
                     Storage::Entity { slot, .. } => *slot < s.entity_slots(),
                     Storage::Record { offset, size } => offset.checked_add(*size).is_some(),
                     Storage::BootTime { offset } => offset.checked_add(8).is_some(),
-                    Storage::Group => true,
+                    Storage::Constant(_) | Storage::Group => true,
                     Storage::Derived { from, how } => {
                         let others = match how {
                             Derive::Ip { version } => vec![*version],

@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use std::{
     fmt::{self, Write as _},
     path::PathBuf,
-    rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -86,7 +86,7 @@ impl Module {
 #[derive(Debug)]
 struct Process {
     started: Option<u64>,
-    mappings: Vec<(Mapping, Option<Rc<Module>>)>,
+    mappings: Vec<(Mapping, Option<Arc<Module>>)>,
     read: Instant,
 }
 
@@ -98,8 +98,8 @@ pub struct Symbolizer {
     kallsyms: PathBuf,
     kernel: Option<KernelSymbols>,
     processes: FxHashMap<u32, Process>,
-    modules: FxHashMap<Identity, Rc<Module>>,
-    by_build_id: FxHashMap<Vec<u8>, Rc<Module>>,
+    modules: FxHashMap<Identity, Arc<Module>>,
+    by_build_id: FxHashMap<Vec<u8>, Arc<Module>>,
     module_bytes: usize,
 }
 
@@ -209,7 +209,7 @@ impl Symbolizer {
     }
 
     /// The functions of the file behind a mapping; without any where it cannot be read.
-    fn module(&mut self, pid: u32, at: usize) -> Option<Rc<Module>> {
+    fn module(&mut self, pid: u32, at: usize) -> Option<Arc<Module>> {
         let (mapping, known) = self.processes.get(&pid)?.mappings.get(at)?;
         if known.is_some() || !mapping.has_file {
             return known.clone();
@@ -225,7 +225,7 @@ impl Symbolizer {
         Some(module)
     }
 
-    fn of_file(&mut self, file: std::fs::File, identity: Identity) -> Rc<Module> {
+    fn of_file(&mut self, file: std::fs::File, identity: Identity) -> Arc<Module> {
         if let Some(m) = self.modules.get(&identity) {
             return m.clone();
         }
@@ -233,7 +233,7 @@ impl Symbolizer {
         // the same library in another container is another file, with the same id
         let id = elf.as_ref().ok().and_then(Elf::build_id);
         let known = id.as_ref().and_then(|id| self.by_build_id.get(id)).cloned();
-        let module = known.unwrap_or_else(|| Rc::new(elf.and_then(|e| Module::read(&e)).unwrap_or_default()));
+        let module = known.unwrap_or_else(|| Arc::new(elf.and_then(|e| Module::read(&e)).unwrap_or_default()));
         if self.module_bytes + module.bytes() > MAX_MODULE_BYTES || self.modules.len() >= MAX_MODULES {
             self.modules.clear();
             self.by_build_id.clear();

@@ -413,9 +413,11 @@ fn source_info(id: u32, source: &DataSource) -> sources::SourceInfo {
         let (offset, size) = match f.def.storage {
             Storage::Record { offset, size } => (Some(offset), size),
             Storage::BootTime { offset } => (Some(offset), 8),
-            Storage::Column(_) | Storage::Entity { .. } | Storage::Derived { .. } | Storage::Group => {
-                (None, f.def.kind.size().unwrap_or(0))
-            }
+            Storage::Column(_)
+            | Storage::Entity { .. }
+            | Storage::Constant(_)
+            | Storage::Derived { .. }
+            | Storage::Group => (None, f.def.kind.size().unwrap_or(0)),
         };
         let def = types::FieldDef {
             name: f.full_name.clone(),

@@ -1,6 +1,6 @@
 //! `ig image list`: the images in the store.
 
-use super::{json, table};
+use super::{columns, json};
 use crate::{commands::print, context::Context, error::CliError, images::Images};
 use ig_runtime::image::Listed;
 use serde::Serialize;
@@ -11,7 +11,7 @@ pub(super) struct ListArgs {
     /// Show whole digests
     #[arg(long)]
     no_trunc: bool,
-    /// Output mode: columns, json, jsonpretty
+    /// Output mode: columns, columns=COLUMN,…, json, jsonpretty
     #[arg(short, long, value_name = "MODE", default_value = "columns")]
     output: String,
 }
@@ -29,13 +29,13 @@ struct Row {
 pub(super) fn run(args: &ListArgs, ctx: &Context) -> Result<ExitCode, CliError> {
     let images = Images::new(None, ctx)?;
     let rows: Vec<Row> = images.store.list()?.into_iter().map(|image| row(image, &images, args.no_trunc)).collect();
-    let text = match args.output.as_str() {
-        "columns" => columns(&rows),
-        "json" => json(&rows, false)?,
-        "jsonpretty" => json(&rows, true)?,
-        other => {
+    let text = match (columns(&args.output, &HEADINGS, cells(&rows))?, args.output.as_str()) {
+        (Some(table), _) => table,
+        (None, "json") => json(&rows, false)?,
+        (None, "jsonpretty") => json(&rows, true)?,
+        (None, other) => {
             return Err(CliError::user(format!("-o {other:?} is no output mode of image list"))
-                .hint("valid values are columns, json, jsonpretty"));
+                .hint("valid values are columns, columns=COLUMN,…, json, jsonpretty"));
         }
     };
     print(text.as_bytes())
@@ -50,11 +50,12 @@ fn row(image: Listed, images: &Images, no_trunc: bool) -> Row {
     Row { repository, tag, digest, created: image.created.unwrap_or_default() }
 }
 
-fn columns(rows: &[Row]) -> String {
+const HEADINGS: [&str; 4] = ["REPOSITORY", "TAG", "DIGEST", "CREATED"];
+
+fn cells(rows: &[Row]) -> Vec<Vec<String>> {
     let shown = |text: &str, none: &str| if text.is_empty() { none.to_owned() } else { super::escaped(text) };
-    let mut cells = vec![["REPOSITORY", "TAG", "DIGEST", "CREATED"].map(str::to_owned).to_vec()];
-    cells.extend(rows.iter().map(|row| {
+    let cells = rows.iter().map(|row| {
         vec![shown(&row.repository, "<none>"), shown(&row.tag, "<none>"), row.digest.clone(), shown(&row.created, "")]
-    }));
-    table(&cells)
+    });
+    cells.collect()
 }

@@ -1,0 +1,282 @@
+//! `ig run GADGET GADGET…`: the flags that say which gadget they are for, one output for all, and their accounts.
+//!
+//! Each gadget's thread renders its rows by itself; only writing them takes turns, a whole batch at a time.
+
+use super::{
+    gadgets::Named,
+    image::escaped,
+    run::{Setup, flag_of, given, given_params, has_lost, refused, total},
+};
+use crate::{
+    args::{OutputArgs, RunArgs},
+    error::{CliError, Kind},
+    output::{Terminal, harmless, output_mode, say, stop_when_nobody_reads},
+};
+use clap::{Arg, ArgMatches};
+use ig_event::{Batch, Ledger, output::OutputMode};
+use ig_runtime::{
+    gadget::params::Param,
+    instance::{Ended, LiveOptions, Note, Several, Sink, SinkError, Tag},
+};
+use std::{
+    collections::BTreeSet,
+    io::IsTerminal,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// Flags that may be given for one gadget, as `--GADGET.FLAG`: name, what its value is called, help.
+pub(super) const PER_GADGET: [(&str, &str, &str); 5] = [
+    ("fields", "LIST", "As --fields, for this gadget"),
+    ("filter", "EXPR", "As --filter, for this gadget"),
+    ("sort", "LIST", "As --sort, for this gadget"),
+    ("max-entries", "N", "As --max-entries, for this gadget"),
+    ("record", "FILE", "As --record, for this gadget"),
+];
+
+fn own_id(gadget: &str, flag: &str) -> String {
+    format!("own.{gadget}.{flag}")
+}
+
+fn param_id(gadget: &str, p: &Param) -> String {
+    format!("gadget.{gadget}.{}", p.key)
+}
+
+/// The flags of all gadgets: `--GADGET.KEY`, and `--KEY` too where only one gadget has it.
+pub(super) fn flags(gadgets: &[Named]) -> Result<Vec<Arg>, CliError> {
+    let mut flags = Vec::new();
+    for g in gadgets {
+        let name = g.name();
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if name.is_empty() || name.starts_with('-') || !name.chars().all(fits) {
+            let message = format!("gadget {} has a name that cannot be part of a flag", escaped(name));
+            return Err(CliError::user(message).hint("it can run alone"));
+        }
+        let heading = || format!("Parameters of {name}: {}", harmless(&g.gadget.metadata().description));
+        let others = || gadgets.iter().filter(|o| o.name() != name).flat_map(|o| o.gadget.params());
+        for p in g.gadget.params() {
+            let mut flag = flag_of(p).id(param_id(name, p)).long(format!("{name}.{}", p.key)).help_heading(heading());
+            if others().all(|o| o.key != p.key) {
+                flag = flag.visible_alias(p.key.clone());
+            }
+            if p.alias.is_some_and(|a| others().any(|o| o.alias == Some(a))) {
+                flag = flag.short(None);
+            }
+            flags.push(flag);
+        }
+        flags.extend(PER_GADGET.iter().map(|(flag, value, help)| {
+            let arg = Arg::new(own_id(name, flag)).long(format!("{name}.{flag}")).value_name(*value).help(*help);
+            let arg = arg.help_heading(heading()).allow_hyphen_values(*flag != "record");
+            match *flag {
+                "max-entries" => arg.value_parser(clap::value_parser!(u64)),
+                "record" => arg.value_parser(clap::value_parser!(PathBuf)),
+                _ => arg,
+            }
+        }));
+    }
+    Ok(flags)
+}
+
+/// The flags on output, as they are for one gadget.
+fn out_args(name: &str, args: &RunArgs, matches: &ArgMatches) -> OutputArgs {
+    let own = |flag: &str| given::<String>(matches, &own_id(name, flag));
+    let mut out = args.out.clone();
+    if let Some(fields) = own("fields") {
+        // Columns chosen for all give way to those chosen for this one.
+        out.output = out.output.map(|o| if o.contains('=') { "columns".to_owned() } else { o });
+        out.fields = fields;
+    }
+    out.filter = own("filter").or(out.filter);
+    out.sort = own("sort").or(out.sort);
+    out.max_entries = given::<u64>(matches, &own_id(name, "max-entries")).or(out.max_entries);
+    out
+}
+
+pub(super) fn run(gadgets: Vec<Named>, setup: &Setup<'_>, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let (args, ctx) = (setup.args, setup.ctx);
+    if args.record.is_some() {
+        let each: Vec<String> = gadgets.iter().map(|g| format!("--{}.record FILE", g.name())).collect();
+        return Err(CliError::user("--record writes one gadget's records, and several are to run")
+            .hint(format!("give each a file of its own: {}", each.join(" "))));
+    }
+    if let mode @ (OutputMode::Folded | OutputMode::Flamegraph) = output_mode(&args.out)? {
+        return Err(CliError::user(format!(
+            "-o {} adds up the stacks of one gadget, and several are to run",
+            mode.name()
+        )));
+    }
+    let outs: Vec<OutputArgs> = gadgets.iter().map(|g| out_args(g.name(), args, matches)).collect();
+    let width = gadgets.iter().map(|g| g.name().len()).max().unwrap_or(0);
+    let options = |g: &Named, out: &OutputArgs| {
+        let name = g.name();
+        let params = given_params(&g.gadget, matches, |p| param_id(name, p));
+        let record = given::<PathBuf>(matches, &own_id(name, "record"));
+        let tag = Some(Tag { name: name.to_owned(), width });
+        LiveOptions { record, tag, ..setup.options(params, out, matches) }
+    };
+    let members = gadgets.into_iter().zip(&outs).map(|(g, out)| {
+        let options = options(&g, out);
+        (g.name().to_owned(), g.gadget, options)
+    });
+    let mut several = Several::load(members.collect()).map_err(|e| named(&e.gadget, refused(e.source, ctx)))?;
+
+    let page = Page::default();
+    let mut sinks = Vec::new();
+    for (i, ((name, sources), out)) in several.sources().zip(&outs).enumerate() {
+        let terminal = Terminal::new(sources, out, &setup.names, ctx.verbose).map_err(|e| named(name, e))?;
+        sinks.push(Shown { gadget: i, name: name.to_owned(), terminal, page: &page });
+    }
+    several.attach(&mut sinks).map_err(|e| named(&e.gadget, refused(e.source, ctx)))?;
+    if std::io::stdout().is_terminal() {
+        let names: Vec<&str> = sinks.iter().map(|s| s.name.as_str()).collect();
+        say(&format!("running {}; Ctrl-C ends them", names.join(", ")));
+    }
+    stop_when_nobody_reads(&setup.stop).map_err(|e| CliError::internal(format!("watching stdout: {e}")))?;
+    let ended = several.run(&setup.stop, sinks);
+    let code = report(&ended, &args.out, ctx.verbose)?;
+    match ended.into_iter().find_map(|e| Some((e.gadget, e.failed?))) {
+        Some((gadget, e)) => Err(named(&gadget, e.into())),
+        None => Ok(code),
+    }
+}
+
+/// An error of one of several gadgets says of which.
+fn named(gadget: &str, e: CliError) -> CliError {
+    CliError { message: format!("{gadget}: {}", e.message), ..e }
+}
+
+/// The output that the gadgets share.
+#[derive(Default)]
+struct Page {
+    state: Mutex<PageState>,
+}
+
+#[derive(Default)]
+struct PageState {
+    /// Gadget and source whose rows stand last: rows of another need their own heading.
+    last: Option<(usize, usize)>,
+    /// What was said of the containers' tracker, which all share.
+    told: BTreeSet<String>,
+}
+
+impl Page {
+    fn lock(&self) -> MutexGuard<'_, PageState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One gadget's way to the output.
+struct Shown<'a> {
+    gadget: usize,
+    name: String,
+    terminal: Terminal,
+    page: &'a Page,
+}
+
+impl Sink for Shown<'_> {
+    fn batch(&mut self, source: usize, batch: &Batch) -> Result<(), SinkError> {
+        if !self.terminal.render(source, batch) {
+            return Ok(());
+        }
+        let mut page = self.page.lock();
+        let this = Some((self.gadget, source));
+        if std::mem::replace(&mut page.last, this) != this {
+            self.terminal.head(source);
+        }
+        // Written while the page is held: a batch is whole, and stands under its own heading.
+        self.terminal.flush()
+    }
+
+    fn note(&mut self, note: Note) {
+        if !self.terminal.tells(&note) {
+            return;
+        }
+        let text = note.to_string();
+        match note {
+            Note::Containers(_) => {
+                if self.page.lock().told.insert(text.clone()) {
+                    say(&text);
+                }
+            }
+            // These name the gadget themselves.
+            Note::Running { .. } | Note::MissedRuns { .. } => say(&text),
+            _ => say(&format!("{}: {text}", self.name)),
+        }
+    }
+}
+
+/// The accounts, by gadget and source, and their sum.
+fn report(ended: &[Ended], args: &OutputArgs, verbose: bool) -> Result<ExitCode, CliError> {
+    let json = matches!(output_mode(args)?, OutputMode::Json | OutputMode::JsonPretty);
+    let lost = ended.iter().any(|e| has_lost(&total(&e.summary), e.summary.closed));
+    if args.ledger && json {
+        say(&ledger_json(ended));
+    } else {
+        let all = args.ledger || verbose;
+        let text = ledger_text(ended, |e, ledger| all || has_lost(ledger, e.summary.closed), all || lost);
+        if !text.is_empty() {
+            say(text.trim_end());
+        }
+    }
+    Ok(if args.fail_on_loss && lost { ExitCode::from(Kind::Loss as u8) } else { ExitCode::SUCCESS })
+}
+
+fn sum(ended: &[Ended]) -> Ledger {
+    let mut sum = Ledger::default();
+    ended.iter().for_each(|e| sum.merge(&total(&e.summary)));
+    sum
+}
+
+fn ledger_text(ended: &[Ended], shown: impl Fn(&Ended, &Ledger) -> bool, with_total: bool) -> String {
+    let mut text = String::new();
+    for e in ended {
+        for (source, ledger) in e.summary.ledgers.iter().filter(|(_, ledger)| shown(e, ledger)) {
+            text.push_str(&format!("{} ({source}) {}", e.gadget, ledger.summary()));
+        }
+    }
+    if with_total {
+        text.push_str(&format!("all gadgets {}", sum(ended).summary()));
+    }
+    text
+}
+
+/// `ledger` is the sum, as it is with one gadget.
+fn ledger_json(ended: &[Ended]) -> String {
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let gadgets = ended.iter().map(|e| {
+        let sources = e.summary.ledgers.iter().map(|(source, l)| format!("{}:{}", quoted(source), l.to_json()));
+        format!("{}:{{{}}}", quoted(&e.gadget), sources.collect::<Vec<_>>().join(","))
+    });
+    format!("{{\"ledger\":{},\"gadgets\":{{{}}}}}", sum(ended).to_json(), gadgets.collect::<Vec<_>>().join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ig_event::Reason;
+    use ig_runtime::instance::Summary;
+
+    fn ended() -> Vec<Ended> {
+        let mut lossy = Ledger { produced: 10, delivered: 7, ..Ledger::default() };
+        lossy.loss.add(Reason::RingFull, 3);
+        let well = Ledger { produced: 4, delivered: 4, ..Ledger::default() };
+        let of = |gadget: &str, ledgers: Vec<(&str, Ledger)>| Ended {
+            gadget: gadget.to_owned(),
+            summary: Summary {
+                ledgers: ledgers.into_iter().map(|(s, l)| (s.to_owned(), l)).collect(),
+                ..Summary::default()
+            },
+            failed: None,
+        };
+        vec![of("trace_exec", vec![("exec", well)]), of("trace_open", vec![("open", lossy)])]
+    }
+
+    #[test]
+    fn accounts_name_the_gadget_and_the_source_and_add_up() {
+        let all = ledger_text(&ended(), |_, _| true, true);
+        let lossy = ledger_text(&ended(), |_, l| l.lost() > 0, true);
+        insta::assert_snapshot!(format!("{all}---\n{lossy}---\n{}\n", ledger_json(&ended())));
+        assert_eq!(ledger_text(&ended()[..1], |_, l| l.lost() > 0, false), "");
+    }
+}
