@@ -217,10 +217,10 @@ impl SourceSetup {
         self.find(field).is_ok()
     }
 
-    /// A number in the record, of exactly the type it has there.
+    /// A number in the record, of exactly the type it has there. A truth value is a `u8`.
     pub fn number<T: Number>(&self, field: &str) -> Result<NumberField<T>, Error> {
         let f = self.find(field)?;
-        if f.kind != T::KIND {
+        if f.kind != T::KIND && (f.kind, T::KIND) != (Kind::Bool, Kind::Uint8) {
             let want = T::KIND;
             return Err(Error::new(
                 ErrorCode::Invalid,

@@ -24,7 +24,8 @@ fn build() -> Result<(), String> {
     let sources = manifest_dir.join("../../bpf/host");
     println!("cargo::rerun-if-changed={}", sources.display());
     // Embedded whole for `ig image build`; without this a new header would not be noticed.
-    println!("cargo::rerun-if-changed={}", manifest_dir.join("../../bpf/include").display());
+    let include = manifest_dir.join("../../bpf/include");
+    println!("cargo::rerun-if-changed={}", include.display());
     println!("cargo::rerun-if-env-changed=CLANG");
     let entries = fs::read_dir(&sources).map_err(|e| format!("cannot read {}: {e}", sources.display()))?;
     let mut clang = None;
@@ -38,7 +39,7 @@ fn build() -> Result<(), String> {
             Some(c) => c,
             None => clang.insert(find_clang()?),
         };
-        compile(clang, &path, &out_dir.join(format!("{stem}.bpf.o")))?;
+        compile(clang, &path, &include, &out_dir.join(format!("{stem}.bpf.o")))?;
     }
     Ok(())
 }
@@ -65,11 +66,20 @@ fn find_clang() -> Result<String, String> {
     )
 }
 
-fn compile(clang: &str, source: &Path, object: &Path) -> Result<(), String> {
+/// What libbpf's headers and ours call the architecture whose registers a program reads.
+fn bpf_arch(arch: &str) -> &'static str {
+    if arch == "aarch64" { "-D__TARGET_ARCH_arm64" } else { "-D__TARGET_ARCH_x86" }
+}
+
+fn compile(clang: &str, source: &Path, include: &Path, object: &Path) -> Result<(), String> {
     let arch = var("CARGO_CFG_TARGET_ARCH")?;
     let out = Command::new(clang)
         .args(["-target", "bpf", "-g", "-O2", "-mcpu=v3", "-Wall", "-Werror"])
         // Debian keeps asm/types.h in a directory per architecture, which clang's BPF target does not search.
+        .args(["-I", "../../bpf/include", bpf_arch(&arch)])
+        .arg("-I")
+        .arg(include)
+        .arg(bpf_arch(&arch))
         .args(["-idirafter", &format!("/usr/include/{arch}-linux-gnu")])
         .arg("-c")
         .arg(source)

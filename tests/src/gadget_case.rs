@@ -4,12 +4,17 @@
 use crate::{
     docker::Docker,
     ig::{Finished, Ig, at},
-    wait_for,
+    load, wait_for,
 };
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tempfile::TempDir;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -129,9 +134,36 @@ pub fn read(folder: &Path) -> Vec<Case> {
     file.tests
 }
 
+/// Where the containers run, and the program that the gadget's folder may give them.
+pub struct Place<'a> {
+    docker: &'a Docker,
+    /// `--volume` of the compiled workload.
+    mount: Option<String>,
+    _dir: TempDir,
+}
+
+impl<'a> Place<'a> {
+    /// Compiles `workload.c` of the gadget's folder, if there is one.
+    pub fn new(docker: &'a Docker, folder: &Path) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mount = workload(folder).map(|source| {
+            let binary = dir.path().join("workload");
+            load::compile(&source, &binary);
+            format!("{}:/workload:ro", binary.display())
+        });
+        Place { docker, mount, _dir: dir }
+    }
+}
+
+/// The source of a gadget's own workload.
+pub fn workload(folder: &Path) -> Option<PathBuf> {
+    Some(folder.join("workload.c")).filter(|p| p.is_file())
+}
+
 impl Case {
     /// Runs the workload under the gadget; gives what is wrong, or nothing.
-    pub fn run(&self, gadget: &str, docker: &Docker, container: &str) -> Result<(), String> {
+    pub fn run(&self, gadget: &str, on: &Place<'_>, container: &str) -> Result<(), String> {
+        let docker = on.docker;
         let socket = docker.socket().display().to_string();
         let mut ig = Ig::new(&["run", gadget, "-o", "json", "--ledger", "--docker-socketpath", &socket]);
         for (key, value) in &self.params {
@@ -143,7 +175,7 @@ impl Case {
         if let Some(seconds) = self.seconds {
             ig = ig.arg(format!("--timeout={seconds}"));
         }
-        let done = if self.hold { self.run_held(ig, docker, container) } else { self.run_live(ig, docker, container) };
+        let done = if self.hold { self.run_held(ig, on, container) } else { self.run_live(ig, on, container) };
         if done.code() != 0 {
             return Err(format!("ig ended with {}:\n{}", done.status, done.stderr));
         }
@@ -156,17 +188,18 @@ impl Case {
     }
 
     /// The arguments of `docker run`; `how` is `-d` or `--rm`.
-    fn docker_run<'a>(&'a self, how: &'a str, container: &'a str) -> Vec<&'a str> {
+    fn docker_run<'a>(&'a self, how: &'a str, container: &'a str, on: &'a Place<'_>) -> Vec<&'a str> {
         let mut all = vec!["run", how, "--net=none", "--name", container];
         all.extend(self.docker.iter().map(String::as_str));
+        all.extend(on.mount.iter().flat_map(|m| ["--volume", m]));
         all.extend(["busybox", "/bin/sh", "-c", &self.script]);
         all
     }
 
     /// Gadget first, then the script, then the gadget is stopped.
-    fn run_live(&self, ig: Ig, docker: &Docker, container: &str) -> Finished {
+    fn run_live(&self, ig: Ig, on: &Place<'_>, container: &str) -> Finished {
         let running = ig.start_ready();
-        let mut script = docker.command(&self.docker_run("--rm", container));
+        let mut script = on.docker.command(&self.docker_run("--rm", container, on));
         // Scripts may end as they like: some run programs that are not there.
         let out = script.output().expect("the docker client");
         assert!(
@@ -179,8 +212,9 @@ impl Case {
     }
 
     /// The script first, up to its line `READY`; then the gadget, to its end.
-    fn run_held(&self, ig: Ig, docker: &Docker, container: &str) -> Finished {
-        docker.run(&self.docker_run("-d", container));
+    fn run_held(&self, ig: Ig, on: &Place<'_>, container: &str) -> Finished {
+        let docker = on.docker;
+        docker.run(&self.docker_run("-d", container, on));
         wait_for("READY from the script", Duration::from_secs(20), || {
             docker.run(&["logs", container]).lines().any(|l| l == "READY").then_some(())
         });

@@ -5,10 +5,12 @@ use ig_tests::{alone, docker::Docker, gadget_case, source_root};
 fn all_cases_of(gadget: &str) {
     let _alone = alone();
     let docker = Docker::start();
-    let cases = gadget_case::read(&source_root().join("gadgets").join(gadget));
+    let folder = source_root().join("gadgets").join(gadget);
+    let place = gadget_case::Place::new(&docker, &folder);
+    let cases = gadget_case::read(&folder);
     let mut wrong = Vec::new();
     for (n, case) in cases.iter().enumerate() {
-        if let Err(what) = case.run(gadget, &docker, &format!("case-{n}")) {
+        if let Err(what) = case.run(gadget, &place, &format!("case-{n}")) {
             wrong.push(format!("{gadget}: {}: {what}", case.name));
         }
     }
@@ -37,7 +39,12 @@ mod root {
         profile_cpu
         snapshot_process
         trace_exec
+        trace_init_module
+        trace_link
+        trace_mount
+        trace_oomkill
         trace_open
+        trace_signal
     }
 
     #[test]

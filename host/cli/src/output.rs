@@ -82,14 +82,6 @@ impl Terminal {
         self.flush()
     }
 
-    /// Prints what comes after the last row.
-    pub fn finish(&mut self) -> Result<(), SinkError> {
-        for p in &mut self.printers {
-            p.finish(&mut self.buf);
-        }
-        self.flush()
-    }
-
     /// Whether a note is shown.
     pub(crate) fn tells(&self, note: &Note) -> bool {
         note.is_for_everybody() || self.verbose
@@ -109,6 +101,14 @@ impl Terminal {
         let mut heading = Vec::new();
         self.printers[source].header(&mut heading);
         self.buf.splice(0..0, heading);
+    }
+
+    /// Prints what comes after the last row.
+    pub fn finish(&mut self) -> Result<(), SinkError> {
+        for p in &mut self.printers {
+            p.finish(&mut self.buf);
+        }
+        self.flush()
     }
 
     /// Writes what was rendered, at once.

@@ -7,7 +7,7 @@ use super::{object::Hook, sys};
 use aya::{
     Btf,
     programs::{
-        Program, ProgramError,
+        CgroupAttachMode, Program, ProgramError,
         perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy},
         uprobe::{UProbeAttachLocation, UProbeScope},
     },
@@ -101,6 +101,9 @@ pub(super) fn load(hook: &Hook, program: &mut Program, btf: &Btf) -> Result<(), 
         (Hook::Lsm { hook }, Program::Lsm(p)) => p.load(hook, btf),
         (Hook::Iter { target }, Program::Iter(p)) => p.load(target, btf),
         (Hook::PerfEvent { .. }, Program::PerfEvent(p)) => p.load(),
+        (Hook::Cgroup { .. }, Program::CgroupSock(p)) => p.load(),
+        (Hook::Cgroup { .. }, Program::CgroupSockAddr(p)) => p.load(),
+        (Hook::Cgroup { .. }, Program::SockOps(p)) => p.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
@@ -118,17 +121,22 @@ pub(super) fn unload(program: &mut Program) {
         Program::Lsm(p) => p.unload(),
         Program::Iter(p) => p.unload(),
         Program::PerfEvent(p) => p.unload(),
+        Program::CgroupSock(p) => p.unload(),
+        Program::CgroupSockAddr(p) => p.unload(),
+        Program::SockOps(p) => p.unload(),
         _ => Ok(()),
     };
     // the only failure is that it was not loaded
     drop(done);
 }
 
-/// Attaches a loaded program. Iterators give the link that runs them; `map` is what a `bpf_map_elem` iterator walks.
+/// Attaches a loaded program. Iterators give the link that runs them; `map` is what a `bpf_map_elem` iterator walks,
+/// `cgroup` where programs of control groups go.
 pub(super) fn attach(
     hook: &Hook,
     program: &mut Program,
     map: Option<BorrowedFd<'_>>,
+    cgroup: Option<BorrowedFd<'_>>,
     perf: PerfOptions,
 ) -> Result<Option<OwnedFd>, AttachError> {
     let refused = |source| AttachError::Refused { hook: hook.to_string(), source };
@@ -186,9 +194,24 @@ pub(super) fn attach(
             let fd = p.fd().map_err(aya)?;
             return sys::link_iter(fd.as_fd(), map).map(Some).map_err(refused);
         }
+        (Hook::Cgroup { .. }, program) => {
+            let unsupported = || AttachError::Unsupported { hook: hook.to_string() };
+            return attach_cgroup(program, cgroup.ok_or_else(unsupported)?).map(|()| None).map_err(aya);
+        }
         _ => return Err(AttachError::WrongKind { hook: hook.to_string() }),
     }
     Ok(None)
+}
+
+/// Beside the programs that others have there: what the kernel makes of every link.
+fn attach_cgroup(program: &mut Program, cgroup: BorrowedFd<'_>) -> Result<(), ProgramError> {
+    let mode = CgroupAttachMode::Single;
+    match program {
+        Program::CgroupSock(p) => p.attach(cgroup, mode).map(drop),
+        Program::CgroupSockAddr(p) => p.attach(cgroup, mode).map(drop),
+        Program::SockOps(p) => p.attach(cgroup, mode).map(drop),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
 }
 
 /// The system's error at the bottom of a chain of errors.
@@ -213,7 +236,7 @@ pub(super) fn available(hook: &Hook) -> Result<(), AttachError> {
         Hook::Tracepoint { category, name } => tracepoint_exists(category, name),
         Hook::Kprobe { .. } => pmu("kprobe"),
         Hook::Uprobe { .. } => pmu("uprobe"),
-        Hook::SocketFilter { .. } | Hook::Classifier { .. } | Hook::Unknown { .. } => {
+        Hook::SocketFilter { .. } | Hook::Classifier { .. } | Hook::Cgroup { .. } | Hook::Unknown { .. } => {
             Err(AttachError::Unsupported { hook: hook.to_string() })
         }
         _ => Ok(()),

@@ -3,7 +3,7 @@
 //! Untrusted input: every access is checked, nothing here panics on garbage, and chains of types are followed only so
 //! far. Plain data, no thread of its own. It must not build an owned model of the types: the kernel has 130,000 of them.
 
-use std::{cell::OnceCell, path::Path};
+use std::{path::Path, sync::OnceLock};
 
 /// Longest chain of modifiers, arrays and pointers that is followed; the kernel's own limit is 32.
 const MAX_DEPTH: u32 = 64;
@@ -166,7 +166,7 @@ pub struct Btf {
     offsets: Vec<u32>,
     str_start: usize,
     str_len: usize,
-    index: OnceCell<NameIndex>,
+    index: OnceLock<NameIndex>,
 }
 
 /// A chained hash table over the names of all types: two flat arrays, built in one pass.
@@ -247,7 +247,7 @@ impl Btf {
                 return Err(short);
             }
         }
-        Ok(Btf { offsets, str_start, str_len: str_end - str_start, index: OnceCell::new(), data })
+        Ok(Btf { offsets, str_start, str_len: str_end - str_start, index: OnceLock::new(), data })
     }
 
     /// The bytes it was made from.
@@ -510,7 +510,7 @@ impl KernelBtfError {
 #[derive(Debug, Default)]
 pub struct KernelBtf {
     path: Option<std::path::PathBuf>,
-    cell: OnceCell<Btf>,
+    cell: OnceLock<Btf>,
 }
 
 impl KernelBtf {
@@ -523,7 +523,7 @@ impl KernelBtf {
 
     /// Another file instead, for tests and for kernels whose BTF is shipped apart.
     pub fn at(path: impl Into<std::path::PathBuf>) -> KernelBtf {
-        KernelBtf { path: Some(path.into()), cell: OnceCell::new() }
+        KernelBtf { path: Some(path.into()), cell: OnceLock::new() }
     }
 
     /// Reads and indexes at the first call.

@@ -42,6 +42,11 @@ pub struct LoadOptions<'a> {
     pub alternatives: Vec<(String, Vec<Vec<String>>)>,
     /// Maps that exist already and take the place of the object's own.
     pub inject: BTreeMap<String, BorrowedFd<'a>>,
+    /// Types of the host's that CO-RE finds beside the kernel's, such as those of injected maps.
+    pub host_types: Option<&'a super::Btf>,
+    /// The control group that programs of such go to. Without it they are not loaded: one of a gadget could cut off the
+    /// machine's network.
+    pub cgroup: Option<BorrowedFd<'a>>,
     pub perf: BTreeMap<String, PerfOptions>,
     /// Uprobes outside alternatives are attached by the caller, who knows in whose files; see `Loaded::uprobes`.
     pub defer_uprobes: bool,
@@ -56,6 +61,8 @@ impl Default for LoadOptions<'_> {
             attach_to: BTreeMap::new(),
             alternatives: Vec::new(),
             inject: BTreeMap::new(),
+            host_types: None,
+            cgroup: None,
             perf: BTreeMap::new(),
             defer_uprobes: false,
         }
@@ -199,6 +206,7 @@ pub struct Loaded {
     alternatives: Vec<(String, Vec<Vec<String>>)>,
     /// By program: the map that its iterator walks.
     walks: BTreeMap<String, String>,
+    cgroup: Option<OwnedFd>,
     perf: BTreeMap<String, PerfOptions>,
     defer_uprobes: bool,
 }
@@ -232,6 +240,7 @@ pub fn load(image: &str, object: &Object, kernel: &KernelBtf, options: LoadOptio
         targets,
         walks: walks.collect(),
         alternatives: by_preference(&options.alternatives, &slots, sys::kernel_version_code()),
+        cgroup: cgroup_fd(image, &options)?,
         perf: options.perf.clone(),
         defer_uprobes: options.defer_uprobes,
         slots,
@@ -256,6 +265,11 @@ fn by_preference(
         all.iter_mut().for_each(|(_, sets)| sets.sort_by_key(|set| !set.iter().all(plain)));
     }
     all
+}
+
+fn cgroup_fd(image: &str, o: &LoadOptions<'_>) -> Result<Option<OwnedFd>, LoadError> {
+    let cloned = o.cgroup.map(|c| c.try_clone_to_owned()).transpose();
+    cloned.map_err(|source| LoadError::Inject { image: image.into(), source })
 }
 
 fn check_options(image: &str, object: &Object, o: &LoadOptions<'_>) -> Result<(), LoadError> {
@@ -293,7 +307,10 @@ fn prepared(image: &str, object: &Object, kernel: &KernelBtf, o: &LoadOptions<'_
         return prepare(&[]);
     }
     let target = kernel.get().map_err(|source| LoadError::KernelBtf { image: image.into(), source })?;
-    prepare(&[target])
+    match o.host_types {
+        Some(own) => prepare(&[target, own]),
+        None => prepare(&[target]),
+    }
 }
 
 fn plan(object: &Object, o: &LoadOptions<'_>) -> Vec<Slot> {
@@ -305,6 +322,7 @@ fn plan(object: &Object, o: &LoadOptions<'_>) -> Vec<Slot> {
         } else {
             match attach::available(&hook) {
                 Ok(()) => State::Loaded,
+                Err(_) if o.cgroup.is_some() && matches!(hook, Hook::Cgroup { .. }) => State::Loaded,
                 Err(e) => skipped(&e),
             }
         };
@@ -707,8 +725,9 @@ impl Loaded {
         }
         let Some(program) = self.ebpf.program_mut(&slot.name).filter(|_| slot.loaded) else { return false };
         let map = self.walks.get(&slot.name).and_then(|m| self.maps.get(m)).map(|(fd, _)| fd.as_fd());
+        let cgroup = self.cgroup.as_ref().map(AsFd::as_fd);
         let perf = self.perf.get(&slot.name).copied().unwrap_or_default();
-        match attach::attach(&slot.hook, program, map, perf) {
+        match attach::attach(&slot.hook, program, map, cgroup, perf) {
             Ok(link) => {
                 slot.link = link;
                 slot.state = State::Attached;

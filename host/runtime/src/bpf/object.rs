@@ -125,6 +125,10 @@ pub enum Hook {
     Classifier {
         section: String,
     },
+    /// Of a control group: `cgroup/…` and `sockops`. Only the host's own objects get to attach there.
+    Cgroup {
+        section: String,
+    },
     /// A section name this host does not know.
     Unknown {
         section: String,
@@ -156,6 +160,7 @@ impl Hook {
             }
             k if k.starts_with("socket") => Hook::SocketFilter { section: section.into() },
             "classifier" | "tc" | "action" => Hook::Classifier { section: section.into() },
+            "cgroup" | "sockops" => Hook::Cgroup { section: section.into() },
             _ => Hook::Unknown { section: section.into() },
         }
     }
@@ -175,7 +180,7 @@ impl Hook {
             Hook::PerfEvent { .. } => "perf_event",
             Hook::Uprobe { ret: false, .. } => "uprobe",
             Hook::Uprobe { ret: true, .. } => "uretprobe",
-            Hook::SocketFilter { .. } | Hook::Classifier { .. } | Hook::Unknown { .. } => {
+            Hook::SocketFilter { .. } | Hook::Classifier { .. } | Hook::Cgroup { .. } | Hook::Unknown { .. } => {
                 return self.clone();
             }
         };
@@ -199,9 +204,10 @@ impl std::fmt::Display for Hook {
             Hook::Uprobe { path, symbol, ret } => {
                 write!(f, "{}/{path}:{symbol}", if *ret { "uretprobe" } else { "uprobe" })
             }
-            Hook::SocketFilter { section } | Hook::Classifier { section } | Hook::Unknown { section } => {
-                f.write_str(section)
-            }
+            Hook::SocketFilter { section }
+            | Hook::Classifier { section }
+            | Hook::Cgroup { section }
+            | Hook::Unknown { section } => f.write_str(section),
         }
     }
 }

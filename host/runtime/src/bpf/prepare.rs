@@ -115,6 +115,7 @@ fn known_to_aya(name: &str) -> bool {
         "kprobe" | "kretprobe" | "uprobe" | "uprobe.s" | "uretprobe" | "uretprobe.s" | "tp_btf" | "tracepoint"
         | "tp" | "socket" | "sk_msg" | "sockops" | "classifier" | "perf_event" | "raw_tp" | "raw_tracepoint"
         | "lsm" | "lsm.s" | "fentry" | "fentry.s" | "fexit" | "fexit.s" | "iter" | "iter.s" => true,
+        "cgroup" => matches!(rest, "sendmsg4" | "sendmsg6" | "sock_create" | "sock_release"),
         "sk_skb" => matches!(rest, "stream_parser" | "stream_verdict"),
         _ => false,
     }

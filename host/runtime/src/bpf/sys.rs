@@ -49,7 +49,7 @@ fn raw(fd: Option<BorrowedFd<'_>>) -> u32 {
 
 /// `LINUX_VERSION_CODE` of the running kernel; 0 when it cannot be told. Debian's uname(2) release says 6.1.0 where the
 /// code is of 6.1.y, and its version string has the full number.
-pub(super) fn kernel_version_code() -> u32 {
+pub(crate) fn kernel_version_code() -> u32 {
     // SAFETY: utsname is plain bytes, and uname fills it in
     let mut u: libc::utsname = unsafe { std::mem::zeroed() };
     // SAFETY: `u` is valid for writes
@@ -128,10 +128,21 @@ struct MapCreateAttr {
     key_size: u32,
     value_size: u32,
     max_entries: u32,
+    flags: u32,
 }
 
 pub(super) fn map_create(kind: u32, key_size: u32, value_size: u32, max_entries: u32) -> io::Result<OwnedFd> {
-    let mut attr = MapCreateAttr { map_type: kind, key_size, value_size, max_entries };
+    map_create_with(kind, key_size, value_size, max_entries, 0)
+}
+
+pub(crate) fn map_create_with(
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = MapCreateAttr { map_type: kind, key_size, value_size, max_entries, flags };
     // SAFETY: no pointers
     unsafe { bpf(Cmd::MapCreate, &mut attr) }.map(owned)
 }
@@ -271,6 +282,13 @@ pub(super) fn without_sysfs<T: Send + 'static>(f: fn() -> T) -> T {
 pub(crate) fn enter_cgroup_namespace(namespace: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: takes plain numbers; changes how this thread sees paths, and no memory
     let r = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWCGROUP) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Has this thread live in that network namespace; the rest of the process does not.
+pub(crate) fn enter_network_namespace(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes plain numbers; changes which network this thread sees, and no memory
+    let r = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -19,7 +19,7 @@ const INIT_CGROUP_NS: u64 = 4_026_531_835;
 
 /// Mounts of the whole of a hierarchy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Cgroups {
+pub(crate) struct Cgroups {
     /// The default hierarchy (v2).
     unified: Option<PathBuf>,
     /// The pids controller's, where that is v1.
@@ -28,7 +28,7 @@ pub(super) struct Cgroups {
 
 impl Cgroups {
     /// Looks at this process's mounts: those below the host's root come first.
-    pub(super) fn find(host_root: &Path) -> Cgroups {
+    pub(crate) fn find(host_root: &Path) -> Cgroups {
         let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
         let root = host_root.canonicalize().unwrap_or_else(|_e| host_root.to_owned());
         let (unified, pids) = mounts(&String::from_utf8_lossy(&text), &root);
@@ -36,6 +36,11 @@ impl Cgroups {
         let whole = |p: &PathBuf| p.join("cgroup.controllers").exists() && !p.join("cgroup.events").exists();
         let whole_v1 = |p: &PathBuf| p.join("release_agent").exists();
         Cgroups { unified: unified.into_iter().find(whole), pids: pids.into_iter().find(whole_v1) }
+    }
+
+    /// Where all of the default hierarchy is mounted.
+    pub(crate) fn default_root(&self) -> Option<&Path> {
+        self.unified.as_deref()
     }
 
     #[cfg(test)]

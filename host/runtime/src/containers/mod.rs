@@ -13,18 +13,21 @@ mod filter;
 mod follow;
 mod identify;
 pub mod listing;
+mod namespaces;
 mod registry;
 mod remembered;
 mod snapshot;
 mod thread;
 mod tracker;
 
+pub(crate) use cgroups::Cgroups;
 pub use changes::{Change, Changes};
 pub use clients::ClientError;
 pub(crate) use clients::default_sockets;
 pub(crate) use container::MEMBERS;
 pub use container::{Container, ImageAnswer, Pod, RuntimeName, UnknownRuntime};
 pub use filter::{Attribute, Selector, SelectorError, Verdict};
+pub(crate) use namespaces::{NetworkNamespace, network_namespaces};
 pub use tracker::TrackerLoss;
 
 use crate::bpf::{KernelBtf, LoadError};

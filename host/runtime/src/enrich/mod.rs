@@ -2,4 +2,5 @@
 
 pub mod container;
 pub mod names;
+pub mod sockets;
 pub mod stacks;

@@ -2,17 +2,20 @@
 
 use crate::{
     bpf::{
-        Loaded, iter,
+        Loaded, Object, iter,
         maps::RawMap,
+        object::Hook,
         perf::PerfReader,
         ring::Ring,
         wait::{self, LostCounter},
     },
+    containers::NetworkNamespace,
     enrich::container::ContainerEnricher,
 };
 use ig_event::Batch;
 use std::{
-    os::fd::OwnedFd,
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -24,7 +27,7 @@ pub(super) enum Buffer {
 /// One data source and where its rows come from.
 pub(super) enum Feed {
     Tracer { buffer: Buffer, lost: Option<LostCounter> },
-    Iterator { programs: Vec<(String, usize)> },
+    Iterator { programs: Vec<Iteration> },
     Map { map: RawMap<OwnedFd> },
 }
 
@@ -111,21 +114,64 @@ impl Source {
     }
 }
 
+/// An iterator program of a source.
+pub(super) struct Iteration {
+    program: String,
+    row: usize,
+    /// It shows only the network namespace of whoever runs it.
+    of_network: bool,
+}
+
+impl Iteration {
+    pub(super) fn new(program: &str, row: usize, object: &Object) -> Iteration {
+        let hook = object.program(program).map(|p| &p.hook);
+        let of_network =
+            matches!(hook, Some(Hook::Iter { target }) if matches!(target.as_str(), "tcp" | "udp" | "unix"));
+        Iteration { program: program.to_owned(), row, of_network }
+    }
+}
+
+/// Runs each program once, and those that show a network once in each of `networks`.
 pub(super) fn run_iterators(
     loaded: &Loaded,
-    programs: &[(String, usize)],
-    push: &mut impl FnMut(&[u8]),
-) -> std::io::Result<()> {
-    for (program, row) in programs {
-        // One that was skipped has been reported.
-        let Some(link) = loaded.iterator(program) else { continue };
-        let run = iter::read(link, *row, &mut *push)?;
-        if run.rest > 0 {
-            return Err(std::io::Error::new(
-                std::io::ErrorKind::InvalidData,
-                format!("iterator {program} wrote {} bytes that make no whole row of {row}", run.rest),
-            ));
+    programs: &[Iteration],
+    networks: impl FnOnce() -> Vec<NetworkNamespace>,
+    push: &mut (impl FnMut(&[u8]) + Send),
+) -> io::Result<()> {
+    // One that was skipped has been reported.
+    let runs = |of_network| {
+        let of = programs.iter().filter(move |p| p.of_network == of_network);
+        of.filter_map(|p| Some((p, loaded.iterator(&p.program)?))).collect::<Vec<_>>()
+    };
+    for (p, link) in runs(false) {
+        run_iterator(p, link, push)?;
+    }
+    let runs = runs(true);
+    if runs.is_empty() {
+        return Ok(());
+    }
+    let networks = networks();
+    // A thread of its own, because it ends in another network than it began in.
+    let all = || {
+        for network in &networks {
+            network.enter()?;
+            for (p, link) in &runs {
+                run_iterator(p, *link, push)?;
+            }
         }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("ig-iterators".into()).spawn_scoped(scope, all)?;
+        thread.join().unwrap_or_else(|_panic| Err(io::Error::other("the thread that runs iterators panicked")))
+    })
+}
+
+fn run_iterator(p: &Iteration, link: BorrowedFd<'_>, push: &mut impl FnMut(&[u8])) -> io::Result<()> {
+    let run = iter::read(link, p.row, &mut *push)?;
+    if run.rest > 0 {
+        let what = format!("iterator {} wrote {} bytes that make no whole row of {}", p.program, run.rest, p.row);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
     Ok(())
 }

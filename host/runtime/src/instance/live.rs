@@ -5,13 +5,13 @@
 
 use super::{
     Note, PipelineOptions, RunError, Sink, Stop, Summary, Tag,
-    feed::{Buffer, Drained, Feed, MapPlan, Source, Tables, run_iterators},
+    feed::{Buffer, Drained, Feed, Iteration, MapPlan, Source, Tables, run_iterators},
     load::{self, Recording},
     pipeline::{Pipeline, is_quiet_end},
 };
 use crate::{
     bpf::{
-        Loaded,
+        Loaded, Object,
         loader::State,
         maps::RawMap,
         perf::PerfReader,
@@ -19,8 +19,8 @@ use crate::{
         sys,
         wait::{LostCounter, Waiter},
     },
-    containers::{Containers, ContainersOptions, FilterHandle, Selector},
-    enrich::{container::Include, stacks::Stacks},
+    containers::{Containers, ContainersOptions, FilterHandle, Selector, network_namespaces},
+    enrich::{container::Include, sockets::Sockets, stacks::Stacks},
     gadget::schema::Producer,
     uprobes::{Scope, Uprobes},
 };
@@ -73,6 +73,13 @@ pub struct LiveOptions {
     pub tag: Option<Tag>,
 }
 
+/// Whose packets are looked at.
+pub(super) struct Whose {
+    pub(super) selector: Arc<Selector>,
+    pub(super) include: Include,
+    pub(super) host_root: PathBuf,
+}
+
 /// A gadget that is loaded and not yet attached, or running.
 pub struct Live {
     pub(super) name: String,
@@ -91,6 +98,10 @@ pub struct Live {
     pub(super) map_full: Option<LostCounter>,
     pub(super) recording: Option<Recording>,
     pub(super) containers: Option<Containers>,
+    pub(super) whose: Whose,
+    pub(super) object: Object,
+    /// Tells the gadget whose a socket is, if it asks.
+    pub(super) sockets: Option<Arc<Sockets>>,
     pub(super) _filter: Option<FilterHandle>,
     pub(super) notes: Vec<Note>,
     pub(super) told: BTreeSet<String>,
@@ -131,8 +142,8 @@ impl Live {
                 Producer::Tracer { .. } => {}
                 Producer::Iter { programs } => {
                     let row = self.sources[i].record_size as usize;
-                    self.state[i].feed =
-                        Some(Feed::Iterator { programs: programs.iter().map(|p| (p.clone(), row)).collect() });
+                    let programs = programs.iter().map(|p| Iteration::new(p, row, &self.object));
+                    self.state[i].feed = Some(Feed::Iterator { programs: programs.collect() });
                 }
                 Producer::MapIter { map } => {
                     let fd = self.map_fd(map)?;
@@ -268,8 +279,8 @@ impl Live {
 
     /// Tells each thing about the tracking once.
     fn container_notes(&mut self, sink: &mut dyn Sink) {
-        let Some(c) = &self.containers else { return };
-        for note in c.notes() {
+        let containers = self.containers.iter().flat_map(Containers::notes);
+        for note in containers.chain(self.sockets.iter().flat_map(|s| s.notes())).collect::<Vec<_>>() {
             // A count of the tracker's that has grown is no news, they all do on a busy machine; a runtime that was away once
             // more is.
             let key = match note.starts_with("container tracker:") {
@@ -374,7 +385,12 @@ impl Live {
             };
             let read = match &s.feed {
                 Some(Feed::Iterator { programs }) if which == Tables::Iterators => match &self.loaded {
-                    Some(loaded) => run_iterators(loaded, programs, &mut push),
+                    Some(loaded) => {
+                        let Whose { selector, include, host_root } = &self.whose;
+                        let containers = self.containers.as_ref();
+                        let networks = || network_namespaces(containers, selector, include.host, host_root);
+                        run_iterators(loaded, programs, networks, &mut push)
+                    }
                     None => continue,
                 },
                 Some(Feed::Map { map }) if which == Tables::Maps => {

@@ -5,6 +5,7 @@ use super::{
     Gadget, GadgetError, Live, LiveOptions, Note, RunError,
     feed::{MapPlan, Source},
     filesystems,
+    live::Whose,
     pipeline::Pipeline,
     record::{Header, RecordError, Recorder},
 };
@@ -13,6 +14,7 @@ use crate::{
     containers::Containers,
     enrich::{
         container::ContainerEnricher,
+        sockets::{SOCKETS_MAP, Sockets},
         stacks::{self, Stacks},
     },
     gadget::schema::Producer,
@@ -69,7 +71,15 @@ impl Gadget {
         let sources: Vec<_> = sources.into_iter().map(Arc::new).collect();
         let pipeline = Pipeline::new(&sources, guest, &options.pipeline)?;
 
-        let load = self.load_options(&options, values, containers.is_some());
+        let sockets = match Sockets::wanted_by(&self.object) {
+            true => Some(Arc::new(Sockets::start(&self.kernel, &options.containers.host_root)?)),
+            false => None,
+        };
+        let mut load = self.load_options(&options, values, containers.is_some());
+        if let Some(sockets) = &sockets {
+            load.inject.insert(SOCKETS_MAP.into(), sockets.map());
+            load.host_types = Some(sockets.types());
+        }
         let loaded = crate::bpf::load(&self.image.reference, &self.object, &self.kernel, load)?;
         if let Some(stacks) = &mut stacks {
             share_stacks(stacks, &loaded).map_err(|source| RunError::Read {
@@ -101,6 +111,13 @@ impl Gadget {
             map_full: None,
             recording,
             containers,
+            whose: Whose {
+                selector: options.selector.clone(),
+                include: options.include,
+                host_root: options.containers.host_root.clone(),
+            },
+            object: self.object,
+            sockets,
             _filter: filter,
             notes,
             told: BTreeSet::new(),
@@ -109,12 +126,7 @@ impl Gadget {
         })
     }
 
-    fn load_options(
-        &self,
-        options: &LiveOptions,
-        values: Vec<(String, Vec<u8>)>,
-        tracked: bool,
-    ) -> LoadOptions<'static> {
+    fn load_options(&self, options: &LiveOptions, values: Vec<(String, Vec<u8>)>, tracked: bool) -> LoadOptions<'_> {
         let mut load = LoadOptions { params: values, ring_bytes: options.ring_bytes, ..LoadOptions::default() };
         if self.object.var(FILTER_VAR).is_some() {
             load.params.push((FILTER_VAR.into(), vec![u8::from(tracked && !options.include.host)]));
@@ -239,10 +251,12 @@ fn share_stacks(stacks: &mut Stacks, loaded: &Loaded) -> std::io::Result<()> {
     stacks.set_maps(map(stacks::KERNEL_MAP)?, map(stacks::USER_MAP)?)
 }
 
-/// A gadget without a mount namespace in its events and without a filter map has nothing to do with containers.
+/// A gadget without a namespace in its events and without a filter map has nothing to do with containers.
 fn needs_containers(gadget: &Gadget, sources: &[DataSource]) -> bool {
-    gadget.object.map(FILTER_MAP).is_some()
-        || sources.iter().any(|s| s.fields().iter().any(|f| f.has_tag("type:gadget_mntns_id")))
+    let names = |s: &DataSource| {
+        s.fields().iter().any(|f| f.has_tag("type:gadget_mntns_id") || f.has_tag("type:gadget_netns_id"))
+    };
+    gadget.object.map(FILTER_MAP).is_some() || sources.iter().any(names)
 }
 
 /// What the gadgets of one process have in common. Each part is started by the first gadget that needs it.

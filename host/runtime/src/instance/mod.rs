@@ -25,6 +25,7 @@ pub use stop::Stop;
 use crate::{
     bpf::loader::{LoadError, ProgramReport, State},
     containers::ContainersError,
+    enrich::sockets::SocketsError,
     gadget::params::ParamError,
     uprobes::{UprobeError, UprobeNote},
     wasm::{CacheProblem, GuestNote, WasmError},
@@ -153,6 +154,8 @@ pub enum RunError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Containers(#[from] ContainersError),
+    #[error(transparent)]
+    Sockets(#[from] SocketsError),
     #[error(transparent)]
     Wasm(#[from] WasmError),
     #[error(transparent)]
