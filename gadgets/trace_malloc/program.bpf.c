@@ -10,12 +10,13 @@
 #include <gadget/filter.h>
 #include <gadget/maps.h>
 #include <gadget/user_stack_map.h>
+#include <linux/ptrace.h>
 #include <bpf/bpf_tracing.h>
 
 /* Calls on their way: one a thread and function. */
 #define MAX_CALLS 65536
 
-enum memop {
+enum malloc_operation {
 	malloc,
 	free,
 	calloc,
@@ -34,7 +35,7 @@ enum memop {
 struct event {
 	gadget_timestamp timestamp_raw;
 	struct gadget_process proc;
-	enum memop operation_raw;
+	enum malloc_operation operation_raw;
 	__u64 addr;
 	__u64 size;
 	struct gadget_user_stack ustack;
@@ -61,7 +62,7 @@ struct {
 	__type(value, struct call);
 } calls SEC(".maps");
 
-static __always_inline int tell(void *ctx, enum memop operation, __u64 addr, __u64 size)
+static __always_inline int tell(void *ctx, enum malloc_operation operation, __u64 addr, __u64 size)
 {
 	struct event *event = gadget_reserve_buf(&events, sizeof(*event));
 
@@ -77,7 +78,7 @@ static __always_inline int tell(void *ctx, enum memop operation, __u64 addr, __u
 	return 0;
 }
 
-static __always_inline int begins(enum memop operation, __u64 size, __u64 into)
+static __always_inline int begins(enum malloc_operation operation, __u64 size, __u64 into)
 {
 	struct call_key key = {.tid = (__u32)bpf_get_current_pid_tgid(), .operation = operation};
 	struct call call = {.size = size, .into = into};
@@ -88,7 +89,7 @@ static __always_inline int begins(enum memop operation, __u64 size, __u64 into)
 	return 0;
 }
 
-static __always_inline int ends(struct pt_regs *ctx, enum memop operation)
+static __always_inline int ends(struct pt_regs *ctx, enum malloc_operation operation)
 {
 	struct call_key key = {.tid = (__u32)bpf_get_current_pid_tgid(), .operation = operation};
 	struct call *known = bpf_map_lookup_elem(&calls, &key);
@@ -114,9 +115,11 @@ static __always_inline int ends(struct pt_regs *ctx, enum memop operation)
 /* n * size as the library computes it: what does not fit is asked for all the same, and refused. */
 static __always_inline __u64 product(__u64 n, __u64 size)
 {
-	if (n && size > (__u64)-1 / n)
-		return (__u64)-1;
-	return n * size;
+	__u64 most = n ? (__u64)-1 / n : (__u64)-1;
+
+	/* or the compiler makes one multiplication of 128 bits of it, which BPF has not */
+	asm volatile("" : "+r"(most));
+	return size > most ? (__u64)-1 : n * size;
 }
 
 #define ALLOCATES(name, argument)                                                                                      \
@@ -152,7 +155,7 @@ int ig_posix_memalign_x(struct pt_regs *ctx)
 }
 
 /* What realloc is given is gone when it returns, or is what it gives again. */
-static __always_inline int reallocates(struct pt_regs *ctx, enum memop operation, __u64 size)
+static __always_inline int reallocates(struct pt_regs *ctx, enum malloc_operation operation, __u64 size)
 {
 	__u64 old = PT_REGS_PARM1(ctx);
 

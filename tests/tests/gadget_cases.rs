@@ -38,6 +38,8 @@ mod root {
     gadgets! {
         profile_cpu
         snapshot_process
+        snapshot_socket
+        trace_bind
         trace_exec
         trace_init_module
         trace_link
@@ -45,6 +47,8 @@ mod root {
         trace_oomkill
         trace_open
         trace_signal
+        trace_tcp
+        trace_tcpconnect
     }
 
     #[test]

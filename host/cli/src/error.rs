@@ -136,6 +136,7 @@ impl From<ig_runtime::instance::RunError> for CliError {
             E::Record(e) => (Kind::User, e.hint()),
             E::RecordFile { .. } | E::Sink(_) | E::Thread { .. } | E::Uprobes(_) => (Kind::Environment, None),
             E::TagTaken { .. } => (Kind::User, None),
+            E::HostSource { source, .. } => (Kind::Environment, source.hint()),
             E::Operator(_) | E::Wait(_) | E::Read { .. } => (Kind::Internal, None),
         };
         let detail = match &e {

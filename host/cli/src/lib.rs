@@ -12,6 +12,7 @@ pub mod error;
 pub mod images;
 pub mod output;
 pub mod systemd;
+pub mod tables;
 pub mod verbs;
 
 use args::{Cli, Command};

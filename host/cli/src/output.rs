@@ -23,6 +23,9 @@ use crate::{
     error::{CliError, Kind},
 };
 
+/// Annotation of a table: `false` keeps it from clearing the screen.
+const CLEAR_SCREEN: &str = "cli.clear-screen-before";
+
 /// Prints batches to stdout and notes to stderr.
 pub struct Terminal {
     printers: Vec<Box<dyn Printer + Send>>,
@@ -30,6 +33,8 @@ pub struct Terminal {
     buf: Vec<u8>,
     verbose: bool,
     header_due: bool,
+    /// Tables take each other's place on the screen.
+    refresh: bool,
 }
 
 /// The output mode asked for, or columns.
@@ -59,17 +64,23 @@ impl Terminal {
         let mut printers = Vec::with_capacity(sources.len());
         for source in sources {
             let selection = columns::selection(columns, &args.fields, source)?;
-            let env =
-                PrinterEnv { names: names.clone(), zone: jiff::tz::TimeZone::system(), width, clear_screen: false };
+            let env = PrinterEnv { names: names.clone(), zone: jiff::tz::TimeZone::system(), width };
             printers
                 .push(printer(source, mode, &selection, env).map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?);
         }
-        Ok(Terminal { printers, mode, buf: Vec::with_capacity(128 << 10), verbose, header_due: true })
+        Ok(Terminal { printers, mode, buf: Vec::with_capacity(128 << 10), verbose, header_due: true, refresh: false })
     }
 
     /// Fields that some printer reads, by source.
     pub fn needed_fields(&self, source: usize) -> Vec<FieldId> {
         self.printers[source].needed_fields()
+    }
+
+    /// Lets each table take the place of the one before, if stdout is a terminal. Not with several sources: each would wipe
+    /// away the others; and not where the gadget does not want it.
+    pub fn refresh(&mut self, sources: &[Arc<DataSource>]) {
+        let wanted = |s: &Arc<DataSource>| s.annotations.get(CLEAR_SCREEN).is_none_or(|v| v != "false");
+        self.refresh = sources.len() == 1 && sources.iter().all(wanted) && std::io::stdout().is_terminal();
     }
 
     /// Prints what comes before the first row, so that a quiet gadget still shows that it runs.
@@ -127,6 +138,12 @@ impl Terminal {
 
 impl Sink for Terminal {
     fn batch(&mut self, source: usize, batch: &Batch) -> Result<(), SinkError> {
+        if self.refresh
+            && let Some((width, height)) = terminal_size::terminal_size_of(std::io::stdout())
+        {
+            // Asked each time: the window may have another size by now.
+            self.printers[source].on_screen(width.0.into(), height.0.into());
+        }
         self.render(source, batch);
         self.flush()
     }

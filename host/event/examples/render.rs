@@ -175,7 +175,7 @@ fn main() {
             ("columns, 160 cells", OutputMode::Columns, Some(160)),
         ];
         for (label, mode, width) in modes {
-            let env = PrinterEnv { names: names.clone(), zone: zone.clone(), width, clear_screen: false };
+            let env = PrinterEnv { names: names.clone(), zone: zone.clone(), width };
             let mut printer = printer(&source, mode, &FieldSelection::Default, env).expect("the schema has fields");
             let mut out = Vec::new();
             for (of, batch) in [("", &batch), (", one process", &burst)] {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+mod histogram;
 pub mod lookup;
 pub mod loss;
 pub mod names;

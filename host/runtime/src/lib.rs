@@ -12,6 +12,7 @@ pub mod fd_passing;
 pub mod fuzzing;
 pub mod gadget;
 pub mod host_root;
+pub mod host_sources;
 pub mod image;
 pub mod instance;
 pub mod symbols;

@@ -18,7 +18,8 @@ use ig_runtime::{
 };
 use std::{ffi::OsString, rc::Rc};
 
-use super::{image::escaped, run::map_flags};
+use super::{image::escaped, run::GADGET_HEADING};
+use crate::tables;
 
 /// An opened gadget.
 pub(crate) struct Named {
@@ -116,7 +117,7 @@ pub(crate) fn run_flag_takes_value(text: &str) -> bool {
 
 /// The flags that a `run` may have before its gadget is known.
 fn run_flags() -> Command {
-    RunArgs::augment_args(GlobalArgs::augment_args(Command::new("run"))).args(map_flags())
+    RunArgs::augment_args(GlobalArgs::augment_args(Command::new("run"))).args(tables::any_flags(GADGET_HEADING))
 }
 
 /// What a word in front of another means for it.
@@ -280,7 +281,7 @@ impl Flags<'_> {
         let is = |a: &&&Arg| a.get_long() == Some(name) || a.get_all_aliases().is_some_and(|all| all.contains(&name));
         if let Some(arg) = self.ours.iter().find(is) {
             // Those for tables are known to the whole parse only where a gadget has tables.
-            let ours = !map_flags().iter().any(|m| m.get_long() == Some(name));
+            let ours = !tables::any_flags(GADGET_HEADING).iter().any(|m| is(&&m));
             return Flag { ours, takes_next: Some(arg.get_action().takes_values() && !inline), theirs: Vec::new() };
         }
         let theirs = vec![name.to_owned()];

@@ -174,7 +174,7 @@ impl Shown {
         let sort = args.sort.as_deref().map(|s| Sort::parse(s, source, &text)).transpose();
         let sort = sort.map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?;
         let fields = columns::selection(output.columns, "", source)?;
-        let env = PrinterEnv { names, zone: text.zone, width: terminal_width(), clear_screen: false };
+        let env = PrinterEnv { names, zone: text.zone, width: terminal_width() };
         let printer = printer(source, OutputMode::Columns, &fields, env)
             .map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?;
         Ok(Shown { listing: listing.clone(), filter, sort, printer, mode: output.mode })

@@ -12,7 +12,7 @@ use crate::{
     context::Context,
     error::{CliError, Kind},
     output::{Terminal, harmless, output_mode, say, stop_when_nobody_reads},
-    systemd,
+    systemd, tables,
 };
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use ig_event::{HostNames, Ledger, Reason, TextEnv, output::OutputMode};
@@ -26,9 +26,7 @@ use ig_runtime::{
 use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
 /// Heading of a gadget's own flags in its help.
-const GADGET_HEADING: &str = "Gadget parameters";
-const MAP_INTERVAL: &str = "map-fetch-interval";
-const MAP_COUNT: &str = "map-fetch-count";
+pub(crate) const GADGET_HEADING: &str = "Gadget parameters";
 
 /// A `run` whose gadgets have been found, so that their flags are known.
 pub struct Prepared {
@@ -38,8 +36,9 @@ pub struct Prepared {
 impl Prepared {
     /// Adds the gadgets' parameters to `run` as flags.
     pub fn extend(&self, command: Command) -> Result<Command, CliError> {
-        let maps = self.gadgets.iter().any(|g| g.gadget.has_map_tables());
-        let own: &[Arg] = if maps { &map_flags() } else { &[] };
+        let times = self.gadgets.iter().find_map(|g| g.gadget.table_times());
+        let own = times.map(|times| tables::flags(times, GADGET_HEADING));
+        let own = own.as_ref().map_or(&[][..], |flags| flags);
         for g in &self.gadgets {
             check_flags(g.gadget.params(), command.get_arguments().chain(run_flags(&command)).chain(own))?;
         }
@@ -125,40 +124,6 @@ pub(super) fn flag_of(p: &Param) -> Arg {
     }
 }
 
-/// Flags of gadgets whose rows are the entries of a map.
-pub(crate) fn map_flags() -> [Arg; 2] {
-    [
-        Arg::new(MAP_INTERVAL)
-            .long(MAP_INTERVAL)
-            .help("Time between two tables, such as 500ms or 2s; 0 shows one at the end")
-            .value_name("TIME")
-            .default_value("1000ms")
-            .value_parser(parse_duration)
-            .help_heading(GADGET_HEADING),
-        Arg::new(MAP_COUNT)
-            .long(MAP_COUNT)
-            .help("Stop after this many tables; 0 never stops")
-            .value_name("N")
-            .default_value("0")
-            .value_parser(clap::value_parser!(u64))
-            .help_heading(GADGET_HEADING),
-    ]
-}
-
-/// `500ms`, `2s`, `0`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let number =
-        number.parse().map_err(|e: std::num::ParseIntError| format!("{e}; expected a time such as 500ms or 2s"))?;
-    match unit {
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" => Ok(Duration::from_secs(number)),
-        "" if number == 0 => Ok(Duration::ZERO),
-        _ => Err("expected a time such as 500ms or 2s".to_owned()),
-    }
-}
-
 /// Finds the gadgets of a `run` command line and opens them. `None` where the command is another, or names no gadget.
 pub fn prepare(args: &[OsString]) -> Result<Option<Prepared>, CliError> {
     let gadgets = gadgets::prepare(args)?;
@@ -212,6 +177,7 @@ impl<'a> Setup<'a> {
     /// For a gadget with these parameters, and rows that are wanted like this.
     pub(super) fn options(&self, params: Vec<(String, String)>, out: &OutputArgs, matches: &ArgMatches) -> LiveOptions {
         let args = self.args;
+        let times = given_times(matches);
         LiveOptions {
             params,
             pipeline: PipelineOptions { fail_on_trap: args.fail_on_trap, ..pipeline_options(out, &self.names) },
@@ -223,18 +189,27 @@ impl<'a> Setup<'a> {
             wasm_cache: Some(self.ctx.wasm_cache()),
             auto_mount: self.ctx.auto_mount,
             timeout: (args.timeout > 0).then(|| Duration::from_secs(args.timeout)),
-            map_interval: given(matches, MAP_INTERVAL).unwrap_or(Duration::from_secs(1)),
-            map_count: given(matches, MAP_COUNT).unwrap_or(0),
+            table_interval: times.interval,
+            table_count: times.count,
             tag: None,
         }
     }
 }
 
+/// What the user said of the times of tables.
+fn given_times(matches: &ArgMatches) -> tables::Given {
+    matches.subcommand_matches("run").map(tables::Given::of).unwrap_or_default()
+}
+
 fn one(gadget: Gadget, setup: &Setup<'_>, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let (args, ctx) = (setup.args, setup.ctx);
     let options = setup.options(given_params(&gadget, matches, flag_id), &args.out, matches);
+    let repeats = given_times(matches).repeats(gadget.table_times());
     let mut live = gadget.load(options).map_err(|e| refused(e, ctx))?;
     let mut terminal = Terminal::new(live.sources(), &args.out, &setup.names, ctx.verbose)?;
+    if repeats {
+        terminal.refresh(live.sources());
+    }
     live.attach(&mut terminal)?;
     start(&mut terminal, &setup.stop)?;
     let (summary, failed) = live.run(&setup.stop, &mut terminal);
@@ -390,8 +365,10 @@ mod tests {
         }
         assert!(check(&[param("a", None), param("a", None)]).is_err());
         assert!(check(&[param("a", Some('x')), param("b", Some('x'))]).is_err());
-        let map = map_flags();
-        assert!(check_flags(&[param("map-fetch-count", None)], map.iter()).is_err());
+        let own = tables::flags(&ig_runtime::instance::TableTimes::default(), GADGET_HEADING);
+        for key in ["interval", "map-fetch-count"] {
+            assert!(check_flags(&[param(key, None)], own.iter()).is_err(), "{key}");
+        }
     }
 
     #[test]

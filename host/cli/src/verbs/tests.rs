@@ -50,7 +50,7 @@ fn old_flags_become_todays() {
         ("ig trace bind -iP80 -v", "ig run trace_bind --ignore-errors=true --ports=80 -v"),
         ("ig trace signal -fk --pid 3", "ig run trace_signal --failed=true --kill-only=true --pid 3"),
         ("ig trace signal -fo json", "ig run trace_signal --failed=true -o json"),
-        ("ig top file --interval 5 --max-rows=3", "ig run top_file --map-fetch-interval=5s --max-entries=3"),
+        ("ig top file --interval 5 --max-rows=3", "ig run top_file --interval=5s --max-entries=3"),
         ("ig top tcp --sort -f -f 4", "ig run top_tcp --sort -f --family=4"),
         ("ig profile cpu -U", "ig run profile_cpu --user-stacks-only=true"),
     ] {
@@ -138,7 +138,7 @@ fn every_verb_names_a_gadget_that_has_the_flags() {
             };
             for flag in flags {
                 let ours = run.get_arguments().any(|a| a.get_long() == Some(&flag));
-                let tables = crate::commands::run::map_flags().iter().any(|a| a.get_long() == Some(&flag));
+                let tables = crate::tables::any_flags("").iter().any(|a| a.get_long() == Some(&flag));
                 assert!(ours || tables || yaml.contains(&format!("key: {flag}\n")), "{verb}: no flag --{flag}");
             }
         }

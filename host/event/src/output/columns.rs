@@ -2,13 +2,16 @@
 //!
 //! On a terminal the columns share its width and long values are cut; where stdout is no terminal, columns keep their
 //! declared widths for reading and nothing is ever cut.
+//!
+//! A histogram is no cell: below each row with its other cells it is drawn with bars.
 
 use super::{
     FieldSelection, OutputError, Printer, PrinterEnv, escape,
     layout::{Cell, Sizes, display_width, fit},
 };
 use crate::{
-    Batch, DataSource, Field, FieldId, Kind, SourceKind, TextEnv, Value,
+    Batch, DataSource, Field, FieldId, Kind, SourceKind, TextEnv, Value, histogram,
+    histogram::Slots,
     template::{Align, Ellipsis, Template},
     value::{Row, Text, inputs, number},
 };
@@ -16,11 +19,24 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct ColumnsPrinter {
     columns: Vec<Column>,
+    histograms: Vec<Histogram>,
     fields: Vec<FieldId>,
     table: bool,
-    clear_screen: bool,
+    /// Cells of the terminal.
+    width: Option<usize>,
+    /// Lines of the terminal, where tables take each other's place.
+    height: Option<usize>,
     scratch: Vec<u8>,
     escaped: Vec<u8>,
+}
+
+/// What is drawn below a row.
+#[derive(Debug)]
+struct Histogram {
+    name: String,
+    unit: String,
+    slots: Slots,
+    text: Text,
 }
 
 #[derive(Debug)]
@@ -41,16 +57,24 @@ impl ColumnsPrinter {
             return Err(OutputError::NothingToShow { source_name: source.name.clone() });
         }
         let text_env = env.text();
-        let mut columns: Vec<Column> = ids.iter().map(|id| Column::new(source, source.field(*id), &text_env)).collect();
+        let (mut columns, mut histograms) = (Vec::new(), Vec::new());
+        for field in ids.iter().map(|id| source.field(*id)) {
+            match Slots::of(field) {
+                Some(slots) => histograms.push(Histogram::new(source, field, slots, &text_env)),
+                None => columns.push(Column::new(source, field, &text_env)),
+            }
+        }
         set_widths(&mut columns, env.width);
         let mut fields = Vec::new();
         ids.iter().for_each(|id| inputs(source, *id, &mut fields));
         fields.sort_unstable();
         Ok(ColumnsPrinter {
             columns,
+            histograms,
             fields,
             table: source.kind == SourceKind::Snapshot,
-            clear_screen: env.clear_screen,
+            width: env.width,
+            height: None,
             scratch: Vec::new(),
             escaped: Vec::new(),
         })
@@ -65,31 +89,81 @@ impl ColumnsPrinter {
         }
         out.push(b'\n');
     }
+
+    fn cells(&mut self, row: Row<'_>, out: &mut Vec<u8>) {
+        for (i, column) in self.columns.iter_mut().enumerate() {
+            if i > 0 {
+                out.push(b' ');
+            }
+            column.write(row, &mut self.scratch, &mut self.escaped, out);
+        }
+        out.push(b'\n');
+    }
+
+    /// A row with its own headings, and its histograms below.
+    fn drawing(&mut self, row: Row<'_>, out: &mut Vec<u8>) {
+        if !self.columns.is_empty() {
+            self.headings(out);
+            self.cells(row, out);
+        }
+        for h in &self.histograms {
+            out.extend_from_slice(h.name.as_bytes());
+            out.push(b'\n');
+            let value = h.text.load.get(row);
+            let counts: Vec<u64> = match &value {
+                Value::Bytes(bytes) => h.slots.counts(bytes).collect(),
+                _ => Vec::new(),
+            };
+            histogram::draw(&counts, &h.unit, self.width, out);
+        }
+        out.push(b'\n');
+    }
 }
 
 impl Printer for ColumnsPrinter {
     fn header(&mut self, out: &mut Vec<u8>) {
-        if !self.table {
+        if !self.table && self.histograms.is_empty() {
             self.headings(out);
         }
     }
 
     fn batch(&mut self, batch: &Batch, out: &mut Vec<u8>) {
-        if self.table {
-            if self.clear_screen {
-                out.extend_from_slice(b"\x1b[H\x1b[2J");
-            }
+        if self.height.is_some() {
+            out.extend_from_slice(CLEAR);
+        }
+        let start = out.len();
+        if self.table && (self.histograms.is_empty() || batch.live() == 0) && !self.columns.is_empty() {
             self.headings(out);
         }
+        // Where each row ends, for a screen that does not take all of them.
+        let mut ends = Vec::new();
         for index in batch.iter() {
             let row = Row::new(batch, index);
-            for (i, column) in self.columns.iter_mut().enumerate() {
-                if i > 0 {
-                    out.push(b' ');
-                }
-                column.write(row, &mut self.scratch, &mut self.escaped, out);
+            match self.histograms.is_empty() {
+                true => self.cells(row, out),
+                false => self.drawing(row, out),
             }
-            out.push(b'\n');
+            if let Some(height) = self.height {
+                ends.push(out.len());
+                if ends.len() > height {
+                    break;
+                }
+            }
+        }
+        if let Some(height) = self.height {
+            crop(out, start, height, &ends, batch.live());
+            out.extend_from_slice(WRAP);
+        }
+    }
+
+    fn on_screen(&mut self, width: usize, height: usize) {
+        if !self.table {
+            return;
+        }
+        self.height = Some(height);
+        if self.width != Some(width) {
+            self.width = Some(width);
+            set_widths(&mut self.columns, self.width);
         }
     }
 
@@ -98,14 +172,53 @@ impl Printer for ColumnsPrinter {
     }
 }
 
+/// To the first line, everything gone; lines that are too long end at the edge, so that they stay one line.
+const CLEAR: &[u8] = b"\x1b[H\x1b[2J\x1b[?7l";
+/// Long lines go on below again.
+const WRAP: &[u8] = b"\x1b[?7h";
+
+/// Leaves of the text from `start` on what a screen can show at once, and says how many of `rows` are missing.
+fn crop(out: &mut Vec<u8>, start: usize, height: usize, ends: &[usize], rows: usize) {
+    // The cursor waits in the line after the last, and one is taken by what is said here.
+    let room = height.saturating_sub(2).max(1);
+    let mut lines = memchr::memchr_iter(b'\n', &out[start..]);
+    let Some(cut) = lines.nth(room - 1).map(|at| start + at + 1) else { return };
+    // What is missing may be the empty line at the end, or one line, which fits in place of the message.
+    if lines.next().is_none_or(|at| start + at + 1 == out.len()) && ends.len() == rows {
+        return;
+    }
+    let shown = ends.iter().take_while(|end| **end <= cut).count();
+    out.truncate(cut);
+    let text = format!("… {} more of {rows} rows do not fit the screen\n", rows - shown);
+    out.extend_from_slice(text.as_bytes());
+}
+
+impl Histogram {
+    fn new(source: &DataSource, field: &Field, slots: Slots, env: &TextEnv) -> Self {
+        let mut unit = Vec::new();
+        escape::cell(field.annotation("metrics.unit").unwrap_or_default().as_bytes(), &mut unit);
+        Histogram {
+            name: heading(field, |name| name.to_owned()),
+            unit: String::from_utf8_lossy(&unit).into_owned(),
+            slots,
+            text: Text::new(source, field.id, env),
+        }
+    }
+}
+
+/// What a column is called, escaped.
+fn heading(field: &Field, style: impl Fn(&str) -> String) -> String {
+    let name = field.annotation("columns.alias").unwrap_or(&field.full_name);
+    let mut heading = Vec::new();
+    escape::cell(style(name).as_bytes(), &mut heading);
+    String::from_utf8_lossy(&heading).into_owned()
+}
+
 impl Column {
     fn new(source: &DataSource, field: &Field, env: &TextEnv) -> Self {
         let template = Template::of(field);
-        let name = field.annotation("columns.alias").unwrap_or(&field.full_name);
-        let mut heading = Vec::new();
-        escape::cell(name.to_uppercase().as_bytes(), &mut heading);
         Column {
-            heading: String::from_utf8_lossy(&heading).into_owned(),
+            heading: heading(field, str::to_uppercase),
             sizes: sizes(field, &template),
             cell: Cell { pad: 0, cut: None, align: align(field, &template), ellipsis: ellipsis(field, &template) },
             text: Text::new(source, field.id, env),

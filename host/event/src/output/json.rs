@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     Batch, DataSource, Entity, FieldId, Kind, TextEnv, Value,
+    histogram::Slots,
     output::select::has_cell,
     value::{Format, Load, Row, Text, inputs, number},
 };
@@ -70,6 +71,11 @@ enum Slot {
     Derived {
         load: Load,
         format: Format,
+    },
+    /// A list of numbers.
+    Counts {
+        load: Load,
+        slots: Slots,
     },
     Entity(Box<Fragment>),
 }
@@ -177,6 +183,7 @@ impl Slot {
                 format.write(&load.get(row), row, scratch);
                 escape::json(scratch, out);
             }
+            Slot::Counts { load, slots } => counts(&load.get(row), *slots, out),
             Slot::Entity(fragment) => fragment.write(row, scratch, out),
         }
     }
@@ -235,6 +242,20 @@ fn quoted(value: &Value<'_>, out: &mut Vec<u8>) {
         Value::Missing => {}
         Value::Uint(_) | Value::Int(_) | Value::Bool(_) | Value::Float(_) => bare(value, Kind::U64, out),
     }
+}
+
+/// The counts of a histogram, one a slot.
+fn counts(value: &Value<'_>, slots: Slots, out: &mut Vec<u8>) {
+    out.push(b'[');
+    if let Value::Bytes(bytes) = value {
+        for (i, n) in slots.counts(bytes).enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            number::uint(n, out);
+        }
+    }
+    out.push(b']');
 }
 
 /// The shown part of the schema, sorted by key at every level.
@@ -334,6 +355,9 @@ impl Compiler<'_> {
         let Text { load, format } = Text::new(self.source, id, self.env);
         let mut needed = Vec::new();
         inputs(self.source, id, &mut needed);
+        if let Some(slots) = Slots::of(self.source.field(id)) {
+            return self.step(Slot::Counts { load, slots }, needed);
+        }
         let slot = match format {
             Some(format) => Slot::Derived { load, format },
             None if kind.is_text() || kind == Kind::Bytes => Slot::Quoted(load),

@@ -63,7 +63,7 @@ fn hand_out(widths: &mut [usize], room: usize, may_grow: impl Fn(usize, usize) -
 }
 
 /// How wide an escaped text is on the screen.
-pub(super) fn display_width(text: &str) -> usize {
+pub(crate) fn display_width(text: &str) -> usize {
     UnicodeWidthStr::width(text)
 }
 

@@ -16,6 +16,7 @@ mod tests;
 mod yaml;
 
 pub use folded::{KERNEL_STACK_TAG, USER_STACK_TAG, WEIGHT};
+pub(crate) use layout::display_width;
 pub use select::{FieldSelection, FieldsError};
 
 use crate::{Batch, DataSource, FieldId, HostNames, SourceKind, TextEnv};
@@ -104,8 +105,6 @@ pub struct PrinterEnv {
     pub zone: TimeZone,
     /// Cells of the terminal; `None` where stdout is none, and then nothing is cut.
     pub width: Option<usize>,
-    /// Columns of a table only: clear the screen before each batch. Leave it false where stdout is no terminal.
-    pub clear_screen: bool,
 }
 
 impl PrinterEnv {
@@ -122,6 +121,9 @@ pub trait Printer {
     /// All live rows of a batch, in output order. `batch` must be of the data source the printer was made for.
     fn batch(&mut self, batch: &Batch, out: &mut Vec<u8>);
 
+    /// From now on tables take each other's place on a terminal of this size, and are cut to its lines. For columns of
+    /// tables; other outputs stay as they are. May be called before each table.
+    fn on_screen(&mut self, _width: usize, _height: usize) {}
     /// What stands after everything else; call it once, after the last batch.
     fn finish(&mut self, _out: &mut Vec<u8>) {}
 
@@ -133,7 +135,7 @@ pub trait Printer {
 pub fn cell_width(text: &str) -> usize {
     let mut escaped = Vec::new();
     escape::cell(text.as_bytes(), &mut escaped);
-    layout::display_width(&String::from_utf8_lossy(&escaped))
+    display_width(&String::from_utf8_lossy(&escaped))
 }
 
 /// Compiles the printer of a data source.

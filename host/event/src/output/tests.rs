@@ -175,7 +175,7 @@ fn env(width: Option<usize>) -> PrinterEnv {
     let mut names = HostNames::default();
     names.users.insert(0, "root".into());
     names.syscalls.insert(257, "openat".into());
-    PrinterEnv { names: Arc::new(names), zone: TimeZone::fixed(jiff::tz::offset(-5)), width, clear_screen: false }
+    PrinterEnv { names: Arc::new(names), zone: TimeZone::fixed(jiff::tz::offset(-5)), width }
 }
 
 fn shown(source: &Arc<DataSource>, mode: OutputMode, fields: &str, env: PrinterEnv, batch: &Batch) -> String {
@@ -299,8 +299,75 @@ fn a_table_is_one_array_or_one_block_with_its_headings() {
         })
         .collect();
     insta::assert_snapshot!(text.join("\n"));
-    let clear = PrinterEnv { clear_screen: true, ..env(None) };
-    assert!(shown(&source, OutputMode::Columns, "pid", clear, &b).starts_with("\x1b[H\x1b[2J"));
+}
+
+/// What the screen gets of each table, with escapes made visible.
+fn on_screens(source: &Arc<DataSource>, fields: &str, sizes: &[(usize, usize)], b: &Batch) -> Vec<String> {
+    let fields = FieldSelection::parse(fields, source).unwrap();
+    let mut printer = printer(source, OutputMode::Columns, &fields, env(Some(80))).unwrap();
+    let screen = |(width, height): &(usize, usize)| {
+        printer.on_screen(*width, *height);
+        let mut out = Vec::new();
+        printer.batch(b, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.matches('\n').count() < (*height).max(4), "{text:?} would scroll {height} lines");
+        format!("{width}x{height}\n{}", text.replace('\x1b', "ESC"))
+    };
+    sizes.iter().map(screen).collect()
+}
+
+#[test]
+fn tables_take_each_others_place_and_follow_the_size_of_the_screen() {
+    let source = everything(SourceKind::Snapshot);
+    let mut b = Batch::new(source.clone());
+    for n in 0..40u32 {
+        let row = b.push(&records()[0]);
+        b.set_entity(0, row, Some(container(&format!("c{n}"))));
+    }
+    let sizes = [(80, 50), (80, 43), (80, 42), (80, 41), (40, 10), (10, 3), (10, 0)];
+    insta::assert_snapshot!(on_screens(&source, "runtime.containerName,pid,comm", &sizes, &b).join("\n"));
+    // A stream has no tables, and nothing of it is taken away.
+    let stream = everything(SourceKind::Events);
+    let mut printer = printer(&stream, OutputMode::Columns, &FieldSelection::Default, env(Some(80))).unwrap();
+    printer.on_screen(80, 5);
+    let mut out = Vec::new();
+    printer.batch(&batch(&stream), &mut out);
+    assert!(!out.contains(&0x1b));
+}
+
+fn histogram(key: bool) -> (Arc<DataSource>, Batch) {
+    let mut s = DataSource::new("blockio", SourceKind::Snapshot, 4 + 4 * 8);
+    if key {
+        s.add(FieldDef::new("dev", Kind::U32, Storage::Record { offset: 0, size: 4 })).unwrap();
+    }
+    let slots = FieldDef::new("latency", Kind::Bytes, Storage::Record { offset: 4, size: 32 });
+    s.add(slots.tag("type:gadget_histogram_slot__u32").annotate("metrics.unit", "µ\x1bs")).unwrap();
+    let source = Arc::new(s);
+    let mut b = Batch::new(source.clone());
+    for (dev, counts) in [(8u32, [0u32, 0, 7, 100, 20, 1, 0, 0]), (259, [0; 8]), (7, [1, 0, 0, 0, 0, 0, 0, 3])] {
+        let words = std::iter::once(dev).chain(counts);
+        b.push(&words.flat_map(u32::to_le_bytes).collect::<Vec<u8>>());
+    }
+    (source, b)
+}
+
+#[test]
+fn histograms_are_bars_in_columns_and_numbers_elsewhere() {
+    let (source, b) = histogram(true);
+    let bare = histogram(false);
+    let mut text: Vec<String> = [None, Some(100), Some(44), Some(12)]
+        .map(|width| format!("columns, {width:?}\n{}", shown(&source, OutputMode::Columns, "", env(width), &b)))
+        .to_vec();
+    text.push(format!("without a key\n{}", shown(&bare.0, OutputMode::Columns, "", env(None), &bare.1)));
+    text.push(format!("--fields dev\n{}", shown(&source, OutputMode::Columns, "dev", env(None), &b)));
+    text.push(format!("nothing\n{}", shown(&source, OutputMode::Columns, "", env(None), &Batch::new(source.clone()))));
+    for mode in [OutputMode::Json, OutputMode::JsonPretty, OutputMode::Yaml] {
+        text.push(format!("-o {}\n{}", mode.name(), shown(&source, mode, "", env(None), &b)));
+    }
+    text.extend(on_screens(&source, "", &[(60, 40), (60, 12), (30, 4)], &b));
+    let text = text.join("\n");
+    assert!(!text.contains('\x1b'));
+    insta::assert_snapshot!(text);
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub mod object;
 pub mod perf;
 pub mod prepare;
 pub(crate) mod probe;
+pub(crate) mod programs;
 pub mod ring;
 pub(crate) mod sys;
 pub mod wait;

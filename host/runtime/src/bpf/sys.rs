@@ -20,10 +20,14 @@ pub(super) enum Cmd {
     MapGetNextKey = 4,
     ProgLoad = 5,
     ObjPin = 6,
+    ProgGetNextId = 11,
+    ProgGetFdById = 13,
+    MapGetFdById = 14,
     ObjGetInfoByFd = 15,
     RawTracepointOpen = 17,
     MapLookupAndDeleteBatch = 25,
     LinkCreate = 28,
+    EnableStats = 32,
     IterCreate = 33,
 }
 
@@ -200,6 +204,57 @@ pub(super) fn raw_tracepoint_open(name: Option<&std::ffi::CStr>, prog: BorrowedF
     let mut attr = Attr { name, prog_fd: prog.as_raw_fd() as u32, pad: 0 };
     // SAFETY: the name is a C string that lives through the call, or null
     unsafe { bpf(Cmd::RawTracepointOpen, &mut attr) }.map(owned)
+}
+
+/// Has the kernel count the runs and the time of all programs while the descriptor is open.
+pub(super) fn enable_run_stats() -> io::Result<OwnedFd> {
+    const STATS_RUN_TIME: u32 = 0;
+    let mut attr = [STATS_RUN_TIME];
+    // SAFETY: no pointers
+    unsafe { bpf(Cmd::EnableStats, &mut attr) }.map(owned)
+}
+
+/// The number of the program after `id`; `None` after the last.
+pub(super) fn next_program(id: u32) -> io::Result<Option<u32>> {
+    let mut attr = [id, 0, 0];
+    // SAFETY: no pointers; the kernel writes the second word
+    match unsafe { bpf(Cmd::ProgGetNextId, &mut attr) } {
+        Ok(_) => Ok(Some(attr[1])),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+pub(super) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
+    let mut attr = [id, 0, 0];
+    // SAFETY: no pointers
+    unsafe { bpf(Cmd::ProgGetFdById, &mut attr) }.map(owned)
+}
+
+pub(super) fn map_by_id(id: u32) -> io::Result<OwnedFd> {
+    let mut attr = [id, 0, 0];
+    // SAFETY: no pointers
+    unsafe { bpf(Cmd::MapGetFdById, &mut attr) }.map(owned)
+}
+
+/// The start of `struct bpf_prog_info` up to `run_cnt`, in words; the numbers of the program's maps go into `maps`, as
+/// many as fit.
+pub(super) fn program_info(program: &OwnedFd, maps: &mut [u32]) -> io::Result<[u64; 26]> {
+    #[repr(C)]
+    struct Attr {
+        fd: u32,
+        len: u32,
+        info: u64,
+    }
+    let mut raw = [0u64; 26];
+    // nr_map_ids and map_ids: how many there is room for, and where.
+    raw[6] = (maps.len() as u64) << 32;
+    raw[7] = maps.as_mut_ptr() as u64;
+    let info = std::ptr::from_mut(&mut raw) as u64;
+    let mut attr = Attr { fd: program.as_raw_fd() as u32, len: size_of_val(&raw) as u32, info };
+    // SAFETY: `info` is valid for writes of `len` bytes; the only length and pointer in it are those of `maps`
+    unsafe { bpf(Cmd::ObjGetInfoByFd, &mut attr) }?;
+    Ok(raw)
 }
 
 /// Has a program run at a perf event.

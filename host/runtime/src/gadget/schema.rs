@@ -3,9 +3,12 @@
 //! Pure but for the kernel's names of enum values, which are read when a row has an enum the kernel knows too. The result
 //! still lacks what enrichers and the guest add; `SourcePlan::finish` applies the rest of gadget.yaml after them.
 
-use crate::bpf::{
-    btf::{Btf, KernelBtf, Kind as BtfKind, Member, Type},
-    object::{MAP_HASH, MAP_LRU_HASH, Marker, Object},
+use crate::{
+    bpf::{
+        btf::{Btf, KernelBtf, Kind as BtfKind, Member, Type},
+        object::{MAP_HASH, MAP_LRU_HASH, Marker, Object},
+    },
+    host_sources::HostSource,
 };
 use ig_event::{DataSource, Derive, FieldDef, FieldId, Kind, SourceKind, Storage};
 use std::{collections::BTreeMap, sync::Arc};
@@ -37,6 +40,8 @@ pub enum Producer {
     Iter { programs: Vec<String> },
     /// Rows are the entries of this map: the key's bytes, then the value's.
     MapIter { map: String },
+    /// The host makes the rows itself, without a program in the kernel.
+    Host { source: HostSource },
 }
 
 /// A data source as the object declares it.
@@ -146,28 +151,42 @@ pub fn data_sources(
         if plans.iter().any(|p| p.source.name == *name) {
             return Err(SchemaError::TwoSources { object: object.name.clone(), source_name: name.clone() });
         }
-        let mut source = build(object, kernel, name, m)?;
-        let mut pending = BTreeMap::new();
-        if let Some(a) = annotations.sources.get(name) {
-            source.annotations.extend(a.annotations.iter().map(|(k, v)| (k.clone(), v.clone())));
-            for (field, values) in &a.fields {
-                if !annotate(&mut source, field, values) {
-                    pending.insert(field.clone(), values.clone());
-                }
+        plans.push(plan(build(object, kernel, name, m)?, producer, annotations));
+    }
+    check_sources(&object.name, &plans, annotations)?;
+    Ok(plans)
+}
+
+/// The data source of a gadget whose rows the host makes itself. `gadget` is its name, for messages.
+pub fn host_plan(gadget: &str, source: HostSource, annotations: &Annotations) -> Result<SourcePlan, SchemaError> {
+    let plan = plan(source.schema(), Producer::Host { source }, annotations);
+    check_sources(gadget, std::slice::from_ref(&plan), annotations)?;
+    Ok(plan)
+}
+
+/// Annotates a source that is complete but for what enrichers and the guest add.
+fn plan(mut source: DataSource, producer: Producer, annotations: &Annotations) -> SourcePlan {
+    let mut pending = BTreeMap::new();
+    if let Some(a) = annotations.sources.get(&source.name) {
+        source.annotations.extend(a.annotations.iter().map(|(k, v)| (k.clone(), v.clone())));
+        for (field, values) in &a.fields {
+            if !annotate(&mut source, field, values) {
+                pending.insert(field.clone(), values.clone());
             }
         }
-        plans.push(SourcePlan { source, producer, pending });
     }
-    for name in annotations.sources.keys() {
-        if !plans.iter().any(|p| p.source.name == *name) {
-            return Err(SchemaError::UnknownSource {
-                object: object.name.clone(),
-                source_name: name.clone(),
-                near: plans.iter().map(|p| p.source.name.clone()).collect(),
-            });
-        }
+    SourcePlan { source, producer, pending }
+}
+
+fn check_sources(object: &str, plans: &[SourcePlan], annotations: &Annotations) -> Result<(), SchemaError> {
+    match annotations.sources.keys().find(|name| !plans.iter().any(|p| p.source.name == **name)) {
+        None => Ok(()),
+        Some(name) => Err(SchemaError::UnknownSource {
+            object: object.to_owned(),
+            source_name: name.clone(),
+            near: plans.iter().map(|p| p.source.name.clone()).collect(),
+        }),
     }
-    Ok(plans)
 }
 
 fn build(object: &Object, kernel: &KernelBtf, name: &str, marker: &Marker) -> Result<DataSource, SchemaError> {

@@ -1,5 +1,6 @@
 //! Where the rows of a run come from: event buffers, iterators and maps, and when each is looked at.
 
+use super::TableTimes;
 use crate::{
     bpf::{
         Loaded, Object, iter,
@@ -11,6 +12,7 @@ use crate::{
     },
     containers::NetworkNamespace,
     enrich::container::ContainerEnricher,
+    host_sources::HostTable,
 };
 use ig_event::Batch;
 use std::{
@@ -29,6 +31,7 @@ pub(super) enum Feed {
     Tracer { buffer: Buffer, lost: Option<LostCounter> },
     Iterator { programs: Vec<Iteration> },
     Map { map: RawMap<OwnedFd> },
+    Host(HostTable),
 }
 
 /// What one pass over the buffers found.
@@ -53,32 +56,81 @@ impl Drained {
     }
 }
 
-/// Kinds of tables, by when they are read.
-#[derive(Clone, Copy, PartialEq)]
+/// When tables are read.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Tables {
-    /// Once, at the start.
-    Iterators,
-    /// Every interval, and at the end.
-    Maps,
+    /// Once, before anything else.
+    Start,
+    /// Every interval.
+    Due,
+    /// After the programs are detached.
+    End,
 }
 
-/// When maps that are tables are read.
-pub(super) struct MapPlan {
-    pub(super) interval: Duration,
+/// When tables are read over time, and how often.
+#[derive(Clone, Debug)]
+pub(super) struct TablePlan {
+    interval: Duration,
+    /// Until the first reading, where that is not the interval.
+    first: Option<Duration>,
+    /// Iterators are read every interval too, not only at the start.
+    again: bool,
     /// Readings still to come; `None` for no limit.
-    pub(super) left: Option<u64>,
+    left: Option<u64>,
     pub(super) due: Option<Instant>,
 }
 
-impl MapPlan {
-    pub(super) fn new(interval: Duration, count: u64) -> Self {
-        MapPlan { interval, left: (count > 0).then_some(count), due: None }
+impl TablePlan {
+    /// `asked`: the user gave an interval or a count.
+    pub(super) fn new(times: &TableTimes, asked: bool) -> Self {
+        TablePlan {
+            interval: times.interval,
+            first: times.first,
+            again: asked && !times.interval.is_zero(),
+            left: (times.count > 0).then_some(times.count),
+            due: None,
+        }
     }
 
-    /// Sets the time of the next reading; there may be none.
-    pub(super) fn advance(&mut self, from: Instant) {
-        self.due =
-            (!self.interval.is_zero() && self.left != Some(0)).then(|| from.checked_add(self.interval)).flatten();
+    /// Whether a source of this kind is read at this time.
+    pub(super) fn reads(&self, feed: &Feed, when: Tables) -> bool {
+        match (feed, when) {
+            (Feed::Iterator { .. }, Tables::Start) => true,
+            (Feed::Iterator { .. }, Tables::Due) => self.again,
+            // What the maps have gathered since the last reading is not thrown away.
+            (Feed::Map { .. }, Tables::Due | Tables::End) => true,
+            (Feed::Host(_), Tables::Due) => true,
+            (Feed::Host(_), Tables::End) => self.interval.is_zero(),
+            _ => false,
+        }
+    }
+
+    /// Sets the time of the first reading after those of the start.
+    pub(super) fn begin(&mut self, now: Instant, only_iterators: bool) {
+        if only_iterators {
+            // They have been shown once.
+            self.left = self.left.map(|n| n.saturating_sub(1));
+        }
+        self.due = self.wanted().then(|| now.checked_add(self.first.unwrap_or(self.interval))).flatten();
+    }
+
+    /// Counts a reading and sets the time of the next one; there may be none.
+    pub(super) fn advance(&mut self, now: Instant) {
+        self.left = self.left.map(|n| n.saturating_sub(1));
+        let last = self.due.unwrap_or(now);
+        let next = last.checked_add(self.interval);
+        // In step, unless one took longer than the interval.
+        let next = next.filter(|t| *t > now).or_else(|| now.checked_add(self.interval));
+        self.due = if self.wanted() { next } else { None };
+    }
+
+    fn wanted(&self) -> bool {
+        !self.interval.is_zero() && !self.done()
+    }
+
+    /// All tables that were asked for have been read.
+    pub(super) fn done(&self) -> bool {
+        self.left == Some(0)
     }
 }
 
@@ -174,4 +226,55 @@ fn run_iterator(p: &Iteration, link: BorrowedFd<'_>, push: &mut impl FnMut(&[u8]
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(interval: u64, count: u64, asked: bool) -> TablePlan {
+        TablePlan::new(&TableTimes { interval: Duration::from_secs(interval), count, ..TableTimes::default() }, asked)
+    }
+
+    #[test]
+    fn readings_keep_step_unless_one_takes_too_long() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let mut p = plan(2, 0, false);
+        p.begin(start, false);
+        assert_eq!(p.due, Some(at(2)));
+        p.advance(at(2) + Duration::from_millis(500));
+        assert_eq!(p.due, Some(at(4)));
+        p.advance(at(9));
+        assert_eq!(p.due, Some(at(11)));
+        p.first = Some(Duration::from_millis(250));
+        p.begin(start, false);
+        assert_eq!(p.due, Some(start + Duration::from_millis(250)));
+    }
+
+    #[test]
+    fn the_count_ends_them_and_an_iterator_counts_from_the_start() {
+        let now = Instant::now();
+        let mut maps = plan(1, 2, true);
+        maps.begin(now, false);
+        maps.advance(now);
+        assert!(maps.due.is_some() && !maps.done());
+        maps.advance(now);
+        assert!(maps.due.is_none() && maps.done());
+        let mut once = plan(1, 1, true);
+        once.begin(now, true);
+        assert!(once.due.is_none() && once.done());
+        let mut at_the_end = plan(0, 0, true);
+        at_the_end.begin(now, false);
+        assert!(at_the_end.due.is_none() && !at_the_end.done());
+    }
+
+    #[test]
+    fn iterators_are_read_once_unless_asked_for() {
+        let feed = Feed::Iterator { programs: Vec::new() };
+        let reads = |p: &TablePlan| [Tables::Start, Tables::Due, Tables::End].map(|t| p.reads(&feed, t));
+        assert_eq!(reads(&plan(1, 0, false)), [true, false, false]);
+        assert_eq!(reads(&plan(1, 0, true)), [true, true, false]);
+        assert_eq!(reads(&plan(0, 0, true)), [true, false, false]);
+    }
 }

@@ -5,28 +5,51 @@ use crate::{
     gadget::{
         metadata::{self, GadgetMetadata, MetadataError, Problem},
         params::{self, Param, ParamError},
-        schema::{Annotations, Producer, SchemaError, SourceAnnotations, SourcePlan, data_sources},
+        schema::{Annotations, Producer, SchemaError, SourceAnnotations, SourcePlan, data_sources, host_plan},
     },
+    host_sources::{self, HostSettings, HostSourceError},
     image::GadgetImage,
 };
-use std::rc::Rc;
+use ig_event::SourceKind;
+use std::{rc::Rc, time::Duration};
 
 /// An opened gadget image.
 pub struct Gadget {
     pub(super) image: GadgetImage,
     pub(super) metadata: GadgetMetadata,
-    pub(super) object: Object,
+    /// `None` for a gadget whose rows the host makes itself.
+    pub(super) object: Option<Object>,
     pub(super) kernel: Rc<KernelBtf>,
     pub(super) plans: Vec<SourcePlan>,
     params: Vec<Param>,
+    times: Option<TableTimes>,
     /// What is odd about gadget.yaml, but does not keep the gadget from running.
     pub(super) warnings: Vec<Problem>,
+}
+
+/// When the tables of a gadget are read, unless the user says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableTimes {
+    /// Between two readings; zero for one at the end.
+    pub interval: Duration,
+    /// Until the first reading, where that is not the interval.
+    pub first: Option<Duration>,
+    /// Readings after which it is done; 0 for no end.
+    pub count: u64,
+    /// False where tables are read once, unless an interval or a count is given.
+    pub again: bool,
+}
+
+impl Default for TableTimes {
+    fn default() -> Self {
+        TableTimes { interval: Duration::from_secs(1), first: None, count: 0, again: true }
+    }
 }
 
 /// An image that is no runnable gadget.
 #[derive(Debug, thiserror::Error)]
 pub enum GadgetError {
-    #[error("image {image} is no gadget that can run: it has no eBPF layer")]
+    #[error("image {image} is no gadget that can run: it has neither an eBPF layer nor asks for a table of the host")]
     NoProgram { image: String },
     #[error("image {image}: {source}")]
     Metadata { image: String, source: MetadataError },
@@ -36,6 +59,10 @@ pub enum GadgetError {
     Schema { image: String, source: SchemaError },
     #[error("image {image}: {source}")]
     Params { image: String, source: ParamError },
+    #[error("image {image}: gadget.yaml: {source}")]
+    HostSource { image: String, source: HostSourceError },
+    #[error("image {image}: data source {source_name}: {text:?} in {FETCH_INTERVAL} is no time such as 500ms or 2s")]
+    Interval { image: String, source_name: String, text: String },
     #[error("image {image} declares no data source, so there is nothing to show")]
     NoSource { image: String },
 }
@@ -50,6 +77,8 @@ impl GadgetError {
             GadgetError::Object { source, .. } => source.hint(),
             GadgetError::Schema { source, .. } => source.hint(),
             GadgetError::Params { source, .. } => source.hint(),
+            GadgetError::HostSource { source, .. } => source.hint(),
+            GadgetError::Interval { .. } => None,
         }
     }
 }
@@ -67,18 +96,31 @@ impl Gadget {
         let parsed = metadata::parse(&image.metadata, metadata::FILE)
             .map_err(|source| GadgetError::Metadata { image: named(), source })?;
         let metadata = parsed.metadata;
-        let elf = image.ebpf.as_deref().ok_or_else(|| GadgetError::NoProgram { image: named() })?;
-        let object =
-            Object::parse(&metadata.name, elf).map_err(|source| GadgetError::Object { image: named(), source })?;
-        let plans = data_sources(&object, &kernel, &annotations(&metadata))
-            .map_err(|source| GadgetError::Schema { image: named(), source })?;
+        let host =
+            host_sources::settings(&metadata).map_err(|source| GadgetError::HostSource { image: named(), source })?;
+        let schema = |source| GadgetError::Schema { image: named(), source };
+        let (object, plans, mut params) = match (&image.ebpf, &host) {
+            (Some(elf), _) => {
+                let object = Object::parse(&metadata.name, elf)
+                    .map_err(|source| GadgetError::Object { image: named(), source })?;
+                let plans = data_sources(&object, &kernel, &annotations(&metadata)).map_err(schema)?;
+                let params = params::params(&object, &params::notes(&metadata))
+                    .map_err(|source| GadgetError::Params { image: named(), source })?;
+                (Some(object), plans, params)
+            }
+            (None, Some(host)) => {
+                let plan = host_plan(&metadata.name, host.source, &annotations(&metadata)).map_err(schema)?;
+                (None, vec![plan], Vec::new())
+            }
+            (None, None) => return Err(GadgetError::NoProgram { image: named() }),
+        };
         if plans.is_empty() {
             return Err(GadgetError::NoSource { image: named() });
         }
-        let mut params = params::params(&object, &params::notes(&metadata))
-            .map_err(|source| GadgetError::Params { image: named(), source })?;
+        let times = table_times(&plans, host.as_ref().filter(|_| object.is_none()))
+            .map_err(|(source_name, text)| GadgetError::Interval { image: named(), source_name, text })?;
         params.extend(params::wasm_params(&metadata));
-        Ok(Gadget { image, metadata, object, kernel, plans, params, warnings: parsed.warnings })
+        Ok(Gadget { image, metadata, object, kernel, plans, params, times, warnings: parsed.warnings })
     }
 
     pub fn image(&self) -> &GadgetImage {
@@ -89,17 +131,26 @@ impl Gadget {
         &self.metadata
     }
 
-    pub fn object(&self) -> &Object {
-        &self.object
+    pub fn object(&self) -> Option<&Object> {
+        self.object.as_ref()
     }
 
     pub fn params(&self) -> &[Param] {
         &self.params
     }
 
-    /// Whether some rows are the entries of a map, which is read again and again.
-    pub fn has_map_tables(&self) -> bool {
-        self.plans.iter().any(|p| matches!(p.producer, Producer::MapIter { .. }))
+    /// When its tables are read; `None` where it has none, only events.
+    pub fn table_times(&self) -> Option<&TableTimes> {
+        self.times.as_ref()
+    }
+
+    /// The interval and the count in force, and whether the user asked for either.
+    pub(super) fn times(&self, interval: Option<Duration>, count: Option<u64>) -> (TableTimes, bool) {
+        let mut times = self.times.clone().unwrap_or_default();
+        times.first = times.first.filter(|_| interval.is_none_or(|i| !i.is_zero()));
+        times.interval = interval.unwrap_or(times.interval);
+        times.count = count.unwrap_or(times.count);
+        (times, interval.is_some() || count.is_some())
     }
 
     pub fn plans(&self) -> &[SourcePlan] {
@@ -125,6 +176,29 @@ impl Gadget {
     fn text_of<'a>(&self, p: &'a Param, given: &'a [(String, String)]) -> &'a str {
         given.iter().find(|(k, _)| *k == p.key).map_or(p.default.as_str(), |(_, v)| v.as_str())
     }
+}
+
+/// Annotation of a data source whose rows are the entries of a map: the time between two readings.
+const FETCH_INTERVAL: &str = "ebpf.map.fetch-interval";
+
+/// What the gadget says of the times of its tables; an error is the source and the text of a time that is none.
+fn table_times(plans: &[SourcePlan], host: Option<&HostSettings>) -> Result<Option<TableTimes>, (String, String)> {
+    if let Some(host) = host {
+        let HostSettings { interval, first, count, .. } = *host;
+        return Ok(Some(TableTimes { interval, first, count, again: true }));
+    }
+    if !plans.iter().any(|p| p.source.kind == SourceKind::Snapshot) {
+        return Ok(None);
+    }
+    let again = plans.iter().any(|p| matches!(p.producer, Producer::MapIter { .. }));
+    let mut times = TableTimes { again, ..TableTimes::default() };
+    for plan in plans {
+        if let Some(text) = plan.source.annotations.get(FETCH_INTERVAL) {
+            let wrong = || (plan.source.name.clone(), text.clone());
+            times.interval = host_sources::parse_duration(text).ok_or_else(wrong)?;
+        }
+    }
+    Ok(Some(times))
 }
 
 /// What gadget.yaml says about data sources, as the schema wants it.

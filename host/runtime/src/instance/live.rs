@@ -5,7 +5,7 @@
 
 use super::{
     Note, PipelineOptions, RunError, Sink, Stop, Summary, Tag,
-    feed::{Buffer, Drained, Feed, Iteration, MapPlan, Source, Tables, run_iterators},
+    feed::{Buffer, Drained, Feed, Iteration, Source, TablePlan, Tables, run_iterators},
     load::{self, Recording},
     pipeline::{Pipeline, is_quiet_end},
 };
@@ -22,6 +22,7 @@ use crate::{
     containers::{Containers, ContainersOptions, FilterHandle, Selector, network_namespaces},
     enrich::{container::Include, sockets::Sockets, stacks::Stacks},
     gadget::schema::Producer,
+    host_sources::HostTable,
     uprobes::{Scope, Uprobes},
 };
 use ig_event::{DataSource, Reason, SourceKind};
@@ -65,10 +66,11 @@ pub struct LiveOptions {
     /// Mount bpffs and tracefs if they are missing.
     pub auto_mount: bool,
     pub timeout: Option<Duration>,
-    /// Between two readings of a map that is a table. Zero reads it only at the end.
-    pub map_interval: Duration,
-    /// Readings after which the run ends; 0 never ends it.
-    pub map_count: u64,
+    /// Between two readings of what is a table, instead of the gadget's own interval. Zero reads maps only at the end, and
+    /// everything else once. Tables that are read once without it are read again and again with it.
+    pub table_interval: Option<Duration>,
+    /// Readings after which tables are done, and the run if there is nothing else; 0 for no end.
+    pub table_count: Option<u64>,
     /// Says in every row which gadget it is of: for one of several.
     pub tag: Option<Tag>,
 }
@@ -99,14 +101,14 @@ pub struct Live {
     pub(super) recording: Option<Recording>,
     pub(super) containers: Option<Containers>,
     pub(super) whose: Whose,
-    pub(super) object: Object,
+    pub(super) object: Option<Object>,
     /// Tells the gadget whose a socket is, if it asks.
     pub(super) sockets: Option<Arc<Sockets>>,
     pub(super) _filter: Option<FilterHandle>,
     pub(super) notes: Vec<Note>,
     pub(super) told: BTreeSet<String>,
     pub(super) timeout: Option<Duration>,
-    pub(super) maps: MapPlan,
+    pub(super) tables: TablePlan,
 }
 
 impl Live {
@@ -127,7 +129,19 @@ impl Live {
         if let Some(recording) = &mut self.recording {
             recording.open()?;
         }
-        let Some(loaded) = &mut self.loaded else { return Ok(()) };
+        let hooks = self.attach_programs(sink)?;
+        for i in 0..self.producers.len() {
+            if let Some(table) = self.table(i)? {
+                self.state[i].feed = Some(table);
+            }
+        }
+        sink.note(Note::Running { gadget: self.name.clone(), hooks, buffer: self.ring_bytes });
+        Ok(())
+    }
+
+    /// The number of hooks at work.
+    fn attach_programs(&mut self, sink: &mut dyn Sink) -> Result<usize, RunError> {
+        let Some(loaded) = &mut self.loaded else { return Ok(0) };
         let attached = loaded.attach();
         let reports = loaded.reports();
         let hooks = reports.iter().filter(|r| matches!(r.state, State::Attached | State::PerFile)).count();
@@ -137,23 +151,26 @@ impl Live {
             self.uprobes = load::start_uprobes(loaded, scope, &self.name)?;
         }
         self.uprobe_notes(sink);
-        for i in 0..self.producers.len() {
-            match &self.producers[i] {
-                Producer::Tracer { .. } => {}
-                Producer::Iter { programs } => {
-                    let row = self.sources[i].record_size as usize;
-                    let programs = programs.iter().map(|p| Iteration::new(p, row, &self.object));
-                    self.state[i].feed = Some(Feed::Iterator { programs: programs.collect() });
-                }
-                Producer::MapIter { map } => {
-                    let fd = self.map_fd(map)?;
-                    let map = RawMap::new(fd).map_err(|e| self.read_error(map, e))?;
-                    self.state[i].feed = Some(Feed::Map { map });
-                }
+        Ok(hooks)
+    }
+
+    /// What a source is read from, if it is a table.
+    fn table(&self, i: usize) -> Result<Option<Feed>, RunError> {
+        Ok(Some(match (&self.producers[i], &self.object) {
+            (Producer::Iter { programs }, Some(object)) => {
+                let row = self.sources[i].record_size as usize;
+                Feed::Iterator { programs: programs.iter().map(|p| Iteration::new(p, row, object)).collect() }
             }
-        }
-        sink.note(Note::Running { gadget: self.name.clone(), hooks, buffer: self.ring_bytes });
-        Ok(())
+            (Producer::MapIter { map }, _) => {
+                let fd = self.map_fd(map)?;
+                Feed::Map { map: RawMap::new(fd).map_err(|e| self.read_error(map, e))? }
+            }
+            (Producer::Host { source }, _) => {
+                let table = HostTable::open(*source, &self.whose.host_root);
+                Feed::Host(table.map_err(|source| RunError::HostSource { gadget: self.name.clone(), source })?)
+            }
+            (Producer::Tracer { .. } | Producer::Iter { .. }, _) => return Ok(None),
+        }))
     }
 
     fn map_fd(&self, map: &str) -> Result<OwnedFd, RunError> {
@@ -227,15 +244,22 @@ impl Live {
         self.pipeline.start(sink)?;
         // A time too far off to be told is no end.
         let end = self.timeout.and_then(|t| Instant::now().checked_add(t));
-        self.tables(Tables::Iterators, sink)?;
-        let tables = self.state.iter().any(|s| matches!(s.feed, Some(Feed::Map { .. })));
-        if tables {
-            self.maps.advance(Instant::now());
+        self.read_tables(Tables::Start, sink)?;
+        let feeds = || self.state.iter().filter_map(|s| s.feed.as_ref());
+        let again = feeds().any(|f| self.tables.reads(f, Tables::Due) || self.tables.reads(f, Tables::End));
+        if again {
+            let only_iterators = !feeds().any(|f| matches!(f, Feed::Map { .. } | Feed::Host(_)));
+            self.tables.begin(Instant::now(), only_iterators);
         }
+        let again = again && !self.tables.done();
         let mut counters_due = Instant::now() + COUNTERS_EVERY;
-        while (streams || tables) && !stop.requested() && end.is_none_or(|e| Instant::now() < e) {
-            if self.maps.due.is_some_and(|due| Instant::now() >= due) && !self.read_maps(sink)? && !streams {
-                break;
+        while (streams || again) && !stop.requested() && end.is_none_or(|e| Instant::now() < e) {
+            if self.tables.due.is_some_and(|due| Instant::now() >= due) {
+                self.read_tables(Tables::Due, sink)?;
+                self.tables.advance(Instant::now());
+                if self.tables.done() && !streams {
+                    break;
+                }
             }
             let mut all = Drained::default();
             for i in 0..self.state.len() {
@@ -257,19 +281,11 @@ impl Live {
                 stacks.make_room();
             }
             let notes = self.containers.is_some().then(|| Instant::now() + NOTES_EVERY);
-            let wake_by = [end, self.held_until(), self.maps.due, notes].into_iter().flatten().min();
+            let wake_by = [end, self.held_until(), self.tables.due, notes].into_iter().flatten().min();
             let mut rings: Vec<&mut Ring> = self.state.iter_mut().filter_map(Source::ring).collect();
             waiter.wait(all.pace(self.ring_bytes), &mut rings, wake_by).map_err(RunError::Wait)?;
         }
         Ok(())
-    }
-
-    /// Reads the map tables that are due; false once it was the last time.
-    fn read_maps(&mut self, sink: &mut dyn Sink) -> Result<bool, RunError> {
-        self.tables(Tables::Maps, sink)?;
-        self.maps.left = self.maps.left.map(|n| n.saturating_sub(1));
-        self.maps.advance(Instant::now());
-        Ok(self.maps.due.is_some())
     }
 
     /// When the first held row must go out, named or not.
@@ -374,26 +390,24 @@ impl Live {
         result
     }
 
-    /// Runs the iterators or reads the map tables, once. A map is emptied by reading it.
-    fn tables(&mut self, which: Tables, sink: &mut dyn Sink) -> Result<(), RunError> {
+    /// Reads the tables whose time it is, once. A map is emptied by reading it.
+    fn read_tables(&mut self, when: Tables, sink: &mut dyn Sink) -> Result<(), RunError> {
         let mut result = Ok(());
         for i in 0..self.state.len() {
             let s = &mut self.state[i];
+            let Some(feed) = s.feed.as_mut().filter(|f| self.tables.reads(f, when)) else { continue };
             let batch = &mut s.batch;
             let mut push = |rec: &[u8]| {
                 batch.push(rec);
             };
-            let read = match &s.feed {
-                Some(Feed::Iterator { programs }) if which == Tables::Iterators => match &self.loaded {
-                    Some(loaded) => {
-                        let Whose { selector, include, host_root } = &self.whose;
-                        let containers = self.containers.as_ref();
-                        let networks = || network_namespaces(containers, selector, include.host, host_root);
-                        run_iterators(loaded, programs, networks, &mut push)
-                    }
-                    None => continue,
-                },
-                Some(Feed::Map { map }) if which == Tables::Maps => {
+            let read = match (feed, &self.loaded) {
+                (Feed::Iterator { programs }, Some(loaded)) => {
+                    let Whose { selector, include, host_root } = &self.whose;
+                    let containers = self.containers.as_ref();
+                    let networks = || network_namespaces(containers, selector, include.host, host_root);
+                    run_iterators(loaded, programs, networks, &mut push)
+                }
+                (Feed::Map { map }, _) => {
                     let mut row = Vec::new();
                     map.drain(|key, value| {
                         row.clear();
@@ -403,6 +417,7 @@ impl Live {
                     })
                     .map(|_| ())
                 }
+                (Feed::Host(table), _) => table.read(&mut push),
                 _ => continue,
             };
             // What was read before a failure has left the kernel: it is shown and counted all the same.
@@ -420,11 +435,8 @@ impl Live {
         if sys::wait_for_running_programs().is_err() {
             std::thread::sleep(Duration::from_millis(2));
         }
-        // What the maps have gathered since the last reading is not thrown away, unless all that was asked for is shown.
-        let mut result = match self.maps.left {
-            Some(0) => Ok(()),
-            _ => self.tables(Tables::Maps, sink),
-        };
+        // Unless all that was asked for is shown.
+        let mut result = if self.tables.done() { Ok(()) } else { self.read_tables(Tables::End, sink) };
         result = result.and(self.drain_all(sink));
         for _ in 0..LAST_LOOKS {
             if self.state.iter().all(|s| s.enricher.as_ref().is_none_or(|e| e.held() == 0)) {

@@ -3,14 +3,14 @@
 
 use super::{
     Gadget, GadgetError, Live, LiveOptions, Note, RunError,
-    feed::{MapPlan, Source},
+    feed::{Source, TablePlan},
     filesystems,
     live::Whose,
     pipeline::Pipeline,
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{KernelBtf, LoadOptions, Loaded, object::Hook},
+    bpf::{KernelBtf, LoadOptions, Loaded, Object, object::Hook},
     containers::Containers,
     enrich::{
         container::ContainerEnricher,
@@ -71,24 +71,27 @@ impl Gadget {
         let sources: Vec<_> = sources.into_iter().map(Arc::new).collect();
         let pipeline = Pipeline::new(&sources, guest, &options.pipeline)?;
 
-        let sockets = match Sockets::wanted_by(&self.object) {
+        let sockets = match self.object.as_ref().is_some_and(Sockets::wanted_by) {
             true => Some(Arc::new(Sockets::start(&self.kernel, &options.containers.host_root)?)),
             false => None,
         };
-        let mut load = self.load_options(&options, values, containers.is_some());
-        if let Some(sockets) = &sockets {
-            load.inject.insert(SOCKETS_MAP.into(), sockets.map());
-            load.host_types = Some(sockets.types());
-        }
-        let loaded = crate::bpf::load(&self.image.reference, &self.object, &self.kernel, load)?;
-        if let Some(stacks) = &mut stacks {
-            share_stacks(stacks, &loaded).map_err(|source| RunError::Read {
+        let load = |object| {
+            let mut load = self.load_options(object, &options, values, containers.is_some());
+            if let Some(sockets) = &sockets {
+                load.inject.insert(SOCKETS_MAP.into(), sockets.map());
+                load.host_types = Some(sockets.types());
+            }
+            crate::bpf::load(&self.image.reference, object, &self.kernel, load)
+        };
+        let loaded = self.object.as_ref().map(load).transpose()?;
+        if let (Some(stacks), Some(loaded)) = (&mut stacks, &loaded) {
+            share_stacks(stacks, loaded).map_err(|source| RunError::Read {
                 gadget: self.image.reference.clone(),
                 what: "the maps of stacks".into(),
                 source,
             })?;
         }
-        let filter = match (&containers, loaded.map_fd(FILTER_MAP)) {
+        let filter = match (&containers, loaded.as_ref().and_then(|l| l.map_fd(FILTER_MAP))) {
             (Some(c), Some(map)) if !options.include.host => Some(c.add_filter(map, options.selector.clone())?),
             _ => None,
         };
@@ -97,10 +100,11 @@ impl Gadget {
             .zip(enrichers)
             .map(|(s, enricher)| Source { batch: Batch::new(s.clone()), enricher, feed: None })
             .collect();
+        let (times, asked) = self.times(options.table_interval, options.table_count);
         Ok(Live {
             name: self.image.reference,
             ring_bytes: options.ring_bytes,
-            loaded: Some(loaded),
+            loaded,
             producers,
             sources,
             state,
@@ -114,7 +118,7 @@ impl Gadget {
             whose: Whose {
                 selector: options.selector.clone(),
                 include: options.include,
-                host_root: options.containers.host_root.clone(),
+                host_root: options.containers.host_root,
             },
             object: self.object,
             sockets,
@@ -122,16 +126,22 @@ impl Gadget {
             notes,
             told: BTreeSet::new(),
             timeout: options.timeout,
-            maps: MapPlan::new(options.map_interval, options.map_count),
+            tables: TablePlan::new(&times, asked),
         })
     }
 
-    fn load_options(&self, options: &LiveOptions, values: Vec<(String, Vec<u8>)>, tracked: bool) -> LoadOptions<'_> {
+    fn load_options(
+        &self,
+        object: &Object,
+        options: &LiveOptions,
+        values: Vec<(String, Vec<u8>)>,
+        tracked: bool,
+    ) -> LoadOptions<'_> {
         let mut load = LoadOptions { params: values, ring_bytes: options.ring_bytes, ..LoadOptions::default() };
-        if self.object.var(FILTER_VAR).is_some() {
+        if object.var(FILTER_VAR).is_some() {
             load.params.push((FILTER_VAR.into(), vec![u8::from(tracked && !options.include.host)]));
         }
-        if self.object.map(FILTER_MAP).is_some() {
+        if object.map(FILTER_MAP).is_some() {
             load.max_entries.insert(FILTER_MAP.into(), FILTER_ENTRIES);
         }
         load.alternatives = self.metadata.alternatives.iter().map(|(job, sets)| (job.clone(), sets.clone())).collect();
@@ -256,7 +266,7 @@ fn needs_containers(gadget: &Gadget, sources: &[DataSource]) -> bool {
     let names = |s: &DataSource| {
         s.fields().iter().any(|f| f.has_tag("type:gadget_mntns_id") || f.has_tag("type:gadget_netns_id"))
     };
-    gadget.object.map(FILTER_MAP).is_some() || sources.iter().any(names)
+    gadget.object.as_ref().is_some_and(|o| o.map(FILTER_MAP).is_some()) || sources.iter().any(names)
 }
 
 /// What the gadgets of one process have in common. Each part is started by the first gadget that needs it.

@@ -15,7 +15,7 @@ mod several;
 mod stop;
 
 pub use filesystems::{FilesystemError, MissingFilesystem};
-pub use gadget::{Gadget, GadgetError};
+pub use gadget::{Gadget, GadgetError, TableTimes};
 pub use live::{Live, LiveOptions};
 pub use pipeline::PipelineOptions;
 pub use replay::Replay;
@@ -27,6 +27,7 @@ use crate::{
     containers::ContainersError,
     enrich::sockets::SocketsError,
     gadget::params::ParamError,
+    host_sources::HostSourceError,
     uprobes::{UprobeError, UprobeNote},
     wasm::{CacheProblem, GuestNote, WasmError},
 };
@@ -176,6 +177,8 @@ pub enum RunError {
     Thread { gadget: String, source: io::Error },
     #[error("data source {source_name:?} has a field `gadget` of its own, so the gadget cannot run beside others")]
     TagTaken { source_name: String },
+    #[error("gadget {gadget}")]
+    HostSource { gadget: String, source: HostSourceError },
     #[error("reading {what} of gadget {gadget}")]
     Read { gadget: String, what: String, source: io::Error },
 }

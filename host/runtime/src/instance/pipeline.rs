@@ -11,6 +11,9 @@ use ig_event::{
 };
 use std::sync::Arc;
 
+/// Annotation of a table: how it is sorted unless `--sort` is given.
+const DEFAULT_SORT: &str = "cli.default-sort";
+
 /// What the user asked of the rows.
 #[derive(Clone, Debug)]
 pub struct PipelineOptions {
@@ -49,7 +52,8 @@ impl Pipeline {
             if let Some(expr) = &options.filter {
                 operators.push(Box::new(Filter::parse(expr, source, &options.text)?));
             }
-            if let Some(keys) = &options.sort {
+            let own = source.annotations.get(DEFAULT_SORT).filter(|_| source.kind == SourceKind::Snapshot);
+            if let Some(keys) = options.sort.as_ref().or(own) {
                 operators.push(Box::new(Sort::parse(keys, source, &options.text)?));
             }
             if let Some(max) = options.max_entries {

@@ -46,7 +46,7 @@ fn shown(listing: &Listing, rows: &[Row], mode: OutputMode, fields: &str, width:
     rows.iter().for_each(|r| listing.push(&mut batch, r));
     let fields = FieldSelection::parse(fields, listing.source()).unwrap();
     let names = Arc::new(HostNames::default());
-    let env = PrinterEnv { names, zone: jiff_utc(), width, clear_screen: false };
+    let env = PrinterEnv { names, zone: jiff_utc(), width };
     let mut out = Vec::new();
     let mut printer = printer(listing.source(), mode, &fields, env).unwrap();
     printer.header(&mut out);
