@@ -50,6 +50,7 @@ struct call_key {
 };
 
 struct call {
+	__u32 operation;
 	__u64 size;
 	/* Where the address is left, for functions that do not return it. */
 	__u64 into;
@@ -78,10 +79,16 @@ static __always_inline int tell(void *ctx, enum malloc_operation operation, __u6
 	return 0;
 }
 
+/* In older libraries one function has both names: two programs see each call, which is one. */
+static __always_inline __u32 slot(enum malloc_operation operation)
+{
+	return operation == aligned_alloc ? memalign : operation;
+}
+
 static __always_inline int begins(enum malloc_operation operation, __u64 size, __u64 into)
 {
-	struct call_key key = {.tid = (__u32)bpf_get_current_pid_tgid(), .operation = operation};
-	struct call call = {.size = size, .into = into};
+	struct call_key key = {.tid = (__u32)bpf_get_current_pid_tgid(), .operation = slot(operation)};
+	struct call call = {.operation = operation, .size = size, .into = into};
 
 	if (gadget_should_discard_data_current())
 		return 0;
@@ -91,7 +98,7 @@ static __always_inline int begins(enum malloc_operation operation, __u64 size, _
 
 static __always_inline int ends(struct pt_regs *ctx, enum malloc_operation operation)
 {
-	struct call_key key = {.tid = (__u32)bpf_get_current_pid_tgid(), .operation = operation};
+	struct call_key key = {.tid = (__u32)bpf_get_current_pid_tgid(), .operation = slot(operation)};
 	struct call *known = bpf_map_lookup_elem(&calls, &key);
 	struct call call;
 	__u64 addr = PT_REGS_RC(ctx);
@@ -109,7 +116,7 @@ static __always_inline int ends(struct pt_regs *ctx, enum malloc_operation opera
 	} else if (operation == mmap && addr == (__u64)-1) {
 		addr = 0;
 	}
-	return tell(ctx, operation, addr, call.size);
+	return tell(ctx, call.operation, addr, call.size);
 }
 
 /* n * size as the library computes it: what does not fit is asked for all the same, and refused. */

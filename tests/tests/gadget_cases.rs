@@ -43,6 +43,7 @@ mod root {
         trace_exec
         trace_init_module
         trace_link
+        trace_malloc
         trace_mount
         trace_oomkill
         trace_open

@@ -22,7 +22,7 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -42,6 +42,8 @@ const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 const TOLD: usize = 8;
 /// This many files are probed at a time.
 const MAX_FILES: usize = 4096;
+/// Functions that a message names.
+const NAMED: usize = 3;
 /// How the host is called among the containers.
 const HOST: u64 = u64::MAX;
 
@@ -110,8 +112,12 @@ fn reasons(missing: &[(String, String, String)], f: &mut fmt::Formatter<'_>) -> 
         by_reason.entry((file, reason)).or_default().insert(symbol);
     }
     for (n, ((file, reason), symbols)) in by_reason.into_iter().enumerate() {
-        let symbols: Vec<&str> = symbols.into_iter().collect();
-        write!(f, "{}{file} ({}): {reason}", if n > 0 { "; " } else { "" }, symbols.join(", "))?;
+        let shown: Vec<&str> = symbols.iter().copied().take(NAMED).collect();
+        let more = match symbols.len() - shown.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        write!(f, "{}{file} ({}{more}): {reason}", if n > 0 { "; " } else { "" }, shown.join(", "))?;
     }
     Ok(())
 }
@@ -287,17 +293,23 @@ impl Attached {
             if candidates.is_empty() {
                 self.lacks(&file, "there is no such library", &mut missing);
             }
+            let (mut probed, mut failed) = (false, Vec::new());
             for path in candidates {
                 let opened = root.file(&path).map_err(|e| e.to_string());
                 match opened.and_then(|f| self.probe(user, name, &file, f, &mut missing)) {
                     Ok((key, n)) => {
+                        probed = true;
                         if !mine.contains(&key) {
                             count += n;
                             mine.push(key);
                         }
                     }
-                    Err(reason) => self.lacks(&file, &format!("{}: {reason}", path.display()), &mut missing),
+                    Err(reason) => failed.push(format!("{}: {reason}", path.display())),
                 }
+            }
+            // beside a library there may be files of its name that are none, such as a linker's script
+            if !probed {
+                failed.iter().for_each(|reason| self.lacks(&file, reason, &mut missing));
             }
         }
         self.users.insert(user, mine);
@@ -402,11 +414,6 @@ fn elf_machine() -> u16 {
         "aarch64" => 183,
         _ => 0,
     }
-}
-
-/// Whether a path is what this thread resolves by itself: `libc`, or absolute.
-pub fn is_resolvable(file: &str) -> bool {
-    !file.contains('/') || Path::new(file).is_absolute()
 }
 
 #[cfg(test)]
