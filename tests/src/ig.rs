@@ -77,7 +77,8 @@ impl Ig {
         words.push(binary().display().to_string());
         words.extend(self.arguments.iter().cloned());
         // Not for commands that know no store.
-        if matches!(self.arguments.first().map(String::as_str), Some("run" | "image" | "list-gadgets")) {
+        let first = self.arguments.first().map(String::as_str);
+        if matches!(first, Some("run" | "image" | "list-gadgets" | "trace" | "snapshot" | "top" | "profile")) {
             let store = self.store.clone().unwrap_or_else(|| self.dir.path().join("store"));
             words.push("--store".into());
             words.push(store.display().to_string());
@@ -103,6 +104,13 @@ impl Ig {
     pub fn start_ready(self) -> Running {
         let mut r = self.arg("-v").start();
         r.wait_ready();
+        r
+    }
+
+    /// As `start_ready`, for several gadgets: returns when every one of them is attached.
+    pub fn start_ready_all(self, gadgets: &[&str]) -> Running {
+        let mut r = self.arg("-v").start();
+        gadgets.iter().for_each(|g| r.wait_for_line(&[g, "running, "]));
         r
     }
 
@@ -143,9 +151,14 @@ impl Running {
 
     /// Waits for the `running` line that `-v` prints when everything is attached.
     pub fn wait_ready(&mut self) {
+        self.wait_for_line(&["running"]);
+    }
+
+    /// Waits for a line on stderr that holds all of these.
+    fn wait_for_line(&mut self, parts: &[&str]) {
         let start = Instant::now();
         loop {
-            if self.stderr().lines().any(|l| l.contains("running")) {
+            if self.stderr().lines().any(|l| parts.iter().all(|p| l.contains(p))) {
                 return;
             }
             if let Some(status) = self.poll() {

@@ -112,6 +112,92 @@ mod command_line {
     }
 
     #[test]
+    fn parameter_of_several_gadgets() {
+        refused("parameter_of_several_gadgets", &run(&["run", "trace_exec", "trace_open", "--pid", "1"]), WRONG_INPUT);
+    }
+
+    #[test]
+    fn parameter_of_none_of_several_gadgets() {
+        let done = run(&["run", "trace_exec", "trace_open", "--trace_exec.faild"]);
+        refused("parameter_of_none_of_several_gadgets", &done, WRONG_INPUT);
+    }
+
+    #[test]
+    fn switch_with_its_value_apart() {
+        refused("switch_with_its_value_apart", &run(&["run", "trace_open", "--failed", "true"]), WRONG_INPUT);
+    }
+
+    #[test]
+    fn gadget_named_twice() {
+        refused("gadget_named_twice", &run(&["run", "trace_exec", "trace_open", "trace_exec"]), WRONG_INPUT);
+    }
+
+    #[test]
+    fn one_recording_of_several_gadgets() {
+        let done = run(&["run", "trace_exec", "trace_open", "--record", "/tmp/x.igrec"]);
+        refused("one_recording_of_several_gadgets", &done, WRONG_INPUT);
+    }
+
+    #[test]
+    fn field_that_one_of_several_gadgets_lacks() {
+        let done = run(&["run", "trace_open", "trace_exec", "--filter", "fname~passwd"]);
+        refused("field_that_one_of_several_gadgets_lacks", &done, WRONG_INPUT);
+    }
+
+    #[test]
+    fn unknown_gadget_among_several() {
+        let done = run(&["run", "trace_exec", "trace_opne", "--pull=never"]);
+        refused("unknown_gadget_among_several", &done, WRONG_INPUT);
+    }
+
+    #[test]
+    fn verb_that_is_none() {
+        refused("verb_that_is_none", &run(&["trace", "exce"]), WRONG_INPUT);
+    }
+
+    #[test]
+    fn verb_that_is_no_more() {
+        refused("verb_that_is_no_more", &run(&["trace", "fsslower", "-m", "10"]), WRONG_INPUT);
+    }
+
+    #[test]
+    fn flag_of_a_verb_that_is_no_more() {
+        refused("flag_of_a_verb_that_is_no_more", &run(&["trace", "dns", "--dns-timeout", "5s"]), WRONG_INPUT);
+    }
+
+    #[test]
+    fn flag_of_a_verb_with_a_wrong_value() {
+        refused("flag_of_a_verb_with_a_wrong_value", &run(&["snapshot", "process", "--threads=some"]), WRONG_INPUT);
+    }
+
+    #[test]
+    fn flag_of_another_verb() {
+        refused("flag_of_another_verb", &run(&["trace", "exec", "--full-path"]), WRONG_INPUT);
+    }
+
+    #[test]
+    fn column_of_another_gadget() {
+        let done = run(&["trace", "exec", "-o", "custom-columns=container,saddr"]);
+        refused("column_of_another_gadget", &done, WRONG_INPUT);
+    }
+
+    #[test]
+    fn columns_without_a_name() {
+        refused("columns_without_a_name", &run(&["run", "trace_exec", "-o", "custom-columns"]), WRONG_INPUT);
+    }
+
+    #[test]
+    fn columns_chosen_twice() {
+        let done = run(&["run", "trace_exec", "-o", "columns=comm", "--fields", "args"]);
+        refused("columns_chosen_twice", &done, WRONG_INPUT);
+    }
+
+    #[test]
+    fn columns_of_a_list_that_are_none() {
+        refused("columns_of_a_list_that_are_none", &run(&["list-gadgets", "-o", "columns=colour"]), WRONG_INPUT);
+    }
+
+    #[test]
     fn buffer_size_without_sense() {
         refused("buffer_size_without_sense", &run(&["run", "trace_exec", "--buffer-size", "4 bananas"]), WRONG_INPUT);
     }

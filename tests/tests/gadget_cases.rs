@@ -40,6 +40,8 @@ mod root {
         snapshot_process
         snapshot_socket
         trace_bind
+        trace_capabilities
+        trace_dns
         trace_exec
         trace_init_module
         trace_link
@@ -48,6 +50,8 @@ mod root {
         trace_oomkill
         trace_open
         trace_signal
+        trace_sni
+        trace_ssl
         trace_tcp
         trace_tcpconnect
     }

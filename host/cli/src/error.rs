@@ -130,6 +130,7 @@ impl From<ig_runtime::instance::RunError> for CliError {
             E::Filesystem(e) => (Kind::Environment, e.hint()),
             E::Load(e) => (load_kind(e), e.hint()),
             E::Containers(e) => (Kind::Environment, e.hint()),
+            E::Network(e) => (Kind::Environment, e.hint()),
             E::Sockets(e) => (Kind::Environment, e.hint()),
             E::Wasm(e) => (Kind::User, e.hint()),
             E::GuestFailed { .. } => (Kind::User, None),

@@ -16,7 +16,7 @@ use clap::{Arg, ArgMatches};
 use ig_event::{Batch, Ledger, output::OutputMode};
 use ig_runtime::{
     gadget::params::Param,
-    instance::{Ended, LiveOptions, Note, Several, Sink, SinkError, Tag},
+    instance::{Ended, LiveOptions, Note, RunError, Several, Sink, SinkError, Tag},
 };
 use std::{
     collections::BTreeSet,
@@ -119,7 +119,11 @@ pub(super) fn run(gadgets: Vec<Named>, setup: &Setup<'_>, matches: &ArgMatches) 
         let options = options(&g, out);
         (g.name().to_owned(), g.gadget, options)
     });
-    let mut several = Several::load(members.collect()).map_err(|e| named(&e.gadget, refused(e.source, ctx)))?;
+    let mut several = Several::load(members.collect()).map_err(|e| {
+        let hint = own_flag(&e.source).map(|flag| format!("what is meant for one gadget is written --GADGET.{flag}"));
+        let e = named(&e.gadget, refused(e.source, ctx));
+        CliError { hint: e.hint.or(hint), ..e }
+    })?;
 
     let page = Page::default();
     let mut sinks = Vec::new();
@@ -138,6 +142,16 @@ pub(super) fn run(gadgets: Vec<Named>, setup: &Setup<'_>, matches: &ArgMatches) 
     match ended.into_iter().find_map(|e| Some((e.gadget, e.failed?))) {
         Some((gadget, e)) => Err(named(&gadget, e.into())),
         None => Ok(code),
+    }
+}
+
+/// The flag that was meant for all and does not suit this one.
+fn own_flag(e: &RunError) -> Option<&'static str> {
+    match e {
+        RunError::Filter(_) => Some("filter"),
+        RunError::Sort(_) => Some("sort"),
+        RunError::Limit(_) => Some("max-entries"),
+        _ => None,
     }
 }
 

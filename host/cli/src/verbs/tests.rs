@@ -157,3 +157,22 @@ fn verbs_are_in_order_and_clap_takes_them() {
         assert_ne!(found.unwrap_or(0), 0, "{category}");
     }
 }
+
+#[test]
+fn help_lists_the_verbs() {
+    let mut command = extend(crate::args::Cli::command()).term_width(100);
+    let top = command.render_help().to_string();
+    let commands = |text: &str| text.split("Commands:").nth(1).and_then(|t| t.split("\n\n").next()).map(str::to_owned);
+    let mut text = format!("ig:{}\n", commands(&top).unwrap());
+    for (category, _) in CATEGORIES {
+        let help = command.find_subcommand_mut(category).unwrap().render_help().to_string();
+        text.push_str(&format!("ig {category}:{}\n", commands(&help).unwrap()));
+    }
+    for verb in VERBS {
+        let flags = old_flags(verb);
+        if !flags.is_empty() {
+            text.push_str(&format!("{verb} --help ends with:\n{flags}\n"));
+        }
+    }
+    insta::assert_snapshot!(text);
+}

@@ -3,7 +3,7 @@
 //!
 //! Everything is held by descriptors: all of it goes away with the process, however it ends.
 
-use super::{object::Hook, sys};
+use super::{object::Hook, socket::SocketProgram, sys};
 use aya::{
     Btf,
     programs::{
@@ -16,6 +16,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// Why a program could not be attached.
@@ -101,6 +102,7 @@ pub(super) fn load(hook: &Hook, program: &mut Program, btf: &Btf) -> Result<(), 
         (Hook::Lsm { hook }, Program::Lsm(p)) => p.load(hook, btf),
         (Hook::Iter { target }, Program::Iter(p)) => p.load(target, btf),
         (Hook::PerfEvent { .. }, Program::PerfEvent(p)) => p.load(),
+        (Hook::SocketFilter { .. }, Program::SocketFilter(p)) => p.load(),
         (Hook::Cgroup { .. }, Program::CgroupSock(p)) => p.load(),
         (Hook::Cgroup { .. }, Program::CgroupSockAddr(p)) => p.load(),
         (Hook::Cgroup { .. }, Program::SockOps(p)) => p.load(),
@@ -121,6 +123,7 @@ pub(super) fn unload(program: &mut Program) {
         Program::Lsm(p) => p.unload(),
         Program::Iter(p) => p.unload(),
         Program::PerfEvent(p) => p.unload(),
+        Program::SocketFilter(p) => p.unload(),
         Program::CgroupSock(p) => p.unload(),
         Program::CgroupSockAddr(p) => p.unload(),
         Program::SockOps(p) => p.unload(),
@@ -130,15 +133,25 @@ pub(super) fn unload(program: &mut Program) {
     drop(done);
 }
 
-/// Attaches a loaded program. Iterators give the link that runs them; `map` is what a `bpf_map_elem` iterator walks,
-/// `cgroup` where programs of control groups go.
+/// What keeps an attachment that aya does not keep.
+#[derive(Debug, Default)]
+pub(super) enum Attached {
+    #[default]
+    ByAya,
+    /// The link that runs an iterator.
+    Iterator(OwnedFd),
+    /// Runs nowhere before its owner opens it in network namespaces.
+    Socket(Arc<SocketProgram>),
+}
+
+/// Attaches a loaded program; `map` is what a `bpf_map_elem` iterator walks, `cgroup` where programs of control groups go.
 pub(super) fn attach(
     hook: &Hook,
     program: &mut Program,
     map: Option<BorrowedFd<'_>>,
     cgroup: Option<BorrowedFd<'_>>,
     perf: PerfOptions,
-) -> Result<Option<OwnedFd>, AttachError> {
+) -> Result<Attached, AttachError> {
     let refused = |source| AttachError::Refused { hook: hook.to_string(), source };
     let aya = |e: ProgramError| match io_error(&e).and_then(io::Error::raw_os_error) {
         Some(code) => refused(io::Error::from_raw_os_error(code)),
@@ -192,15 +205,19 @@ pub(super) fn attach(
                 return Err(AttachError::NoIterMap { hook: hook.to_string() });
             }
             let fd = p.fd().map_err(aya)?;
-            return sys::link_iter(fd.as_fd(), map).map(Some).map_err(refused);
+            return sys::link_iter(fd.as_fd(), map).map(Attached::Iterator).map_err(refused);
+        }
+        (Hook::SocketFilter { .. }, Program::SocketFilter(p)) => {
+            let fd = p.fd().map_err(aya)?;
+            return SocketProgram::new(fd.as_fd()).map(|p| Attached::Socket(Arc::new(p))).map_err(refused);
         }
         (Hook::Cgroup { .. }, program) => {
             let unsupported = || AttachError::Unsupported { hook: hook.to_string() };
-            return attach_cgroup(program, cgroup.ok_or_else(unsupported)?).map(|()| None).map_err(aya);
+            return attach_cgroup(program, cgroup.ok_or_else(unsupported)?).map(|()| Attached::ByAya).map_err(aya);
         }
         _ => return Err(AttachError::WrongKind { hook: hook.to_string() }),
     }
-    Ok(None)
+    Ok(Attached::ByAya)
 }
 
 /// Beside the programs that others have there: what the kernel makes of every link.
@@ -236,7 +253,7 @@ pub(super) fn available(hook: &Hook) -> Result<(), AttachError> {
         Hook::Tracepoint { category, name } => tracepoint_exists(category, name),
         Hook::Kprobe { .. } => pmu("kprobe"),
         Hook::Uprobe { .. } => pmu("uprobe"),
-        Hook::SocketFilter { .. } | Hook::Classifier { .. } | Hook::Cgroup { .. } | Hook::Unknown { .. } => {
+        Hook::Classifier { .. } | Hook::Cgroup { .. } | Hook::Unknown { .. } => {
             Err(AttachError::Unsupported { hook: hook.to_string() })
         }
         _ => Ok(()),

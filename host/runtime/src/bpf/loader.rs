@@ -5,12 +5,13 @@
 //! Everything is held by descriptors: dropping `Loaded`, or the end of the process in any way, detaches and frees it all.
 
 use super::{
-    attach::{self, AttachError, PerfOptions},
+    attach::{self, AttachError, Attached, PerfOptions},
     btf::{KernelBtf, KernelBtfError, Kind},
     core_reloc::{self, CoreError},
     maps::{self, MapInfo},
     object::{Hook, MAP_RINGBUF, Marker, Object, map_kind_name},
     prepare::{self, PrepareError},
+    socket::SocketProgram,
     sys,
 };
 use aya::{Ebpf, EbpfError, EbpfLoader, programs::ProgramError};
@@ -19,6 +20,7 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::PathBuf,
+    sync::Arc,
 };
 
 /// The value of `attach_to` that switches a program off.
@@ -191,8 +193,7 @@ struct Slot {
     state: State,
     log: Option<String>,
     loaded: bool,
-    /// An iterator's link.
-    link: Option<OwnedFd>,
+    held: Attached,
 }
 
 /// Programs, maps and attachments of one running gadget.
@@ -326,7 +327,7 @@ fn plan(object: &Object, o: &LoadOptions<'_>) -> Vec<Slot> {
                 Err(e) => skipped(&e),
             }
         };
-        Slot { name: p.name.clone(), hook, state, log: None, loaded: false, link: None }
+        Slot { name: p.name.clone(), hook, state, log: None, loaded: false, held: Attached::ByAya }
     };
     object.programs.iter().map(slot).collect()
 }
@@ -578,7 +579,19 @@ impl Loaded {
 
     /// The link of an attached iterator, for `iter::read`.
     pub fn iterator(&self, name: &str) -> Option<BorrowedFd<'_>> {
-        self.slots.iter().find(|s| s.name == name)?.link.as_ref().map(AsFd::as_fd)
+        match &self.slots.iter().find(|s| s.name == name)?.held {
+            Attached::Iterator(link) => Some(link.as_fd()),
+            _ => None,
+        }
+    }
+
+    /// Attached socket filters, which run nowhere before they are opened in network namespaces.
+    pub(crate) fn socket_programs(&self) -> Vec<Arc<SocketProgram>> {
+        let socket = |s: &Slot| match &s.held {
+            Attached::Socket(p) => Some(p.clone()),
+            _ => None,
+        };
+        self.slots.iter().filter_map(socket).collect()
     }
 
     fn index(&self, name: &str) -> Option<usize> {
@@ -653,7 +666,7 @@ impl Loaded {
     fn unload(&mut self, indices: &[usize]) {
         for i in indices {
             let s = &mut self.slots[*i];
-            s.link = None;
+            s.held = Attached::ByAya;
             if std::mem::take(&mut s.loaded)
                 && let Some(p) = self.ebpf.program_mut(&s.name)
             {
@@ -668,7 +681,7 @@ impl Loaded {
     /// Detaches and unloads every program; maps stay, so that what is in them can still be read.
     pub fn detach(&mut self) {
         for s in &mut self.slots {
-            s.link = None;
+            s.held = Attached::ByAya;
             if std::mem::take(&mut s.loaded)
                 && let Some(p) = self.ebpf.program_mut(&s.name)
             {
@@ -728,8 +741,8 @@ impl Loaded {
         let cgroup = self.cgroup.as_ref().map(AsFd::as_fd);
         let perf = self.perf.get(&slot.name).copied().unwrap_or_default();
         match attach::attach(&slot.hook, program, map, cgroup, perf) {
-            Ok(link) => {
-                slot.link = link;
+            Ok(held) => {
+                slot.held = held;
                 slot.state = State::Attached;
                 true
             }
@@ -803,7 +816,7 @@ mod tests {
             state: State::Loaded,
             log: None,
             loaded: false,
-            link: None,
+            held: Attached::ByAya,
         };
         let plain = || Hook::Tracepoint { category: "syscalls".into(), name: "sys_exit_open".into() };
         let slots = [

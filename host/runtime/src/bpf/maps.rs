@@ -157,6 +157,10 @@ impl<F: AsFd> RawMap<F> {
         &self.info
     }
 
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     fn check_key(&self, key: &[u8]) -> io::Result<()> {
         let wanted = self.info.key_size as usize;
         if key.len() == wanted { Ok(()) } else { Err(wrong_length("key", wanted, key.len())) }

@@ -17,6 +17,7 @@ pub mod prepare;
 pub(crate) mod probe;
 pub(crate) mod programs;
 pub mod ring;
+pub(crate) mod socket;
 pub(crate) mod sys;
 pub mod wait;
 

@@ -262,6 +262,7 @@ pub struct MapDef {
 
 pub const MAP_HASH: u32 = 1;
 pub const MAP_ARRAY: u32 = 2;
+pub const MAP_PROG_ARRAY: u32 = 3;
 pub const MAP_PERF_EVENT_ARRAY: u32 = 4;
 pub const MAP_PERCPU_HASH: u32 = 5;
 pub const MAP_PERCPU_ARRAY: u32 = 6;

@@ -71,6 +71,7 @@ pub fn prepare(
             tables.rename(i, stand_in(object, i));
         }
     }
+    rename_in_btf(object, &mut image)?;
     supply_externs(object, &mut image, &mut tables)?;
     tables.write(&mut image)?;
     Ok(image)
@@ -125,6 +126,26 @@ fn known_to_aya(name: &str) -> bool {
 fn stand_in(object: &Object, index: usize) -> &'static str {
     let hook = object.programs.iter().find(|p| p.section_index == index).map(|p| &p.hook);
     if matches!(hook, Some(Hook::Classifier { .. })) { "classifier" } else { "socket" }
+}
+
+/// The name by which `.BTF.ext` means a section that is called `socket` now: without it aya finds nothing said of the
+/// functions in it, and the kernel refuses programs that call others. A name in use already is left as it is.
+fn rename_in_btf(object: &Object, image: &mut [u8]) -> Result<(), PrepareError> {
+    const NEW: &str = "socket";
+    let is_socket = |s: &&Section| s.executable && !s.data.is_empty() && s.name.starts_with(NEW);
+    let mut sockets = object.sections.iter().filter(is_socket);
+    let (Some(one), None) = (sockets.next(), sockets.next()) else { return Ok(()) };
+    let Some(btf) = section(object, ".BTF").filter(|_| one.name != NEW && !known_to_aya(&one.name)) else {
+        return Ok(());
+    };
+    let number = |at: usize| btf.data.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
+    let start = number(4).saturating_add(number(16)) as usize;
+    let strings = btf.data.get(start..).unwrap_or_default();
+    let name = [&[0], one.name.as_bytes(), &[0]].concat();
+    match memchr::memmem::find(strings, &name) {
+        Some(at) => overwrite(image, btf.file_offset + start + at + 1 + NEW.len(), &[0]),
+        None => Ok(()),
+    }
 }
 
 /// Everything aya takes for granted about an ELF file and its BTF.

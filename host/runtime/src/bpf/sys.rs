@@ -281,6 +281,43 @@ pub(super) fn socket_attach_bpf(socket: BorrowedFd<'_>, prog: BorrowedFd<'_>) ->
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Has this thread, and no other, use that network namespace from now on.
+pub(crate) fn enter_network(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes plain numbers; changes which network this thread's system calls mean, and no memory
+    let r = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A packet socket in this thread's network namespace that receives nothing yet.
+pub(super) fn packet_socket() -> io::Result<OwnedFd> {
+    // SAFETY: takes plain numbers
+    let r = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(r)) }
+}
+
+/// Has a packet socket receive every packet of its network namespace, in both directions, on every interface.
+pub(super) fn receive_all_packets(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: sockaddr_ll is plain numbers, for which zero is valid
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    let len = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the address lives through the call and has the length that is given
+    let r = unsafe { libc::bind(socket.as_raw_fd(), std::ptr::from_ref(&address).cast(), len) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Raises the number of descriptors this process may have to what it may be raised to.
+pub(crate) fn raise_open_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for writes
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0 && limit.rlim_cur < limit.rlim_max {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: `limit` is valid for reads; failing leaves the limit as it is, which opening then says
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+    }
+}
+
 /// A BPF file system of our own that is mounted nowhere: pins in it are reachable through the descriptor only, and gone
 /// with it. Linux 5.2.
 pub(super) fn private_bpffs() -> io::Result<OwnedFd> {

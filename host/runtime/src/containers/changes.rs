@@ -43,6 +43,8 @@ pub(super) enum Message {
     Moment(Moment),
     /// All that ran when listening began has been sent.
     Complete,
+    /// Nothing but an end to waiting.
+    Wake,
 }
 
 /// The sending side.
@@ -61,16 +63,25 @@ impl Listener {
         }
     }
 
+    pub(super) fn sender(&self) -> SyncSender<Message> {
+        self.sender.clone()
+    }
+
     pub(super) fn is_gone(&self) -> bool {
         self.gone
     }
 }
 
-/// `at_once`: tell of containers as soon as they run, though their names, and whether they were asked for, come later.
-pub(super) fn channel(selector: Arc<Selector>, at_once: bool) -> (Listener, Changes) {
+/// Moments as they are, and how many found no room.
+pub(super) fn queue() -> (Listener, Receiver<Message>, Arc<AtomicU64>) {
     let (sender, receiver) = sync_channel(QUEUE);
     let missed = Arc::new(AtomicU64::new(0));
-    let listener = Listener { sender, missed: missed.clone(), gone: false };
+    (Listener { sender, missed: missed.clone(), gone: false }, receiver, missed)
+}
+
+/// `at_once`: tell of containers as soon as they run, though their names, and whether they were asked for, come later.
+pub(super) fn channel(selector: Arc<Selector>, at_once: bool) -> (Listener, Changes) {
+    let (listener, receiver, missed) = queue();
     let (present, waiting, ready) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
     let changes = Changes { receiver, missed, told_missed: 0, selector, at_once, present, waiting, ready };
     (listener, changes)
@@ -126,7 +137,7 @@ impl Changes {
             match self.receiver.recv_timeout(left.min(self.next_ripe(now))) {
                 Ok(Message::Moment(moment)) => self.take(moment, Instant::now()),
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => return None,
-                Ok(Message::Complete) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Message::Complete | Message::Wake) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
         }
@@ -142,6 +153,7 @@ impl Changes {
                 Moment::Known(c) => {
                     drop(self.present.insert(c.instance, Present::new(c, Instant::now())));
                 }
+                Moment::Born(..) => {}
                 Moment::Ended(c, _) => drop(self.present.remove(&c.instance)),
             }
         }
@@ -160,6 +172,7 @@ impl Changes {
                 self.present.entry(instance).or_insert_with(new).container = container.clone();
                 self.tell(instance, now);
             }
+            Moment::Born(..) => {}
             Moment::Ended(container, at) => {
                 let known = self.present.remove(&container.instance);
                 if known.as_ref().is_none_or(|p| !p.told) {

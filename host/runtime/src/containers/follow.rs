@@ -13,6 +13,7 @@ use super::{
     clients::Question,
     container::{Container, RuntimeName},
     identify::{self, BundleConfig, DockerConfig, Invocation, Launch},
+    networks::Way,
     registry::{Owner, Registry},
     remembered::Remembered,
     snapshot::{self, Process, Recorded},
@@ -91,8 +92,7 @@ pub(super) struct Follower {
 impl Follower {
     pub(super) fn new(host_root: PathBuf, host_mntns: u64, boot_to_wall: i64) -> Self {
         let proc = host_root::proc(&host_root);
-        let namespace = |pid: &&str| snapshot::namespace(&proc.as_ref()?.join(pid).join("ns/net"));
-        let host_netns = ["1", "2"].iter().find_map(namespace);
+        let host_netns = snapshot::host_netns(proc.as_deref());
         Follower {
             hierarchies: Cgroups::find(&host_root),
             proc,
@@ -105,7 +105,7 @@ impl Follower {
             knowledge: Knowledge::default(),
             waiting: VecDeque::new(),
             host_mntns,
-            host_netns: host_netns.unwrap_or_default(),
+            host_netns,
             boot_to_wall,
             walked_at: 0,
             todo: Todo::default(),
@@ -248,6 +248,20 @@ impl Follower {
             }
         }
         self.todo.decide.push((e.mntns, e.time));
+        self.born_in_network(e);
+    }
+
+    /// A container has its network from birth on, or joins it before: whoever looks into it can be there before the first
+    /// program. One that is born in the host's may still get another.
+    fn born_in_network(&mut self, e: &TaskEvent) {
+        let Some(c) = self.container_at(e.mntns, u64::MAX).filter(|c| c.mntns == e.mntns && c.pid == 0) else {
+            return;
+        };
+        if e.netns != 0 && e.netns != self.host_netns {
+            self.registry.set_network(c.instance, e.netns, e.time);
+            let way = Way { netns: e.netns, pid: e.tgid, launcher: e.launcher };
+            self.registry.born(c.instance, way);
+        }
     }
 
     fn owner_of(&mut self, e: &TaskEvent, now: u64) -> Owner {
@@ -406,15 +420,18 @@ impl Follower {
         }
         let path = self.cgroup_path(e).filter(|p| identify::cgroup_is_of(p, &container.id));
         self.registry.update(container.instance, |c| c.first_exec = e.entered);
-        self.settle(&container, e.tgid, e.netns, e.cgroup, path);
+        self.settle(&container, (e.tgid, birth), e.netns, e.cgroup, path);
     }
 
-    /// The container's first process is known.
-    fn settle(&mut self, c: &Container, pid: u32, netns: u64, cgroup: u64, path: Option<Box<str>>) {
+    /// The container's first process is known; `birth` is that of its mount namespace.
+    fn settle(&mut self, c: &Container, (pid, birth): (u32, u64), netns: u64, cgroup: u64, path: Option<Box<str>>) {
         let host_network = netns != 0 && netns == self.host_netns;
         // Only a cgroup of its own: others may be shared with half the machine.
         if path.is_some() && cgroup > 1 {
             self.registry.set_cgroup(c.instance, cgroup);
+        }
+        if netns != 0 {
+            self.registry.set_network(c.instance, netns, birth);
         }
         self.registry.update(c.instance, |c| {
             c.pid = pid;
@@ -520,7 +537,7 @@ impl Follower {
             let own = identify::cgroup_is_of(&p.cgroup, &c.id);
             let path = own.then(|| p.cgroup.clone());
             let cgroup = path.as_deref().and_then(|p| self.hierarchies.id(p)).unwrap_or_default();
-            self.settle(&c, p.pid, p.netns, cgroup, path);
+            self.settle(&c, (p.pid, birth), p.netns, cgroup, path);
             self.todo.watch_init.push(p.pid);
         }
     }

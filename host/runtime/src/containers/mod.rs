@@ -14,6 +14,7 @@ mod follow;
 mod identify;
 pub mod listing;
 mod namespaces;
+mod networks;
 mod registry;
 mod remembered;
 mod snapshot;
@@ -28,6 +29,7 @@ pub(crate) use container::MEMBERS;
 pub use container::{Container, ImageAnswer, Pod, RuntimeName, UnknownRuntime};
 pub use filter::{Attribute, Selector, SelectorError, Verdict};
 pub(crate) use namespaces::{NetworkNamespace, network_namespaces};
+pub(crate) use networks::{NetworkFeed, NetworkNews, NetworkOwner, Waker, Way};
 pub use tracker::TrackerLoss;
 
 use crate::bpf::{KernelBtf, LoadError};
@@ -198,6 +200,8 @@ pub(crate) struct Published {
     /// Everything the kernel reported until this boot time is in the table.
     watermark: AtomicU64,
     host_mntns: u64,
+    /// 0: not known.
+    host_netns: u64,
     /// The kernel had no room for some event.
     missed: AtomicBool,
     /// Wakes the thread: somebody waits for the watermark, or it is to stop.
@@ -205,12 +209,13 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    fn new(host_mntns: u64) -> Self {
+    fn new(host_mntns: u64, host_netns: u64) -> Self {
         Published {
             table: ArcSwap::from_pointee(Table::default()),
             version: AtomicU64::new(0),
             watermark: AtomicU64::new(0),
             host_mntns,
+            host_netns,
             missed: AtomicBool::new(false),
             kick: Notify::new(),
         }

@@ -6,11 +6,14 @@
 //! Written only by the containers' thread (`Registry`), which publishes a `Table`; read by any thread without locks. A
 //! table is 64 shared shards, so that a change copies one of them and not all.
 
-use super::container::Container;
+use super::{
+    container::Container,
+    networks::{Networks, Way},
+};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::{collections::VecDeque, sync::Arc};
 
-const SHARDS: usize = 64;
+pub(super) const SHARDS: usize = 64;
 /// Events of a container that is gone may still be on their way for this long, in nanoseconds.
 pub(super) const TOMBSTONE: u64 = 10_000_000_000;
 /// Generations kept of one namespace number beside the present one; each is also dropped with its tombstone.
@@ -52,11 +55,13 @@ impl Slot {
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     shards: [Arc<FxHashMap<u64, Slot>>; SHARDS],
+    /// By network namespace.
+    pub(super) networks: Networks,
 }
 
 impl Default for Table {
     fn default() -> Self {
-        Table { shards: std::array::from_fn(|_| Arc::default()) }
+        Table { shards: std::array::from_fn(|_| Arc::default()), networks: Networks::default() }
     }
 }
 
@@ -89,6 +94,8 @@ struct Instance {
     /// (number, birth) of its own namespace and of those made inside it.
     namespaces: Vec<(u64, u64)>,
     cgroups: Vec<u64>,
+    /// Network namespace, once known.
+    netns: Option<u64>,
     /// Boot-clock nanoseconds.
     ended: Option<u64>,
 }
@@ -98,6 +105,8 @@ struct Instance {
 pub(super) enum Moment {
     /// It is there, or more is known of it.
     Known(Arc<Container>),
+    /// Its network namespace can be entered, while that process or one beside it lives.
+    Born(Arc<Container>, Way),
     /// Boot-clock nanoseconds.
     Ended(Arc<Container>, u64),
 }
@@ -185,6 +194,7 @@ impl Registry {
                     container: c.clone(),
                     namespaces: vec![(mntns, birth)],
                     cgroups: Vec::new(),
+                    netns: None,
                     ended: None,
                 };
                 self.instances.insert(c.instance, instance);
@@ -257,6 +267,25 @@ impl Registry {
         }
     }
 
+    /// The container is in this network namespace since `since` (boot-clock nanoseconds).
+    pub(super) fn set_network(&mut self, instance: u64, netns: u64, since: u64) {
+        let Some(i) = self.instances.get_mut(&instance).filter(|i| i.netns != Some(netns)) else {
+            return;
+        };
+        if let Some(old) = i.netns.replace(netns) {
+            self.table.networks.leave(old, instance);
+        }
+        self.table.networks.join(netns, i.container.clone(), since);
+        self.changed = true;
+    }
+
+    /// The container, which is born in a network namespace, can be entered this way.
+    pub(super) fn born(&mut self, instance: u64, way: Way) {
+        if let (Some(moments), Some(i)) = (&mut self.moments, self.instances.get(&instance)) {
+            moments.push(Moment::Born(i.container.clone(), way));
+        }
+    }
+
     /// Replaces what is known of a container, in every namespace of it. Returns those namespaces with their births.
     pub(super) fn update(&mut self, instance: u64, change: impl FnOnce(&mut Container)) -> Vec<(u64, u64)> {
         let Some(i) = self.instances.get_mut(&instance) else {
@@ -275,6 +304,9 @@ impl Registry {
         i.container = c.clone();
         if let Some(moments) = self.moments.as_mut().filter(|_| i.ended.is_none()) {
             moments.push(Moment::Known(c.clone()));
+        }
+        if let Some(netns) = i.netns {
+            self.table.networks.update(netns, &c);
         }
         for (mntns, birth) in &i.namespaces {
             let Some(slot) = self.table.shard_mut(*mntns).get_mut(mntns) else {
@@ -299,6 +331,10 @@ impl Registry {
             return;
         }
         i.ended = Some(now);
+        if let Some(netns) = i.netns {
+            self.table.networks.end(netns, instance, now);
+            self.changed = true;
+        }
         if let Some(moments) = &mut self.moments {
             moments.push(Moment::Ended(i.container.clone(), now));
         }
@@ -321,6 +357,9 @@ impl Registry {
                 continue;
             };
             self.forget_id(&i.container.id, instance);
+            if let Some(netns) = i.netns {
+                self.table.networks.leave(netns, instance);
+            }
             for (mntns, birth) in i.namespaces {
                 if self.forget_generation(mntns, birth) {
                     due.push((mntns, birth));

@@ -38,6 +38,12 @@ pub(super) fn namespace(link: &Path) -> Option<u64> {
     target.to_str()?.split_once('[')?.1.strip_suffix(']')?.parse().ok()
 }
 
+/// The host's network namespace; 0: nobody says.
+pub(super) fn host_netns(proc: Option<&Path>) -> u64 {
+    let of = |pid: &&str| namespace(&proc?.join(pid).join("ns/net"));
+    ["1", "2"].iter().find_map(of).unwrap_or_default()
+}
+
 /// Every process of interest. Processes that end meanwhile are left out.
 pub(super) fn walk(proc: &Path, host_mntns: u64) -> Vec<Process> {
     let Ok(entries) = fs::read_dir(proc) else {

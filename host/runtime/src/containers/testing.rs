@@ -6,6 +6,9 @@ use super::{
 };
 use std::sync::{Arc, atomic::Ordering};
 
+/// The host's network namespace.
+pub(crate) const HOST_NETNS: u64 = 2;
+
 pub(crate) struct ByHand {
     pub(crate) published: Arc<Published>,
     registry: Registry,
@@ -13,7 +16,7 @@ pub(crate) struct ByHand {
 
 impl ByHand {
     pub(crate) fn new(host_mntns: u64) -> Self {
-        ByHand { published: Arc::new(Published::new(host_mntns)), registry: Registry::default() }
+        ByHand { published: Arc::new(Published::new(host_mntns, HOST_NETNS)), registry: Registry::default() }
     }
 
     /// A container with its name; `None`: it may still come.
@@ -29,6 +32,14 @@ impl ByHand {
 
     pub(crate) fn host_birth(&mut self, mntns: u64, time: u64) {
         self.registry.birth(mntns, time, Owner::Host);
+    }
+
+    pub(crate) fn network(&mut self, instance: u64, netns: u64, since: u64) {
+        self.registry.set_network(instance, netns, since);
+    }
+
+    pub(crate) fn end(&mut self, instance: u64, time: u64) {
+        self.registry.end(instance, time);
     }
 
     pub(crate) fn change(&mut self, instance: u64, change: impl FnOnce(&mut Container)) {

@@ -123,7 +123,7 @@ fn share(mut admission: Option<Admission>, host_root: &Path) -> Result<Shared, C
         }
     }
     Ok(Shared {
-        published: Arc::new(Published::new(host_mntns)),
+        published: Arc::new(Published::new(host_mntns, snapshot::host_netns(host_root::proc(host_root).as_deref()))),
         admission: Mutex::new(admission),
         status: Mutex::new(ContainersStatus::default()),
         new_listeners: Mutex::default(),

@@ -3,6 +3,8 @@
 //! Runs on the event thread. Never waits: a row whose container is not decided yet is set aside with a copy of its record
 //! and comes back with a later batch, at most two seconds on. Nothing leaves uncounted.
 
+mod network;
+
 use crate::containers::{Container, Containers, MEMBERS, Resolution, Selector, TableReader, Verdict};
 use ig_event::{Batch, DataSource, Entity, FieldDef, FieldId, Kind, Reason, SourceKind, Storage};
 use rustc_hash::FxHashMap;
@@ -13,6 +15,10 @@ use std::{
 
 /// A field with this tag holds the number of the mount namespace.
 const MNTNS_TAG: &str = "type:gadget_mntns_id";
+/// A field with this tag holds the number of the network namespace.
+const NETNS_TAG: &str = "type:gadget_netns_id";
+/// Marks the number of a network namespace where those of mount namespaces are keys, too.
+const IS_NETNS: u64 = 1 << 63;
 /// How long a row waits.
 const WAIT: Duration = Duration::from_millis(2200);
 /// Rows set aside for one mount namespace, and for all.
@@ -63,11 +69,15 @@ pub struct ContainerEnricher {
     selector: Arc<Selector>,
     include: Include,
     slot: u32,
-    /// Offset of the mount namespace's number in the record.
-    mntns: u32,
+    /// Offset of the mount namespace's number in the record, and of the network namespace's: one of them at least. The
+    /// first decides where it is known, because containers may share a network.
+    mntns: Option<u32>,
+    netns: Option<u32>,
     /// Offset of the boot-clock time, if the record has one.
     time: Option<u32>,
     snapshot: bool,
+    /// Rows were gathered over time, and their containers may have gone since.
+    gathered: bool,
     remembered: FxHashMap<u64, Remembered>,
     held: FxHashMap<u64, Vec<HeldRow>>,
     held_rows: usize,
@@ -77,8 +87,8 @@ pub struct ContainerEnricher {
 }
 
 impl ContainerEnricher {
-    /// Adds the fields of a container to `source`; `None` where its records name no mount namespace, so that nothing can
-    /// be said of their containers. Fields that the source has already under these names stay as they are.
+    /// Adds the fields of a container to `source`; `None` where its records name no namespace, so that nothing can be said
+    /// of their containers. Fields that the source has already under these names stay as they are.
     pub fn new(
         source: &mut DataSource,
         containers: Containers,
@@ -96,10 +106,14 @@ impl ContainerEnricher {
         selector: Arc<Selector>,
         include: Include,
     ) -> Option<Self> {
-        let mntns = source.fields().iter().find_map(|f| match f.def.storage {
-            Storage::Record { offset, size: 8 } if f.has_tag(MNTNS_TAG) => Some(offset),
-            _ => None,
-        })?;
+        let place = |tag: &str, wanted: u32| {
+            source.fields().iter().find_map(|f| match f.def.storage {
+                Storage::Record { offset, size } if size == wanted && f.has_tag(tag) => Some(offset),
+                _ => None,
+            })
+        };
+        let (mntns, netns) = (place(MNTNS_TAG, 8), place(NETNS_TAG, 4));
+        mntns.or(netns)?;
         let time = source.fields().iter().find_map(|f| match f.def.storage {
             Storage::BootTime { offset } => Some(offset),
             _ => None,
@@ -112,14 +126,22 @@ impl ContainerEnricher {
             include,
             slot,
             mntns,
+            netns,
             time,
             snapshot: source.kind == SourceKind::Snapshot,
+            gathered: false,
             remembered: FxHashMap::default(),
             held: FxHashMap::default(),
             held_rows: 0,
             held_bytes: 0,
             taken: 0,
         })
+    }
+
+    /// For a source whose rows programs gather in a map, having left out what was not asked for.
+    pub fn of_gathered_rows(mut self) -> Self {
+        self.gathered = true;
+        self
     }
 
     /// Puts the rows whose wait is over into the empty `batch`, in order and labelled. They were counted as produced when
@@ -161,8 +183,8 @@ impl ContainerEnricher {
             if !batch.is_live(row) {
                 continue;
             }
-            let mntns = word(batch.record_bytes(row, self.mntns, 8));
             let time = self.time.map_or(u64::MAX, |offset| word(batch.record_bytes(row, offset, 8)));
+            let mntns = self.key(batch, row, time);
             let answer = match &last {
                 Some((ns, birth, answer)) if *ns == mntns && time >= *birth => answer.clone(),
                 _ => {
@@ -190,6 +212,18 @@ impl ContainerEnricher {
         }
     }
 
+    /// The number by which the row's container is found: of its mount namespace, unless that is not known or the host's; a
+    /// packet of the host's programs in a container's network is the container's.
+    fn key(&self, batch: &Batch, row: usize, time: u64) -> u64 {
+        let at = |offset: Option<u32>, size| offset.map_or(0, |o| word(batch.record_bytes(row, o, size)));
+        let (mntns, netns) = (at(self.mntns, 8), at(self.netns, 4));
+        match netns {
+            0 => mntns,
+            _ if mntns == 0 || self.reader.resolve(mntns, time) == Resolution::Host => netns | IS_NETNS,
+            _ => mntns,
+        }
+    }
+
     fn refresh(&mut self) {
         if self.reader.refresh() {
             self.remembered.clear();
@@ -205,6 +239,9 @@ impl ContainerEnricher {
         }
         // A source without times says when its rows happened only by their coming now.
         let time = if self.time.is_some() { time } else { self.reader.now() };
+        if mntns & IS_NETNS != 0 {
+            return self.answer_network(mntns, time);
+        }
         let resolution = self.reader.resolve(mntns, time);
         // The answer for the rows of a set-up is not that for those after it.
         let (lasting, from) = match &resolution {
@@ -243,6 +280,8 @@ impl ContainerEnricher {
             Resolution::Host if self.include.host => Answer::ShowHost,
             Resolution::Host => Answer::LeaveOut,
             Resolution::Pending => Answer::Wait,
+            // The kernel let it into the table, so it was of a container that was asked for.
+            Resolution::Unknown if self.gathered && !self.include.host => Answer::ShowUnlabelled(None),
             // The tracker saw everything, so nobody's container it is; else it may be one that was missed.
             Resolution::Unknown if self.reader.may_have_missed() => Answer::ShowUnlabelled(None),
             Resolution::Unknown if self.include.host => Answer::ShowHost,
@@ -322,6 +361,9 @@ impl ContainerEnricher {
 
     /// What is known by now has to do: never dropped in silence.
     fn give_up(&self, mntns: u64, time: u64) -> Answer {
+        if mntns & IS_NETNS != 0 {
+            return self.give_up_network(mntns, time);
+        }
         match self.reader.owner(mntns, time) {
             Some(c) if self.selector.verdict(&c) == Verdict::No => Answer::LeaveOut,
             // No program of its own in all this time: it is set up and not started, or never will be.

@@ -3,14 +3,28 @@
 
 use ig_event::HostNames;
 use std::path::Path;
+// The ABI of 32-bit programs on the same machine.
+#[cfg(target_arch = "aarch64")]
+use syscalls::arm::Sysno as CompatSysno;
+#[cfg(target_arch = "x86_64")]
+use syscalls::x86::Sysno as CompatSysno;
+
+/// What gadgets add to the number of a 32-bit program's call (`GADGET_SYSCALL_COMPAT` of gadget/current_syscall.h).
+const COMPAT: u64 = 1 << 32;
 
 /// Reads `etc/passwd` and `etc/group` below `host_root`. A missing file leaves its table empty: numbers are shown then.
 pub fn host_names(host_root: &Path) -> HostNames {
     HostNames {
         users: table(&crate::host_root::join(host_root, Path::new("/etc/passwd"))),
         groups: table(&crate::host_root::join(host_root, Path::new("/etc/group"))),
-        syscalls: syscalls::Sysno::iter().map(|s| (s.id() as u64, s.name().to_owned())).collect(),
+        syscalls: syscalls(),
     }
+}
+
+fn syscalls() -> rustc_hash::FxHashMap<u64, String> {
+    let native = syscalls::Sysno::iter().map(|s| (s.id() as u64, s.name().to_owned()));
+    let compat = CompatSysno::iter().map(|s| (COMPAT | s.id() as u64, s.name().to_owned()));
+    native.chain(compat).collect()
 }
 
 /// `name:password:number:…` lines; the first name of a number wins, as in getpwuid(3).
@@ -45,5 +59,14 @@ mod tests {
         assert_eq!(n.users.len(), 2);
         assert!(n.groups.is_empty());
         assert_eq!(n.syscalls[&(syscalls::Sysno::openat.id() as u64)], "openat");
+    }
+
+    #[test]
+    fn calls_of_32_bit_programs_have_numbers_of_their_own() {
+        let n = host_names(Path::new("/nonexistent")).syscalls;
+        // The same number on both machines: the first calls of Linux never changed.
+        assert_eq!(n[&(COMPAT | 5)], "open");
+        assert_eq!(n[&(COMPAT | 74)], "sethostname");
+        assert!(!n.contains_key(&(COMPAT | 5000)));
     }
 }

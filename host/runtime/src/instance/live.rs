@@ -7,6 +7,7 @@ use super::{
     Note, PipelineOptions, RunError, Sink, Stop, Summary, Tag,
     feed::{Buffer, Drained, Feed, Iteration, Source, TablePlan, Tables, run_iterators},
     load::{self, Recording},
+    netns::NetworkSockets,
     pipeline::{Pipeline, is_quiet_end},
 };
 use crate::{
@@ -100,6 +101,8 @@ pub struct Live {
     pub(super) map_full: Option<LostCounter>,
     pub(super) recording: Option<Recording>,
     pub(super) containers: Option<Containers>,
+    /// Socket filters, while they run.
+    pub(super) networks: Option<NetworkSockets>,
     pub(super) whose: Whose,
     pub(super) object: Option<Object>,
     /// Tells the gadget whose a socket is, if it asks.
@@ -151,6 +154,7 @@ impl Live {
             self.uprobes = load::start_uprobes(loaded, scope, &self.name)?;
         }
         self.uprobe_notes(sink);
+        self.open_networks()?;
         Ok(hooks)
     }
 
@@ -171,6 +175,17 @@ impl Live {
             }
             (Producer::Tracer { .. } | Producer::Iter { .. }, _) => return Ok(None),
         }))
+    }
+
+    /// Has socket filters see the packets of everybody who was asked for.
+    fn open_networks(&mut self) -> Result<(), RunError> {
+        let programs = self.loaded.as_ref().map(Loaded::socket_programs).unwrap_or_default();
+        if !programs.is_empty() {
+            let Whose { selector, include, host_root } = &self.whose;
+            let (containers, selector) = (self.containers.as_ref(), selector.clone());
+            self.networks = Some(NetworkSockets::start(programs, containers, host_root, selector, *include)?);
+        }
+        Ok(())
     }
 
     fn map_fd(&self, map: &str) -> Result<OwnedFd, RunError> {
@@ -210,6 +225,9 @@ impl Live {
         // From here on nothing new is produced; what is in the buffers still counts.
         let last = self.uprobes.take().map(Uprobes::stop).unwrap_or_default();
         last.into_iter().for_each(|n| sink.note(Note::Uprobes(n)));
+        if let Some(networks) = &self.networks {
+            networks.silence();
+        }
         let missed = self.loaded.take().map_or(0, |l| l.missed_runs());
         if missed > 0 {
             sink.note(Note::MissedRuns { gadget: self.name.clone(), missed });
@@ -306,6 +324,9 @@ impl Live {
             if self.told.insert(key) {
                 sink.note(Note::Containers(note));
             }
+        }
+        for note in self.networks.iter().flat_map(NetworkSockets::notes) {
+            sink.note(Note::Network(note));
         }
     }
 

@@ -50,13 +50,14 @@ impl Gadget {
             true => shared.containers(&options, &self.kernel, &mut notes)?,
             false => None,
         };
+        let filters = self.object.as_ref().is_some_and(|o| o.map(FILTER_MAP).is_some());
         let mut enrichers = Vec::new();
-        for s in &mut sources {
-            enrichers.push(
-                containers
-                    .as_ref()
-                    .and_then(|c| ContainerEnricher::new(s, c.clone(), options.selector.clone(), options.include)),
-            );
+        for (s, plan) in sources.iter_mut().zip(&self.plans) {
+            let gathered = filters && matches!(plan.producer, Producer::MapIter { .. });
+            let enricher = containers
+                .as_ref()
+                .and_then(|c| ContainerEnricher::new(s, c.clone(), options.selector.clone(), options.include));
+            enrichers.push(enricher.map(|e| if gathered { e.of_gathered_rows() } else { e }));
         }
         let mut stacks = Stacks::new(&mut sources, &options.containers.host_root);
         let recording = options.record.clone().map(|path| self.recording(path, &options, &sources));
@@ -115,6 +116,7 @@ impl Gadget {
             map_full: None,
             recording,
             containers,
+            networks: None,
             whose: Whose {
                 selector: options.selector.clone(),
                 include: options.include,
@@ -261,12 +263,15 @@ fn share_stacks(stacks: &mut Stacks, loaded: &Loaded) -> std::io::Result<()> {
     stacks.set_maps(map(stacks::KERNEL_MAP)?, map(stacks::USER_MAP)?)
 }
 
-/// A gadget without a namespace in its events and without a filter map has nothing to do with containers.
+/// A gadget without a namespace in its events, a filter map and a socket filter has nothing to do with containers.
 fn needs_containers(gadget: &Gadget, sources: &[DataSource]) -> bool {
     let names = |s: &DataSource| {
         s.fields().iter().any(|f| f.has_tag("type:gadget_mntns_id") || f.has_tag("type:gadget_netns_id"))
     };
-    gadget.object.as_ref().is_some_and(|o| o.map(FILTER_MAP).is_some()) || sources.iter().any(names)
+    let filters = |o: &Object| {
+        o.map(FILTER_MAP).is_some() || o.programs.iter().any(|p| matches!(p.hook, Hook::SocketFilter { .. }))
+    };
+    gadget.object.as_ref().is_some_and(filters) || sources.iter().any(names)
 }
 
 /// What the gadgets of one process have in common. Each part is started by the first gadget that needs it.

@@ -8,6 +8,7 @@ pub(crate) mod filesystems;
 mod gadget;
 mod live;
 mod load;
+mod netns;
 mod pipeline;
 pub mod record;
 mod replay;
@@ -17,6 +18,7 @@ mod stop;
 pub use filesystems::{FilesystemError, MissingFilesystem};
 pub use gadget::{Gadget, GadgetError, TableTimes};
 pub use live::{Live, LiveOptions};
+pub use netns::{NetworkError, WhyNot};
 pub use pipeline::PipelineOptions;
 pub use replay::Replay;
 pub use several::{Ended, MemberError, Several, Tag};
@@ -62,6 +64,8 @@ pub enum Note {
     Program(ProgramReport),
     /// The container tracker has something to say.
     Containers(String),
+    /// Packets of some network are not seen.
+    Network(String),
     /// The guest did something wrong, or said something.
     Guest(GuestNote),
     /// The guest failed after its last batch.
@@ -88,7 +92,11 @@ impl Note {
             Note::Program(p) => matches!(p.state, State::Skipped { .. }),
             Note::Guest(note) => note.is_for_everybody(),
             Note::Uprobes(note) => note.is_for_everybody(),
-            Note::Containers(_) | Note::Symbols(_) | Note::GuestStop(_) | Note::MissedRuns { .. } => true,
+            Note::Containers(_)
+            | Note::Network(_)
+            | Note::Symbols(_)
+            | Note::GuestStop(_)
+            | Note::MissedRuns { .. } => true,
             Note::Running { .. } | Note::WasmCache(_) | Note::Metadata(_) => false,
         }
     }
@@ -108,8 +116,8 @@ impl fmt::Display for Note {
                     hint.as_ref().map_or(Ok(()), |h| write!(f, "; {h}"))
                 }
             },
-            Note::Containers(text) | Note::Symbols(text) => write!(f, "warning: {text}"),
             Note::Uprobes(note) => note.fmt(f),
+            Note::Containers(text) | Note::Network(text) | Note::Symbols(text) => write!(f, "warning: {text}"),
             Note::Guest(note) if note.problem().is_some() => write!(f, "warning: {note}"),
             Note::Guest(note) => note.fmt(f),
             Note::GuestStop(e) => write!(f, "warning: {e}"),
@@ -155,6 +163,8 @@ pub enum RunError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Containers(#[from] ContainersError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     #[error(transparent)]
     Sockets(#[from] SocketsError),
     #[error(transparent)]

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/**
+ * Requests to block devices: what they are, and the arguments of their tracepoints on any kernel.
+ *
+ * For raw tracepoints (raw_tp): block_rq_insert, block_rq_issue, block_rq_complete. Linux 5.5 (BTF).
+ */
+#ifndef GADGET_BLOCKIO_H
+#define GADGET_BLOCKIO_H
+
+#include <gadget/kernel.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+
+/** What a request does; the names are those of `rw` in rows. */
+enum gadget_io_operation { read, write, flush, discard, other };
+
+struct gendisk___known {
+	int major;
+	int first_minor;
+} __attribute__((preserve_access_index));
+
+struct request_queue___known {
+	struct gendisk___known *disk; /* Linux 5.17 */
+} __attribute__((preserve_access_index));
+
+struct request___known {
+	struct request_queue___known *q;
+	unsigned int cmd_flags;
+	unsigned int __data_len;
+	struct gendisk___known *rq_disk; /* until Linux 5.16 */
+} __attribute__((preserve_access_index));
+
+/* Gone in Linux 5.11, together with the first argument of the tracepoints of requests that are inserted and issued. */
+struct hd_struct___until_5_10 {
+	int partno;
+} __attribute__((preserve_access_index));
+
+/** The request of block_rq_insert and block_rq_issue. */
+static __always_inline struct request___known *gadget_io_request(struct bpf_raw_tracepoint_args *ctx)
+{
+	if (bpf_core_type_exists(struct hd_struct___until_5_10))
+		return (struct request___known *)ctx->args[1];
+	return (struct request___known *)ctx->args[0];
+}
+
+static __always_inline enum gadget_io_operation gadget_io_operation(struct request___known *rq)
+{
+	switch (BPF_CORE_READ(rq, cmd_flags) & 0xff) {
+	case 0:
+		return read;
+	case 1:
+	case 7: /* appended to a zone */
+	case 9: /* zeroes */
+	case 13: /* appended to a zone, before Linux 6.5 */
+		return write;
+	case 2:
+		return flush;
+	case 3:
+	case 5: /* secure erase */
+		return discard;
+	default:
+		return other;
+	}
+}
+
+/** Major and minor number of the whole disk that a request is for; 0 and 0 where there is none. */
+static __always_inline void gadget_io_disk(struct request___known *rq, __u32 *major, __u32 *minor)
+{
+	struct gendisk___known *disk;
+
+	if (bpf_core_field_exists(struct request___known, rq_disk))
+		disk = BPF_CORE_READ(rq, rq_disk);
+	else
+		disk = BPF_CORE_READ(rq, q, disk);
+	*major = BPF_CORE_READ(disk, major);
+	*minor = BPF_CORE_READ(disk, first_minor);
+}
+
+#endif
