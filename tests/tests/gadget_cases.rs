@@ -59,12 +59,14 @@ mod root {
         bpfstats
         profile_blockio
         profile_cpu
+        profile_tcprtt
         snapshot_file
         snapshot_process
         snapshot_socket
         top_blockio
         top_file
         top_process
+        top_tcp
         trace_bind
         trace_capabilities
         trace_dns
@@ -72,13 +74,17 @@ mod root {
         trace_init_module
         trace_link
         trace_lsm
+        trace_malloc
         trace_mount
         trace_oomkill
         trace_open
         trace_signal
         trace_sni
+        trace_ssl
         trace_tcp
         trace_tcpconnect
+        trace_tcpdrop
+        trace_tcpretrans
         traceloop
     }
 
