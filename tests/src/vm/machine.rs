@@ -253,8 +253,12 @@ fn copy_cases(to: &Path) {
         for file in ["gadget.yaml", "test.yaml"] {
             put(&from.join(file), &to.join(file));
         }
-        if let Some(source) = gadget_case::workload(&from) {
-            load::compile(&source, &to.join("workload"));
+        let extra = to.join("rootfs");
+        fs::create_dir_all(&extra).expect("a writable directory");
+        for library in gadget_case::compile_workload(&from, &extra.join("workload")).unwrap_or_default() {
+            let copy = extra.join(library.trim_start_matches('/'));
+            fs::create_dir_all(copy.parent().expect("a file in a directory")).expect("a writable directory");
+            put(Path::new(&library), &copy);
         }
     }
 }
