@@ -100,10 +100,8 @@ const fn value(long: &'static str, short: Option<char>, to: To) -> OldFlag {
 }
 
 /// Of every `top`.
-const TOP: &[OldFlag] = &[
-    value("interval", None, To::Seconds("interval")),
-    value("max-rows", Some('m'), To::Flag("max-entries")),
-];
+const TOP: &[OldFlag] =
+    &[value("interval", None, To::Seconds("interval")), value("max-rows", Some('m'), To::Flag("max-entries"))];
 
 pub(super) const VERBS: &[Verb] = &[
     verb(

@@ -15,8 +15,8 @@ mod select;
 mod tests;
 mod yaml;
 
-pub(crate) use layout::display_width;
 pub use folded::{KERNEL_STACK_TAG, USER_STACK_TAG, WEIGHT};
+pub(crate) use layout::display_width;
 pub use select::{FieldSelection, FieldsError};
 
 use crate::{Batch, DataSource, FieldId, HostNames, SourceKind, TextEnv};

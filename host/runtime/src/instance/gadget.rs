@@ -96,8 +96,8 @@ impl Gadget {
         let parsed = metadata::parse(&image.metadata, metadata::FILE)
             .map_err(|source| GadgetError::Metadata { image: named(), source })?;
         let metadata = parsed.metadata;
-        let host = host_sources::settings(&metadata)
-            .map_err(|source| GadgetError::HostSource { image: named(), source })?;
+        let host =
+            host_sources::settings(&metadata).map_err(|source| GadgetError::HostSource { image: named(), source })?;
         let schema = |source| GadgetError::Schema { image: named(), source };
         let (object, plans, mut params) = match (&image.ebpf, &host) {
             (Some(elf), _) => {
