@@ -10,7 +10,7 @@ use super::{
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{KernelBtf, LoadOptions, Loaded, Object, object::Hook},
+    bpf::{KernelBtf, LoadOptions, Loaded, Object, loader::DISABLED, object::Hook},
     containers::Containers,
     enrich::{
         container::ContainerEnricher,
@@ -150,8 +150,20 @@ impl Gadget {
         load.alternatives = self.metadata.alternatives.iter().map(|(job, sets)| (job.clone(), sets.clone())).collect();
         load.attach_to =
             self.metadata.programs.iter().filter_map(|(p, m)| Some((p.clone(), m.attach_to.clone()?))).collect();
+        load.attach_to.extend(self.not_chosen(object, &load.params).map(|p| (p.to_owned(), DISABLED.to_owned())));
         load.perf = self.metadata.programs.iter().filter_map(|(p, m)| Some((p.clone(), m.perf?))).collect();
         load
+    }
+
+    /// Programs that wait for a parameter (`when`), none of which is true.
+    fn not_chosen<'a>(&'a self, object: &Object, values: &[(String, Vec<u8>)]) -> impl Iterator<Item = &'a str> {
+        let on = |name: &String| {
+            let given = values.iter().find(|(n, _)| n == name).map(|(_, bytes)| bytes);
+            given.or_else(|| Some(&object.var(name)?.default)).is_some_and(|bytes| bytes.iter().any(|b| *b != 0))
+        };
+        let programs = self.metadata.programs.iter();
+        let waiting = programs.filter(move |(_, p)| !p.when.is_empty() && !p.when.iter().any(on));
+        waiting.map(|(name, _)| name.as_str()).collect::<Vec<_>>().into_iter()
     }
 
     fn guest(
