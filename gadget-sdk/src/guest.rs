@@ -152,8 +152,7 @@ pub(crate) mod boundary {
 
     pub fn syscall_params(name: &str) -> Option<Vec<SyscallParam>> {
         let params = kernel::syscall_params(name)?;
-        let one =
-            |p: kernel::SyscallParam| SyscallParam { name: p.name, type_name: p.type_name, pointer: p.pointer };
+        let one = |p: kernel::SyscallParam| SyscallParam { name: p.name, type_name: p.type_name, pointer: p.pointer };
         Some(params.into_iter().map(one).collect())
     }
 

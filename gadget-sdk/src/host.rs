@@ -4,9 +4,9 @@
 //! shows what is imported. They only work in a guest; on the host they answer `unsupported` or nothing, so that what is
 //! worth a test belongs into functions that take plain data.
 
+use crate::Error;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::ErrorCode;
-use crate::Error;
 
 /// By which door a system call comes in: the machine's own, or that for 32-bit programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

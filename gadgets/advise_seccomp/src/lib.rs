@@ -21,14 +21,78 @@ const COMPAT: std::ops::Range<usize> = NATIVE.end..NATIVE.end + 512;
 /// and to return from a signal. Much of it is the Go runtime's, whose threads call when they like, so that a run does not
 /// show all of it.
 const RUNTIME: &[&str] = &[
-    "brk", "capget", "capset", "chdir", "clock_gettime", "clone", "clone3", "close", "close_range", "dup3", "epoll_create1",
-    "epoll_ctl", "epoll_pwait", "eventfd2", "execve", "exit", "exit_group", "faccessat2", "fchdir", "fchown", "fcntl",
-    "fstat", "fstatfs", "futex", "getcwd", "getdents64", "getegid", "geteuid", "getgid", "getpid", "getppid", "gettid",
-    "getuid", "ioctl", "lseek", "madvise", "mmap", "mprotect", "munmap", "nanosleep", "newfstatat", "openat", "openat2",
-    "pipe2", "prctl", "pread64", "prlimit64", "read", "readlinkat", "restart_syscall", "rseq", "rt_sigaction",
-    "rt_sigprocmask", "rt_sigreturn", "sched_getaffinity", "sched_yield", "set_robust_list", "set_tid_address", "setgid",
-    "setgroups", "setresgid", "setresuid", "setuid", "sigaltstack", "statfs", "tgkill", "umask", "uname", "unlinkat",
-    "wait4", "waitid", "write",
+    "brk",
+    "capget",
+    "capset",
+    "chdir",
+    "clock_gettime",
+    "clone",
+    "clone3",
+    "close",
+    "close_range",
+    "dup3",
+    "epoll_create1",
+    "epoll_ctl",
+    "epoll_pwait",
+    "eventfd2",
+    "execve",
+    "exit",
+    "exit_group",
+    "faccessat2",
+    "fchdir",
+    "fchown",
+    "fcntl",
+    "fstat",
+    "fstatfs",
+    "futex",
+    "getcwd",
+    "getdents64",
+    "getegid",
+    "geteuid",
+    "getgid",
+    "getpid",
+    "getppid",
+    "gettid",
+    "getuid",
+    "ioctl",
+    "lseek",
+    "madvise",
+    "mmap",
+    "mprotect",
+    "munmap",
+    "nanosleep",
+    "newfstatat",
+    "openat",
+    "openat2",
+    "pipe2",
+    "prctl",
+    "pread64",
+    "prlimit64",
+    "read",
+    "readlinkat",
+    "restart_syscall",
+    "rseq",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "sched_getaffinity",
+    "sched_yield",
+    "set_robust_list",
+    "set_tid_address",
+    "setgid",
+    "setgroups",
+    "setresgid",
+    "setresuid",
+    "setuid",
+    "sigaltstack",
+    "statfs",
+    "tgkill",
+    "umask",
+    "uname",
+    "unlinkat",
+    "wait4",
+    "waitid",
+    "write",
 ];
 
 /// Gathers nothing itself: the map holds it all.
@@ -73,8 +137,7 @@ fn publish() -> Result<(), Error> {
         let container = named(host::container(mntns, since), mntns);
         let place = (container.name.clone(), container.id.clone());
         // A container may have made namespaces of its own.
-        let seen =
-            all.entry(place).or_insert_with(|| Seen { container, native: [false; 1024], compat: [false; 512] });
+        let seen = all.entry(place).or_insert_with(|| Seen { container, native: [false; 1024], compat: [false; 512] });
         wrong += u32::from(!seen.add(value));
     })?;
     if wrong > 0 {
@@ -88,7 +151,10 @@ fn publish() -> Result<(), Error> {
         let (calls, nameless) = seen.names(&native, &compat);
         if !nameless.is_empty() {
             let name = &seen.container.name;
-            log(Level::Warn, &format!("{name}: no name is known for system calls {nameless:?}; its profile forbids them"));
+            log(
+                Level::Warn,
+                &format!("{name}: no name is known for system calls {nameless:?}; its profile forbids them"),
+            );
         }
         let annotations = [("containerId", seen.container.id), ("image", seen.container.image)];
         Document {

@@ -137,7 +137,9 @@ fn write_value(value: u64, param: Option<&SyscallParam>, compat: bool, out: &mut
             }
         }
         "umode_t" => put(out, format_args!("{:#o}", value as u16)),
-        "unsigned int" | "unsigned" | "u32" | "uid_t" | "gid_t" | "qid_t" if hex => put(out, format_args!("{:#x}", value as u32)),
+        "unsigned int" | "unsigned" | "u32" | "uid_t" | "gid_t" | "qid_t" if hex => {
+            put(out, format_args!("{:#x}", value as u32))
+        }
         "unsigned int" | "unsigned" | "u32" | "uid_t" | "gid_t" | "qid_t" => put(out, format_args!("{}", value as u32)),
         "long" | "loff_t" | "off_t" if compat => put(out, format_args!("{}", value as u32 as i32)),
         "long" | "loff_t" | "off_t" => put(out, format_args!("{}", value as i64)),
@@ -180,7 +182,8 @@ struct TextFields {
 }
 
 fn wanted(list: &str, names: &Names) -> Result<BTreeSet<String>, Error> {
-    let wanted: BTreeSet<String> = list.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned).collect();
+    let wanted: BTreeSet<String> =
+        list.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned).collect();
     for name in &wanted {
         if !names.native.contains(name) && !names.compat.contains(name) {
             let message = format!("parameter syscall-filters: there is no system call {name:?}");
@@ -291,14 +294,22 @@ mod tests {
             type_name: type_name.into(),
             pointer: type_name.contains('*'),
         };
-        let openat = vec![param("int", "dfd"), param("const char *", "filename"), param("int", "flags"), param("umode_t", "mode")];
+        let openat = vec![
+            param("int", "dfd"),
+            param("const char *", "filename"),
+            param("int", "flags"),
+            param("umode_t", "mode"),
+        ];
         Names {
             native: table(&[(257, "openat"), (39, "getpid"), (8, "lseek")]),
             compat: table(&[(19, "lseek")]),
             errnos: table(&[(2, "ENOENT")]),
             params: BTreeMap::from([
                 ("openat".to_owned(), openat),
-                ("lseek".to_owned(), vec![param("unsigned int", "fd"), param("off_t", "offset"), param("unsigned int", "whence")]),
+                (
+                    "lseek".to_owned(),
+                    vec![param("unsigned int", "fd"), param("off_t", "offset"), param("unsigned int", "whence")],
+                ),
             ]),
         }
     }
@@ -352,7 +363,10 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_shown_raw() {
-        assert_eq!(shown(&call(299, [1, 2, 3, 4, 5, 6], None)), "syscall#299(arg0=0x1, arg1=0x2, arg2=0x3, arg3=0x4, arg4=0x5, arg5=0x6) = ...");
+        assert_eq!(
+            shown(&call(299, [1, 2, 3, 4, 5, 6], None)),
+            "syscall#299(arg0=0x1, arg1=0x2, arg2=0x3, arg3=0x4, arg4=0x5, arg5=0x6) = ..."
+        );
     }
 
     #[test]

@@ -116,7 +116,10 @@ impl LoadError {
             LoadError::Verifier { hook, source, .. }
                 if source.raw_os_error() == Some(libc::EPERM) && hook.starts_with("lsm/") =>
             {
-                Some("security hooks need CONFIG_BPF_LSM and CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS; see `ig doctor`".into())
+                Some(
+                    "security hooks need CONFIG_BPF_LSM and CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS; see `ig doctor`"
+                        .into(),
+                )
             }
             LoadError::Verifier { log, .. } if log.contains("195896080") => {
                 Some("the gadget reads a field or type that this kernel does not have".into())

@@ -106,7 +106,8 @@ impl GuestNote {
 
     /// Whether the guest broke, as opposed to saying something or saying that it cannot decode an event.
     pub fn is_failure(&self) -> bool {
-        self.problem().is_some_and(|p| !matches!(p, Problem::Refused { .. } | Problem::Rejected { .. } | Problem::Tick { .. }))
+        self.problem()
+            .is_some_and(|p| !matches!(p, Problem::Refused { .. } | Problem::Rejected { .. } | Problem::Tick { .. }))
     }
 
     /// False for what only those want to read who asked for more.

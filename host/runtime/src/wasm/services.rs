@@ -199,8 +199,7 @@ impl Services {
 
     /// Lends the maps of a loaded object; the first call counts.
     pub fn lend_maps(&self, maps: impl IntoIterator<Item = (String, OwnedFd)>) -> io::Result<()> {
-        let all: io::Result<Maps> =
-            maps.into_iter().map(|(name, fd)| Ok((name, Arc::new(RawMap::new(fd)?)))).collect();
+        let all: io::Result<Maps> = maps.into_iter().map(|(name, fd)| Ok((name, Arc::new(RawMap::new(fd)?)))).collect();
         self.maps.get_or_init({
             let all = all?;
             || all
