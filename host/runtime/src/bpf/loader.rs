@@ -758,6 +758,15 @@ impl Loaded {
         }
     }
 
+    /// Programs of ways that come after the one in use: whether this kernel could take them does not matter.
+    fn nobody_misses(&mut self, later: &[Vec<String>], used: &[usize]) {
+        for i in later.iter().flatten().filter_map(|p| self.index(p)).collect::<Vec<_>>() {
+            if !used.contains(&i) && matches!(self.slots[i].state, State::Skipped { .. }) {
+                self.slots[i].state = State::NotNeeded;
+            }
+        }
+    }
+
     /// Starts everything that was loaded. An error when nothing could be started, or no way to do some job works.
     pub fn attach(&mut self) -> Result<(), LoadError> {
         let alternatives = std::mem::take(&mut self.alternatives);
@@ -776,6 +785,7 @@ impl Loaded {
                 }
                 let set: Vec<usize> = sets[n].iter().filter_map(|p| self.index(p)).collect();
                 if set.iter().all(|i| self.attach_one(*i)) {
+                    self.nobody_misses(&sets[n + 1..], &set);
                     break;
                 }
                 self.unload(&set);
