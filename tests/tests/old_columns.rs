@@ -22,7 +22,7 @@ struct Old {
 const NAME: &str = "old-columns";
 const NUMBER: &str = "[1-9][0-9]*";
 /// A connection inside the container, which has a loopback and nothing else.
-const CONNECTION: &str = "/bin/busybox timeout 20 /bin/busybox nc -l -p 4100 -s 127.0.0.1 -e /bin/busybox true & \
+const CONNECTION: &str = "/bin/busybox timeout 20 /bin/busybox nc -l -p 4100 -e /bin/busybox true & \
     for i in $(/bin/busybox seq 100); do \
     /bin/busybox netstat -ltn | /bin/busybox grep -q 4100 && break; /bin/busybox usleep 50000; done; \
     /bin/busybox timeout 10 /bin/busybox nc 127.0.0.1 4100 </dev/null; wait";
@@ -59,7 +59,7 @@ const TRACES: &[Old] = &[
             ("PID", "PID", NUMBER),
             ("COMM", "COMM", "busybox"),
             ("PROTO", "PROTO", "TCP"),
-            ("ADDR", "ADDR.ADDR", r"127\.0\.0\.1"),
+            ("ADDR", "ADDR.ADDR", "::"),
             ("PORT", "ADDR.PORT", "4100"),
             ("OPTS", "OPTS", "REUSEADDRESS"),
             ("IF", "BOUND_DEV_IF", "0"),
@@ -100,11 +100,7 @@ const TRACES: &[Old] = &[
 const LISTS: &[Old] = &[
     Old {
         command: &["snapshot", "process"],
-        columns: &[
-            ("CONTAINER", "RUNTIME.CONTAINERNAME", NAME),
-            ("COMM", "COMM", "busybox"),
-            ("PID", "PID", NUMBER),
-        ],
+        columns: &[("CONTAINER", "RUNTIME.CONTAINERNAME", NAME), ("COMM", "COMM", "busybox"), ("PID", "PID", NUMBER)],
         script: "",
     },
     Old {
@@ -157,7 +153,18 @@ mod root {
         let docker = Docker::start();
         for old in TRACES {
             let running: Running = ig(old, &docker).start_ready();
-            docker.run(&["run", "--rm", "--net=none", "--name", NAME, "busybox", "/bin/busybox", "sh", "-c", old.script]);
+            docker.run(&[
+                "run",
+                "--rm",
+                "--net=none",
+                "--name",
+                NAME,
+                "busybox",
+                "/bin/busybox",
+                "sh",
+                "-c",
+                old.script,
+            ]);
             check(old, &running.stop().expect_success().stdout());
         }
     }

@@ -64,8 +64,7 @@ impl Terminal {
         let mut printers = Vec::with_capacity(sources.len());
         for source in sources {
             let selection = columns::selection(columns, &args.fields, source)?;
-            let env =
-                PrinterEnv { names: names.clone(), zone: jiff::tz::TimeZone::system(), width };
+            let env = PrinterEnv { names: names.clone(), zone: jiff::tz::TimeZone::system(), width };
             printers
                 .push(printer(source, mode, &selection, env).map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?);
         }

@@ -93,7 +93,9 @@ mod tests {
         let at_the_end = TableTimes { interval: Duration::ZERO, ..TableTimes::default() };
         let repeats = |line: &str, times: &TableTimes| given(line).unwrap().repeats(Some(times));
         assert!(repeats("", &again) && !repeats("", &once) && !repeats("", &at_the_end));
-        assert!(repeats("--interval 1s", &once) && repeats("--count 2", &once) && repeats("--interval 1s", &at_the_end));
+        assert!(
+            repeats("--interval 1s", &once) && repeats("--count 2", &once) && repeats("--interval 1s", &at_the_end)
+        );
         assert!(!repeats("--count 1", &again) && !repeats("--interval 0", &again));
         assert!(!Given::default().repeats(None));
     }
