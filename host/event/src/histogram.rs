@@ -72,12 +72,24 @@ pub(crate) fn draw(counts: &[u64], unit: &str, terminal: Option<usize>, out: &mu
     let bar = terminal.map_or(BAR, |width| width.saturating_sub(fixed(number, count)).clamp(1, BAR));
 
     let left = (2 * number + 4).saturating_sub(display_width(unit));
-    let line = format!("{:left$}{unit}{:right$} : {:<count$} distribution", "", "", "count", left = left / 2, right = left - left / 2);
+    let line = format!(
+        "{:left$}{unit}{:right$} : {:<count$} distribution",
+        "",
+        "",
+        "count",
+        left = left / 2,
+        right = left - left / 2
+    );
     out.extend_from_slice(line.trim_end().as_bytes());
     out.push(b'\n');
     for ((from, to), n) in ranges.iter().zip(counts) {
         let stars = (u128::from(*n) * bar as u128 / u128::from(most)) as usize;
-        let line = format!("{from:>number$} -> {to:<number$} : {n:<count$} |{:*<stars$}{:rest$}|\n", "", "", rest = bar - stars);
+        let line = format!(
+            "{from:>number$} -> {to:<number$} : {n:<count$} |{:*<stars$}{:rest$}|\n",
+            "",
+            "",
+            rest = bar - stars
+        );
         out.extend_from_slice(line.as_bytes());
     }
 }

@@ -16,4 +16,5 @@ pub mod host_sources;
 pub mod image;
 pub mod instance;
 pub mod symbols;
+mod syscalls;
 pub mod wasm;

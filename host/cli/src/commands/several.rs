@@ -17,6 +17,7 @@ use ig_event::{Batch, Ledger, output::OutputMode};
 use ig_runtime::{
     gadget::params::Param,
     instance::{Ended, LiveOptions, Note, RunError, Several, Sink, SinkError, Tag},
+    wasm::Document,
 };
 use std::{
     collections::BTreeSet,
@@ -197,6 +198,13 @@ impl Sink for Shown<'_> {
         }
         // Written while the page is held: a batch is whole, and stands under its own heading.
         self.terminal.flush()
+    }
+
+    fn documents(&mut self, documents: &[Document]) -> Result<(), SinkError> {
+        let mut page = self.page.lock();
+        // Rows that follow need their heading again.
+        page.last = None;
+        self.terminal.documents(documents)
     }
 
     fn note(&mut self, note: Note) {

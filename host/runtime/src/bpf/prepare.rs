@@ -135,7 +135,9 @@ fn rename_in_btf(object: &Object, image: &mut [u8]) -> Result<(), PrepareError> 
     let is_socket = |s: &&Section| s.executable && !s.data.is_empty() && s.name.starts_with(NEW);
     let mut sockets = object.sections.iter().filter(is_socket);
     let (Some(one), None) = (sockets.next(), sockets.next()) else { return Ok(()) };
-    let Some(btf) = section(object, ".BTF").filter(|_| one.name != NEW && !known_to_aya(&one.name)) else { return Ok(()) };
+    let Some(btf) = section(object, ".BTF").filter(|_| one.name != NEW && !known_to_aya(&one.name)) else {
+        return Ok(());
+    };
     let number = |at: usize| btf.data.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
     let start = number(4).saturating_add(number(16)) as usize;
     let strings = btf.data.get(start..).unwrap_or_default();

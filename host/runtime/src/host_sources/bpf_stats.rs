@@ -29,17 +29,48 @@ pub(super) fn schema() -> DataSource {
     s.number("progID", Kind::U32, "Number of the program", Look { annotations: &width("8"), tag: None });
     if let Some(kind) = s.number("type_raw", Kind::U32, "Kind of the program, as a number", hidden) {
         let names = programs::KINDS.iter().enumerate().map(|(n, name)| (n as i64, (*name).to_owned())).collect();
-        s.derived("type", kind, Derive::Enum(Arc::new(names)), "Kind of the program", Look { annotations: &[("columns.width", "16")], tag: None });
+        s.derived(
+            "type",
+            kind,
+            Derive::Enum(Arc::new(names)),
+            "Kind of the program",
+            Look { annotations: &[("columns.width", "16")], tag: None },
+        );
     }
-    s.text("progName", 16, "Name of the program, as far as the kernel keeps it (15 bytes)", Look { annotations: &[("columns.width", "16")], tag: None });
-    s.pair("runtime", Derive::Duration, "Time spent in the program since the table before", Look { annotations: &width("12"), tag: None });
+    s.text(
+        "progName",
+        16,
+        "Name of the program, as far as the kernel keeps it (15 bytes)",
+        Look { annotations: &[("columns.width", "16")], tag: None },
+    );
+    s.pair(
+        "runtime",
+        Derive::Duration,
+        "Time spent in the program since the table before",
+        Look { annotations: &width("12"), tag: None },
+    );
     s.number("runcount", Kind::U64, "Runs since the table before", Look { annotations: &width("10"), tag: None });
-    s.number("cpuUsage", Kind::F64, "Share of one processor since the table before, in percent", Look { annotations: &width("8"), tag: None });
+    s.number(
+        "cpuUsage",
+        Kind::F64,
+        "Share of one processor since the table before, in percent",
+        Look { annotations: &width("8"), tag: None },
+    );
     s.pair("totalRuntime", Derive::Duration, "Time spent in the program while somebody had it measured", hidden);
     s.number("totalRuncount", Kind::U64, "Runs while somebody had them counted", hidden);
-    s.pair("mapMemory", Derive::Bytes, "Memory of the program's maps; a map of several programs counts for each", Look { annotations: &width("10"), tag: None });
+    s.pair(
+        "mapMemory",
+        Derive::Bytes,
+        "Memory of the program's maps; a map of several programs counts for each",
+        Look { annotations: &width("10"), tag: None },
+    );
     s.number("mapCount", Kind::U32, "Maps of the program", Look { annotations: &width("8"), tag: None });
-    s.text("pids", OWNERS, "Processes that hold a descriptor of the program or of its attachment", Look { annotations: &[("columns.width", "12")], tag: None });
+    s.text(
+        "pids",
+        OWNERS,
+        "Processes that hold a descriptor of the program or of its attachment",
+        Look { annotations: &[("columns.width", "12")], tag: None },
+    );
     s.text("comms", OWNERS, "Names of those processes", Look { annotations: &[("columns.width", "20")], tag: None });
     s.number("owners_truncated", Kind::Bool, "pids or comms is longer than its field and was cut", hidden);
     s.done()

@@ -76,7 +76,8 @@ pub fn settings(metadata: &GadgetMetadata) -> Result<Option<HostSettings>, HostS
         // Images in the field have the switch of the BPF statistics here.
         operator.or_else(|| metadata.annotations.get(&format!("operator.{key}"))).filter(|text| !text.is_empty())
     };
-    let wrong = |key: &str, text: &str, expected| HostSourceError::Setting { key: key.into(), text: text.into(), expected };
+    let wrong =
+        |key: &str, text: &str, expected| HostSourceError::Setting { key: key.into(), text: text.into(), expected };
     let on = |key: &str| match setting(key) {
         None => Ok(false),
         Some(text) => text.parse().map_err(|_e| wrong(key, text, "neither true nor false")),
@@ -89,7 +90,8 @@ pub fn settings(metadata: &GadgetMetadata) -> Result<Option<HostSettings>, HostS
     };
     let time = |name: &str| {
         let key = format!("{part}.{name}");
-        let parse = |text: &String| parse_duration(text).ok_or_else(|| wrong(&key, text, "no time such as 500ms or 3s"));
+        let parse =
+            |text: &String| parse_duration(text).ok_or_else(|| wrong(&key, text, "no time such as 500ms or 3s"));
         setting(&key).map(parse).transpose()
     };
     let key = format!("{part}.count");
@@ -156,7 +158,8 @@ mod tests {
     fn a_gadget_asks_for_a_table_of_the_host() {
         assert_eq!(parsed("{oci: {x: y}}"), Ok(None));
         assert_eq!(parsed("{process: {emitstats: false}}"), Ok(None));
-        let all = parsed("{process: {emitstats: true, interval: 5s, first-interval: 250ms, count: 2}}").unwrap().unwrap();
+        let all =
+            parsed("{process: {emitstats: true, interval: 5s, first-interval: 250ms, count: 2}}").unwrap().unwrap();
         let (interval, first) = (Duration::from_secs(5), Some(Duration::from_millis(250)));
         assert_eq!(all, HostSettings { source: HostSource::Processes, interval, first, count: 2 });
         assert_eq!(parsed("{ebpf: {emitstats: true}}").unwrap().unwrap().source, HostSource::BpfStats);

@@ -27,28 +27,60 @@ pub(super) fn schema() -> DataSource {
     s.number("ppid", Kind::U32, "Process id of the parent", Look { tag: Some("gadget_ppid"), ..plain });
     let uid = Look { tag: Some("gadget_uid"), annotations: &[HIDDEN] };
     if let Some(uid) = s.number("uid", Kind::U32, "Effective user id of the initial user namespace", uid) {
-        s.derived("user", uid, Derive::User, "Name of the user", Look { annotations: &[("columns.width", "10")], tag: None });
+        s.derived(
+            "user",
+            uid,
+            Derive::User,
+            "Name of the user",
+            Look { annotations: &[("columns.width", "10")], tag: None },
+        );
     }
     let right = |width| [("columns.width", width), ("columns.minwidth", width), ("columns.alignment", "right")];
-    s.number("priority", Kind::I32, "Priority as the kernel shows it: 20 is that of most, negative is real-time", hidden);
+    s.number(
+        "priority",
+        Kind::I32,
+        "Priority as the kernel shows it: 20 is that of most, negative is real-time",
+        hidden,
+    );
     s.number("nice", Kind::I32, "Nice value, from -20 (first) to 19 (last)", hidden);
     s.text("state", 2, "R running, S sleeping, D waiting for a device, T stopped, Z ended and not yet collected, I idle thread of the kernel",
         Look { annotations: &[("columns.width", "5"), ("columns.maxwidth", "5")], tag: None });
     s.number("threadCount", Kind::U32, "Threads", Look { annotations: &right("5"), tag: None });
-    s.number("cpuUsage", Kind::F64, "Share of one processor since the table before, in percent", Look { annotations: &right("7"), tag: None });
+    s.number(
+        "cpuUsage",
+        Kind::F64,
+        "Share of one processor since the table before, in percent",
+        Look { annotations: &right("7"), tag: None },
+    );
     s.number("cpuUsageRelative", Kind::F64, "Share of all processors since the table before, in percent", hidden);
-    s.number("memoryRelative", Kind::F64, "Share of the machine's memory that memoryRSS is, in percent", Look { annotations: &right("6"), tag: None });
+    s.number(
+        "memoryRelative",
+        Kind::F64,
+        "Share of the machine's memory that memoryRSS is, in percent",
+        Look { annotations: &right("6"), tag: None },
+    );
     s.pair("memoryRSS", Derive::Bytes, "Memory in use (resident)", plain);
     s.pair("memoryVirtual", Derive::Bytes, "Addresses in use", hidden);
     s.pair("memoryShared", Derive::Bytes, "Part of memoryRSS that is of files and shared memory", hidden);
     if let Some(time) = s.number("cpuTime", Kind::U64, "Processor time used, in nanoseconds", hidden) {
-        s.derived("cpuTimeStr", time, Derive::Duration, "Processor time used", Look { annotations: &[("columns.width", "12")], tag: None });
+        s.derived(
+            "cpuTimeStr",
+            time,
+            Derive::Duration,
+            "Processor time used",
+            Look { annotations: &[("columns.width", "12")], tag: None },
+        );
     }
-    if let Some(start) = s.number("startTime", Kind::U64, "When the process started, in nanoseconds since 1970", hidden) {
+    if let Some(start) = s.number("startTime", Kind::U64, "When the process started, in nanoseconds since 1970", hidden)
+    {
         s.derived("startTimeStr", start, Derive::Timestamp, "When the process started", hidden);
     }
-    s.number("mntns_id", Kind::U64, "Inode number of the mount namespace; 0 where it is not ours to see",
-        Look { annotations: &[HIDDEN], tag: Some("gadget_mntns_id") });
+    s.number(
+        "mntns_id",
+        Kind::U64,
+        "Inode number of the mount namespace; 0 where it is not ours to see",
+        Look { annotations: &[HIDDEN], tag: Some("gadget_mntns_id") },
+    );
     s.text("comm", COMM, "Name of the process", Look { annotations: &[("columns.width", "20")], tag: None });
     s.done()
 }
@@ -177,7 +209,8 @@ impl Process {
             Ok(status) => effective_uid(&status)?,
             Err(_) => fs::metadata(dir).ok()?.uid(),
         };
-        p.shared = fs::read(dir.join("statm")).ok().and_then(|s| shared_pages(&s)).unwrap_or(0).saturating_mul(machine.page);
+        p.shared =
+            fs::read(dir.join("statm")).ok().and_then(|s| shared_pages(&s)).unwrap_or(0).saturating_mul(machine.page);
         p.mntns = fs::read_link(dir.join("ns/mnt")).ok().and_then(|t| namespace(t.to_str()?)).unwrap_or(0);
         Some(p)
     }
@@ -188,7 +221,8 @@ impl Process {
         let mut fields = std::str::from_utf8(stat.get(close + 1..)?).ok()?.split_ascii_whitespace();
         let state = *fields.next()?.as_bytes().first()?;
         // Numbered as in proc(5), after the state, which is the third.
-        let numbers: Vec<i64> = fields.map(|f| f.parse().or_else(|_e| f.parse().map(|n: u64| n as i64)).unwrap_or(0)).collect();
+        let numbers: Vec<i64> =
+            fields.map(|f| f.parse().or_else(|_e| f.parse().map(|n: u64| n as i64)).unwrap_or(0)).collect();
         let field = |n: usize| numbers.get(n - 4).copied();
         let ticks = |n: usize| Some((field(n)? as u64).saturating_mul(machine.tick_ns));
         Some(Process {
@@ -253,13 +287,7 @@ mod tests {
 
     #[test]
     fn a_row_has_every_field_where_the_schema_says() {
-        let p = Process {
-            pid: 42,
-            uid: 1000,
-            shared: 4096,
-            mntns: 77,
-            ..Process::parse(STAT, &machine()).unwrap()
-        };
+        let p = Process { pid: 42, uid: 1000, shared: 4096, mntns: 77, ..Process::parse(STAT, &machine()).unwrap() };
         let mut row = Row::default();
         p.write(12.345, &machine(), 1_000, &mut row);
         let source = Arc::new(schema());
@@ -311,12 +339,14 @@ mod tests {
         }
         let source = Arc::new(schema());
         let mut batch = Batch::new(source.clone());
-        table.read(&mut |r: &[u8]| {
-            batch.push(r);
-        })
-        .unwrap();
+        table
+            .read(&mut |r: &[u8]| {
+                batch.push(r);
+            })
+            .unwrap();
         let id = |name: &str| source.find(name).unwrap().id;
-        let own = (0..batch.len()).find(|r| batch.value(*r, id("pid")) == Value::Uint(std::process::id().into())).unwrap();
+        let own =
+            (0..batch.len()).find(|r| batch.value(*r, id("pid")) == Value::Uint(std::process::id().into())).unwrap();
         let Value::Float(share) = batch.value(own, id("cpuUsage")) else { panic!("no share") };
         assert!(share > 5.0, "{share}% of {n} turns");
         let Value::Float(relative) = batch.value(own, id("cpuUsageRelative")) else { panic!("no share") };

@@ -1,5 +1,6 @@
 //! Where the rows of a run come from: event buffers, iterators and maps, and when each is looked at.
 
+use super::TableTimes;
 use crate::{
     bpf::{
         Loaded, Object, iter,
@@ -13,7 +14,6 @@ use crate::{
     enrich::container::ContainerEnricher,
     host_sources::HostTable,
 };
-use super::TableTimes;
 use ig_event::Batch;
 use std::{
     io,
