@@ -336,7 +336,12 @@ impl Case {
         if self.seconds.is_some() { running.wait() } else { running.stop() }
     }
 
-    fn judge_documents(&self, documents: &[Value], engine: &dyn Engine, container: &Container<'_>) -> Result<(), String> {
+    fn judge_documents(
+        &self,
+        documents: &[Value],
+        engine: &dyn Engine,
+        container: &Container<'_>,
+    ) -> Result<(), String> {
         if documents.len() != self.documents.len() {
             return Err(format!("{} documents instead of {}: {documents:?}", documents.len(), self.documents.len()));
         }

@@ -100,11 +100,7 @@ const TRACES: &[Old] = &[
 const LISTS: &[Old] = &[
     Old {
         command: &["snapshot", "process"],
-        columns: &[
-            ("CONTAINER", "RUNTIME.CONTAINERNAME", NAME),
-            ("COMM", "COMM", "busybox"),
-            ("PID", "PID", NUMBER),
-        ],
+        columns: &[("CONTAINER", "RUNTIME.CONTAINERNAME", NAME), ("COMM", "COMM", "busybox"), ("PID", "PID", NUMBER)],
         script: "",
     },
     Old {
@@ -157,7 +153,18 @@ mod root {
         let docker = Docker::start();
         for old in TRACES {
             let running: Running = ig(old, &docker).start_ready();
-            docker.run(&["run", "--rm", "--net=none", "--name", NAME, "busybox", "/bin/busybox", "sh", "-c", old.script]);
+            docker.run(&[
+                "run",
+                "--rm",
+                "--net=none",
+                "--name",
+                NAME,
+                "busybox",
+                "/bin/busybox",
+                "sh",
+                "-c",
+                old.script,
+            ]);
             check(old, &running.stop().expect_success().stdout());
         }
     }
