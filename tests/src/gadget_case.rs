@@ -20,6 +20,7 @@ use tempfile::TempDir;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    libraries: Option<Vec<String>>,
     tests: Vec<Case>,
 }
 
@@ -118,11 +119,16 @@ pub fn names(dir: &Path) -> Vec<String> {
     found
 }
 
+fn parse(folder: &Path) -> File {
+    let path = folder.join("test.yaml");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
 /// The tests of a gadget's folder; panics on a file that is not as documented.
 pub fn read(folder: &Path) -> Vec<Case> {
     let path = folder.join("test.yaml");
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let file: File = serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let file = parse(folder);
     assert!(!file.tests.is_empty(), "{} holds no test", path.display());
     let yaml = std::fs::read_to_string(folder.join("gadget.yaml")).unwrap_or_default();
     for case in &file.tests {
@@ -175,8 +181,8 @@ pub trait Engine {
 /// A private Docker, and the program that the gadget's folder may give its containers.
 pub struct Place<'a> {
     docker: &'a Docker,
-    /// `--volume` of the compiled workload.
-    mount: Option<String>,
+    /// `--volume` of the compiled workload, and of the libraries it is linked with.
+    mounts: Vec<String>,
     _dir: TempDir,
 }
 
@@ -184,19 +190,30 @@ impl<'a> Place<'a> {
     /// Compiles `workload.c` of the gadget's folder, if there is one.
     pub fn new(docker: &'a Docker, folder: &Path) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mount = workload(folder).map(|source| {
+        let mut mounts = Vec::new();
+        if let Some(source) = workload(folder) {
             let binary = dir.path().join("workload");
-            load::compile(&source, &binary);
-            format!("{}:/workload:ro", binary.display())
-        });
-        Place { docker, mount, _dir: dir }
+            match parse(folder).libraries {
+                None => load::compile(&source, &binary),
+                Some(libraries) => {
+                    for (n, library) in load::compile_dynamic(&source, &binary, &libraries).iter().enumerate() {
+                        // a copy: the host's own programs use another file
+                        let copy = dir.path().join(n.to_string());
+                        std::fs::copy(library, &copy).unwrap_or_else(|e| panic!("{library}: {e}"));
+                        mounts.push(format!("{}:{library}:ro", copy.display()));
+                    }
+                }
+            }
+            mounts.push(format!("{}:/workload:ro", binary.display()));
+        }
+        Place { docker, mounts, _dir: dir }
     }
 
     /// The arguments of `docker run`; `how` is `-d` or `--rm`.
     fn arguments<'b>(&'b self, how: &'b str, container: &'b Container<'_>) -> Vec<&'b str> {
         let mut all = vec!["run", how, "--net=none", "--name", container.name];
         all.extend(container.options.iter().map(String::as_str));
-        all.extend(self.mount.iter().flat_map(|m| ["--volume", m]));
+        all.extend(self.mounts.iter().flat_map(|m| ["--volume", m]));
         all.extend(["busybox", "/bin/sh", "-c", container.script]);
         all
     }

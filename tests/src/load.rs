@@ -92,6 +92,23 @@ pub fn compile_into(dir: &Path) {
     compile(&nothing, &dir.join("nothing"));
 }
 
+/// Compiles a program that is linked when it starts, with frame pointers; gives the files it then needs, its loader included.
+pub fn compile_dynamic(source: &Path, binary: &Path, libraries: &[String]) -> Vec<String> {
+    let mut cc = Command::new("cc");
+    cc.args(["-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pthread", "-o"])
+        .arg(binary)
+        .arg(source);
+    let ok = cc.args(libraries.iter().map(|l| format!("-l{l}"))).status().is_ok_and(|s| s.success());
+    assert!(ok, "cc failed on {}", source.display());
+    let ldd = Command::new("ldd").arg(binary).output().expect("ldd");
+    let text = String::from_utf8_lossy(&ldd.stdout).into_owned();
+    // `name => /path (address)`, and of the loader `/path (address)`
+    let path = |line: &str| line.split_whitespace().find(|w| w.starts_with('/')).map(str::to_owned);
+    let found: Vec<String> = text.lines().filter_map(path).collect();
+    assert!(found.iter().any(|f| f.contains("libc.so")), "ldd {}: {text}", binary.display());
+    found
+}
+
 /// Compiles a static program.
 pub fn compile(source: &Path, binary: &Path) {
     let ok =

@@ -54,6 +54,7 @@ mod root {
 
     // In alphabetical order, one a line.
     gadgets! {
+        advise_networkpolicy
         advise_seccomp
         audit_seccomp
         bpfstats
@@ -74,11 +75,13 @@ mod root {
         trace_init_module
         trace_link
         trace_lsm
+        trace_malloc
         trace_mount
         trace_oomkill
         trace_open
         trace_signal
         trace_sni
+        trace_ssl
         trace_tcp
         trace_tcpconnect
         trace_tcpdrop

@@ -136,7 +136,7 @@ impl From<ig_runtime::instance::RunError> for CliError {
             E::Wasm(e) => (Kind::User, e.hint()),
             E::GuestFailed { .. } => (Kind::User, None),
             E::Record(e) => (Kind::User, e.hint()),
-            E::RecordFile { .. } | E::Sink(_) | E::Thread { .. } => (Kind::Environment, None),
+            E::RecordFile { .. } | E::Sink(_) | E::Thread { .. } | E::Uprobes(_) => (Kind::Environment, None),
             E::TagTaken { .. } => (Kind::User, None),
             E::HostSource { source, .. } => (Kind::Environment, source.hint()),
             E::Operator(_) | E::Wait(_) | E::Read { .. } => (Kind::Internal, None),

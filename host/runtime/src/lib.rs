@@ -17,4 +17,5 @@ pub mod image;
 pub mod instance;
 pub mod symbols;
 mod syscalls;
+pub mod uprobes;
 pub mod wasm;

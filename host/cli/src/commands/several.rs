@@ -101,6 +101,12 @@ pub(super) fn run(gadgets: Vec<Named>, setup: &Setup<'_>, matches: &ArgMatches) 
         return Err(CliError::user("--record writes one gadget's records, and several are to run")
             .hint(format!("give each a file of its own: {}", each.join(" "))));
     }
+    if let mode @ (OutputMode::Folded | OutputMode::Flamegraph) = output_mode(&args.out)? {
+        return Err(CliError::user(format!(
+            "-o {} adds up the stacks of one gadget, and several are to run",
+            mode.name()
+        )));
+    }
     let outs: Vec<OutputArgs> = gadgets.iter().map(|g| out_args(g.name(), args, matches)).collect();
     let width = gadgets.iter().map(|g| g.name().len()).max().unwrap_or(0);
     let options = |g: &Named, out: &OutputArgs| {

@@ -50,6 +50,8 @@ pub struct LoadOptions<'a> {
     /// machine's network.
     pub cgroup: Option<BorrowedFd<'a>>,
     pub perf: BTreeMap<String, PerfOptions>,
+    /// Uprobes outside alternatives are attached by the caller, who knows in whose files; see `Loaded::uprobes`.
+    pub defer_uprobes: bool,
 }
 
 impl Default for LoadOptions<'_> {
@@ -64,6 +66,7 @@ impl Default for LoadOptions<'_> {
             host_types: None,
             cgroup: None,
             perf: BTreeMap::new(),
+            defer_uprobes: false,
         }
     }
 }
@@ -166,6 +169,8 @@ fn tail(log: &str) -> String {
 pub enum State {
     Loaded,
     Attached,
+    /// A uprobe that the caller attaches wherever its file is.
+    PerFile,
     Skipped {
         reason: String,
         hint: Option<String>,
@@ -217,6 +222,7 @@ pub struct Loaded {
     walks: BTreeMap<String, String>,
     cgroup: Option<OwnedFd>,
     perf: BTreeMap<String, PerfOptions>,
+    defer_uprobes: bool,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -253,6 +259,7 @@ pub fn load(image: &str, object: &Object, kernel: &KernelBtf, options: LoadOptio
         alternatives: by_preference(&options.alternatives, &slots, sys::kernel_version_code()),
         cgroup: cgroup_fd(image, &options)?,
         perf: options.perf.clone(),
+        defer_uprobes: options.defer_uprobes,
         slots,
     };
     loaded.check_injected(object, &options)?;
@@ -577,7 +584,13 @@ impl Loaded {
     /// in no buffer and no counter of the gadget. A kernel that does not tell counts as none.
     pub fn missed_runs(&self) -> u64 {
         let missed = |s: &Slot| self.program_fd(&s.name).and_then(|fd| maps::missed_runs(fd).ok()).unwrap_or(0);
-        self.slots.iter().filter(|s| s.state == State::Attached).map(missed).sum()
+        let running = |s: &&Slot| matches!(s.state, State::Attached | State::PerFile);
+        self.slots.iter().filter(running).map(missed).sum()
+    }
+
+    /// Programs that the caller is to attach, with their hooks.
+    pub fn uprobes(&self) -> impl Iterator<Item = (&str, &Hook)> {
+        self.slots.iter().filter(|s| s.state == State::PerFile).map(|s| (s.name.as_str(), &s.hook))
     }
 
     /// The link of an attached iterator, for `iter::read`.
@@ -773,7 +786,14 @@ impl Loaded {
         let in_sets: BTreeSet<&String> = alternatives.iter().flat_map(|(_, s)| s.iter().flatten()).collect();
         for i in 0..self.slots.len() {
             if self.slots[i].state == State::Loaded && !in_sets.contains(&self.slots[i].name) {
-                self.attach_one(i);
+                match self.slots[i].hook {
+                    Hook::Uprobe { .. } if self.defer_uprobes && self.slots[i].loaded => {
+                        self.slots[i].state = State::PerFile;
+                    }
+                    _ => {
+                        self.attach_one(i);
+                    }
+                }
             }
         }
         for (job, sets) in &alternatives {
@@ -792,7 +812,7 @@ impl Loaded {
                 from = n + 1;
             }
         }
-        if self.slots.iter().any(|s| s.state == State::Attached) {
+        if self.slots.iter().any(|s| matches!(s.state, State::Attached | State::PerFile)) {
             return Ok(());
         }
         Err(LoadError::NothingStarted { image: self.image.clone(), reports: self.reports() })

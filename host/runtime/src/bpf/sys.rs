@@ -5,7 +5,7 @@
 use std::{
     ffi::{CString, c_int, c_ulong},
     io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -439,6 +439,60 @@ pub(super) fn perf_enable(event: BorrowedFd<'_>) -> io::Result<()> {
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// The kernel's number of a kind of perf event.
+pub(crate) fn pmu_type(name: &str) -> io::Result<u32> {
+    let text = std::fs::read_to_string(format!("/sys/bus/event_source/devices/{name}/type"))?;
+    text.trim().parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+/// Has a program run at a place of a file, in every process. It is detached when the descriptor is closed.
+pub(crate) fn uprobe(kind: u32, path: &str, offset: u64, at_return: bool, prog: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const ALL_PROCESSES: i32 = -1;
+    const FIRST_CPU: i32 = 0;
+    let path = c_string(path)?;
+    let mut attr = PerfAttr {
+        kind,
+        // the only bit there is, as /sys/bus/event_source/devices/uprobe/format/retprobe says
+        config: at_return.into(),
+        config1: path.as_ptr() as u64,
+        config2: offset,
+        ..PerfAttr::default()
+    };
+    let event = perf_event_open(&mut attr, ALL_PROCESSES, FIRST_CPU)?;
+    perf_set_bpf(event.as_fd(), prog)?;
+    perf_enable(event.as_fd())?;
+    Ok(event)
+}
+
+/// The kernel's handle of a file: its kind and content, also on file systems whose files cannot be opened by it. Linux 6.6.
+pub(crate) fn file_handle(file: BorrowedFd<'_>) -> io::Result<(i32, Vec<u8>)> {
+    const AT_HANDLE_FID: c_int = 0x200;
+    const MAX_HANDLE: usize = 128;
+    #[repr(C)]
+    struct Handle {
+        len: u32,
+        kind: c_int,
+        bytes: [u8; MAX_HANDLE],
+    }
+    let mut handle = Handle { len: MAX_HANDLE as u32, kind: 0, bytes: [0; MAX_HANDLE] };
+    let mut mount: c_int = 0;
+    // SAFETY: the handle says how many bytes it has room for, the empty path is a C string, and `mount` is valid for writes
+    let r = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            std::ptr::from_mut(&mut handle),
+            std::ptr::from_mut(&mut mount),
+            libc::AT_EMPTY_PATH | AT_HANDLE_FID,
+        )
+    };
+    if r < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((handle.kind, handle.bytes[..(handle.len as usize).min(MAX_HANDLE)].to_vec()))
+}
+
 /// Lifts the limit on locked memory, which kernels before 5.11 count maps against. True when it could.
 pub(super) fn lift_memlock() -> bool {
     let l = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
@@ -454,7 +508,7 @@ pub(crate) fn wait_for_running_programs() -> io::Result<()> {
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-pub(super) fn page_size() -> usize {
+pub(crate) fn page_size() -> usize {
     // SAFETY: a plain query
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(4096) as usize
 }
@@ -488,7 +542,7 @@ fn parse_cpu_list(text: &str) -> Option<Vec<u32>> {
 }
 
 /// Memory shared with the kernel; unmapped when dropped.
-pub(super) struct Mapping {
+pub(crate) struct Mapping {
     at: *mut u8,
     len: usize,
 }
@@ -497,7 +551,7 @@ pub(super) struct Mapping {
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    pub(super) fn new(fd: BorrowedFd<'_>, len: usize, offset: usize, writable: bool) -> io::Result<Mapping> {
+    pub(crate) fn new(fd: BorrowedFd<'_>, len: usize, offset: usize, writable: bool) -> io::Result<Mapping> {
         let prot = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
         // SAFETY: a new mapping at an address the kernel chooses cannot overlap anything of ours
         let at = unsafe {
@@ -509,7 +563,7 @@ impl Mapping {
         Ok(Mapping { at: at.cast(), len })
     }
 
-    pub(super) fn as_ptr(&self) -> *const u8 {
+    pub(crate) fn as_ptr(&self) -> *const u8 {
         self.at
     }
 

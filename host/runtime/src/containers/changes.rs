@@ -79,10 +79,11 @@ pub(super) fn queue() -> (Listener, Receiver<Message>, Arc<AtomicU64>) {
     (Listener { sender, missed: missed.clone(), gone: false }, receiver, missed)
 }
 
-pub(super) fn channel(selector: Arc<Selector>) -> (Listener, Changes) {
+/// `at_once`: tell of containers as soon as they run, though their names, and whether they were asked for, come later.
+pub(super) fn channel(selector: Arc<Selector>, at_once: bool) -> (Listener, Changes) {
     let (listener, receiver, missed) = queue();
     let (present, waiting, ready) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
-    let changes = Changes { receiver, missed, told_missed: 0, selector, present, waiting, ready };
+    let changes = Changes { receiver, missed, told_missed: 0, selector, at_once, present, waiting, ready };
     (listener, changes)
 }
 
@@ -106,6 +107,7 @@ pub struct Changes {
     missed: Arc<AtomicU64>,
     told_missed: u64,
     selector: Arc<Selector>,
+    at_once: bool,
     /// By instance.
     present: BTreeMap<u64, Present>,
     /// Instances that were not told at once, oldest first.
@@ -194,6 +196,10 @@ impl Changes {
         };
         let late = now.saturating_duration_since(p.since) >= RIPE;
         match self.selector.verdict(&p.container) {
+            Verdict::Yes | Verdict::Unknown if self.at_once && p.container.pid != 0 => {
+                p.told = true;
+                self.ready.push_back(Change::Created(p.container.clone()));
+            }
             Verdict::Yes if late || p.container.complete && p.container.pid != 0 => {
                 p.told = true;
                 self.ready.push_back(Change::Created(p.container.clone()));
@@ -253,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_container_is_told_once_when_it_is_known_and_once_when_it_ends() {
-        let (_listener, mut changes) = channel(Arc::new(Selector::all()));
+        let (_listener, mut changes) = channel(Arc::new(Selector::all()), false);
         let now = Instant::now();
         take(&mut changes, vec![Moment::Known(container(1, None, 0))], now);
         assert_eq!(said(&mut changes), [""; 0]);
@@ -269,7 +275,7 @@ mod tests {
 
     #[test]
     fn short_ones_and_late_ones_are_told_all_the_same() {
-        let (_listener, mut changes) = channel(Arc::new(Selector::all()));
+        let (_listener, mut changes) = channel(Arc::new(Selector::all()), false);
         let now = Instant::now();
         let short = container(1, None, 0);
         take(&mut changes, vec![Moment::Known(short.clone()), Moment::Ended(short, 5)], now);
@@ -280,8 +286,20 @@ mod tests {
     }
 
     #[test]
+    fn who_cannot_wait_is_told_when_the_first_program_runs() {
+        let (_listener, mut changes) = channel(Arc::new(Selector::parse("web").unwrap()), true);
+        let now = Instant::now();
+        take(&mut changes, vec![Moment::Known(container(1, None, 0))], now);
+        assert_eq!(said(&mut changes), [""; 0]);
+        take(&mut changes, vec![Moment::Known(container(1, None, 5)), Moment::Known(container(2, Some("db"), 6))], now);
+        assert_eq!(said(&mut changes), ["+id-1"]);
+        take(&mut changes, vec![Moment::Known(container(1, Some("web"), 5))], now);
+        assert_eq!(said(&mut changes), [""; 0], "once");
+    }
+
+    #[test]
     fn a_selection_decides_when_it_can() {
-        let (_listener, mut changes) = channel(Arc::new(Selector::parse("web").unwrap()));
+        let (_listener, mut changes) = channel(Arc::new(Selector::parse("web").unwrap()), false);
         let now = Instant::now();
         let db = container(2, Some("db"), 3);
         let moments = vec![Moment::Known(container(1, None, 3)), Moment::Known(db.clone()), Moment::Ended(db, 4)];
@@ -299,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_slow_reader_learns_how_much_it_missed() {
-        let (mut listener, mut changes) = channel(Arc::new(Selector::all()));
+        let (mut listener, mut changes) = channel(Arc::new(Selector::all()), false);
         for i in 0..QUEUE as u64 + 3 {
             listener.send(Message::Moment(Moment::Known(container(i, Some("x"), 1))));
         }

@@ -305,7 +305,17 @@ impl Containers {
 
     /// Containers that run, and from then on every one that starts or ends, as far as `selector` does not rule it out.
     pub fn changes(&self, selector: Arc<Selector>) -> Changes {
-        let (listener, changes) = changes::channel(selector);
+        self.listen(selector, false)
+    }
+
+    /// As `changes`, for who has to be there early: a container is told when its first program runs, without its name
+    /// where that is not known yet, and also where the selection may still leave it out.
+    pub fn changes_at_once(&self, selector: Arc<Selector>) -> Changes {
+        self.listen(selector, true)
+    }
+
+    fn listen(&self, selector: Arc<Selector>, at_once: bool) -> Changes {
+        let (listener, changes) = changes::channel(selector, at_once);
         self.shared().new_listeners().push(listener);
         self.published().kick.notify_one();
         changes

@@ -6,7 +6,7 @@
 use super::{
     Note, PipelineOptions, RunError, Sink, Stop, Summary, Tag,
     feed::{Buffer, Drained, Feed, Iteration, Source, TablePlan, Tables, run_iterators},
-    load::Recording,
+    load::{self, Recording},
     netns::NetworkSockets,
     pipeline::{Pipeline, is_quiet_end},
 };
@@ -24,6 +24,7 @@ use crate::{
     enrich::{container::Include, sockets::Sockets, stacks::Stacks},
     gadget::schema::Producer,
     host_sources::HostTable,
+    uprobes::{Scope, Uprobes},
 };
 use ig_event::{DataSource, Ledger, Reason, SourceKind};
 use std::{
@@ -93,6 +94,9 @@ pub struct Live {
     pub(super) state: Vec<Source>,
     pub(super) pipeline: Pipeline,
     pub(super) stacks: Option<Stacks>,
+    /// Whose files uprobes go to; `None` where only the host's, which the loader finds.
+    pub(super) scope: Option<Scope>,
+    pub(super) uprobes: Option<Uprobes>,
     /// Counts events that a full map of the gadget swallowed; not of one source, so told to the first.
     pub(super) map_full: Option<LostCounter>,
     /// The account of a gadget without rows, which can miss something all the same.
@@ -145,9 +149,13 @@ impl Live {
         let Some(loaded) = &mut self.loaded else { return Ok(0) };
         let attached = loaded.attach();
         let reports = loaded.reports();
-        let hooks = reports.iter().filter(|r| r.state == State::Attached).count();
+        let hooks = reports.iter().filter(|r| matches!(r.state, State::Attached | State::PerFile)).count();
         reports.into_iter().for_each(|r| sink.note(Note::Program(r)));
         attached?;
+        if let Some(scope) = self.scope.take() {
+            self.uprobes = load::start_uprobes(loaded, scope, &self.name)?;
+        }
+        self.uprobe_notes(sink);
         self.open_networks()?;
         Ok(hooks)
     }
@@ -217,6 +225,8 @@ impl Live {
     pub fn run(mut self, stop: &Stop, sink: &mut dyn Sink) -> (Summary, Option<RunError>) {
         let looped = self.event_loop(stop, sink);
         // From here on nothing new is produced; what is in the buffers still counts.
+        let last = self.uprobes.take().map(Uprobes::stop).unwrap_or_default();
+        last.into_iter().for_each(|n| sink.note(Note::Uprobes(n)));
         if let Some(networks) = &self.networks {
             networks.silence();
         }
@@ -290,6 +300,7 @@ impl Live {
                 self.counters(sink)?;
                 self.container_notes(sink);
                 self.stack_notes(sink);
+                self.uprobe_notes(sink);
                 counters_due = Instant::now() + COUNTERS_EVERY;
             }
             if all.more {
@@ -331,6 +342,11 @@ impl Live {
         for note in self.networks.iter().flat_map(NetworkSockets::notes) {
             sink.note(Note::Network(note));
         }
+    }
+
+    fn uprobe_notes(&self, sink: &mut dyn Sink) {
+        let notes = self.uprobes.iter().flat_map(Uprobes::take_notes);
+        notes.for_each(|n| sink.note(Note::Uprobes(n)));
     }
 
     fn stack_notes(&mut self, sink: &mut dyn Sink) {

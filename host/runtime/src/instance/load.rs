@@ -18,6 +18,8 @@ use crate::{
         stacks::{self, Stacks},
     },
     gadget::schema::Producer,
+    host_root,
+    uprobes::{Probe, Scope, Uprobes},
     wasm::{Engine, EngineOptions, Guest, GuestOptions, Level, Services},
 };
 use ig_event::{Batch, DataSource, Ledger};
@@ -113,6 +115,8 @@ impl Gadget {
             state,
             pipeline,
             stacks,
+            scope: containers.clone().map(|c| scope(c, &options)),
+            uprobes: None,
             map_full: None,
             silent: Ledger::default(),
             recording,
@@ -151,6 +155,7 @@ impl Gadget {
         load.attach_to =
             self.metadata.programs.iter().filter_map(|(p, m)| Some((p.clone(), m.attach_to.clone()?))).collect();
         load.attach_to.extend(self.not_chosen(object, &load.params).map(|p| (p.to_owned(), DISABLED.to_owned())));
+        load.defer_uprobes = tracked;
         load.perf = self.metadata.programs.iter().filter_map(|(p, m)| Some((p.clone(), m.perf?))).collect();
         load
     }
@@ -254,6 +259,36 @@ fn lend_maps(services: &Services, loaded: &Loaded) -> std::io::Result<()> {
     let all = loaded.map_names().filter_map(|name| Some((name.to_owned(), loaded.map_fd(name)?)));
     let own: std::io::Result<Vec<_>> = all.map(|(name, fd)| Ok((name, fd.try_clone_to_owned()?))).collect();
     services.lend_maps(own?)
+}
+
+fn scope(containers: Containers, options: &LiveOptions) -> Scope {
+    let root = &options.containers.host_root;
+    Scope {
+        containers,
+        selector: options.selector.clone(),
+        host: options.include.host.then(|| root.clone()),
+        proc: host_root::proc(root),
+    }
+}
+
+/// Attaches the programs that the loader left to us; `None` where there are none.
+pub(super) fn start_uprobes(loaded: &Loaded, scope: Scope, gadget: &str) -> Result<Option<Uprobes>, RunError> {
+    let mut probes = Vec::new();
+    for (program, hook) in loaded.uprobes() {
+        let (Hook::Uprobe { path, symbol, ret }, Some(fd)) = (hook, loaded.program_fd(program)) else { continue };
+        let failed = |source| RunError::Read { gadget: gadget.to_owned(), what: format!("program {program}"), source };
+        probes.push(Probe {
+            program: program.to_owned(),
+            fd: fd.try_clone_to_owned().map_err(failed)?,
+            file: path.clone(),
+            symbol: symbol.clone(),
+            at_return: *ret,
+        });
+    }
+    match probes.is_empty() {
+        true => Ok(None),
+        false => Ok(Some(Uprobes::start(probes, scope)?)),
+    }
 }
 
 fn share_stacks(stacks: &mut Stacks, loaded: &Loaded) -> std::io::Result<()> {

@@ -30,6 +30,7 @@ use crate::{
     enrich::sockets::SocketsError,
     gadget::params::ParamError,
     host_sources::HostSourceError,
+    uprobes::{UprobeError, UprobeNote},
     wasm::{CacheProblem, Document, GuestNote, WasmError},
 };
 use ig_event::{
@@ -73,6 +74,8 @@ pub enum Note {
     GuestStop(WasmError),
     /// Compiled guests cannot be kept, so every start compiles.
     WasmCache(Arc<CacheProblem>),
+    /// What became of probes in the files of containers.
+    Uprobes(UprobeNote),
     /// Names of functions that cannot be had.
     Symbols(String),
     /// Something odd in gadget.yaml.
@@ -90,6 +93,7 @@ impl Note {
         match self {
             Note::Program(p) => matches!(p.state, State::Skipped { .. }),
             Note::Guest(note) => note.is_for_everybody(),
+            Note::Uprobes(note) => note.is_for_everybody(),
             Note::Containers(_)
             | Note::Network(_)
             | Note::Symbols(_)
@@ -106,6 +110,7 @@ impl fmt::Display for Note {
             Note::Program(p) => match &p.state {
                 State::Attached => write!(f, "program {} attached to {}", p.name, p.hook),
                 State::Loaded => write!(f, "program {} loaded for {}", p.name, p.hook),
+                State::PerFile => write!(f, "program {} goes to {} in each container", p.name, p.hook),
                 State::Disabled => write!(f, "program {} is switched off", p.name),
                 State::NotNeeded => write!(f, "program {} ({}) is not needed: another does its job", p.name, p.hook),
                 State::Skipped { reason, hint } => {
@@ -113,6 +118,7 @@ impl fmt::Display for Note {
                     hint.as_ref().map_or(Ok(()), |h| write!(f, "; {h}"))
                 }
             },
+            Note::Uprobes(note) => note.fmt(f),
             Note::Containers(text) | Note::Network(text) | Note::Symbols(text) => write!(f, "warning: {text}"),
             Note::Guest(note) if note.problem().is_some() => write!(f, "warning: {note}"),
             Note::Guest(note) => note.fmt(f),
@@ -165,6 +171,8 @@ pub enum RunError {
     Sockets(#[from] SocketsError),
     #[error(transparent)]
     Wasm(#[from] WasmError),
+    #[error(transparent)]
+    Uprobes(#[from] UprobeError),
     #[error(transparent)]
     Operator(#[from] OperatorError),
     #[error("{what}, and --fail-on-trap was given")]

@@ -1,0 +1,459 @@
+//! Probes in programs and libraries of containers, as they come and go, and of the host if it was asked for.
+//!
+//! Each container's library is found below its own root, and probed once for each file of the disk, however many containers
+//! share it; which events are shown is decided by the gadget's filter. `Uprobes::start` attaches to what runs and returns;
+//! a thread of its own attaches to what starts later and detaches what nobody uses any more. No process is stopped for it: the
+//! first calls of a container's first program can go by unseen where its library was not probed already.
+
+mod inode;
+mod library;
+mod root;
+
+use crate::{
+    bpf::sys,
+    containers::{Change, Changes, Container, Containers, Selector, Verdict},
+    symbols::elf::{Elf, ElfError},
+};
+use inode::Inode;
+use root::Root;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    fs::File,
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+#[cfg(fuzzing)]
+pub use library::fuzz_cache;
+
+/// How soon the thread notices that it is to end.
+const TICK: Duration = Duration::from_millis(100);
+/// When a container is looked at again that had none of the libraries: they may come with a volume or an installation.
+const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
+/// Containers with nothing to probe that are told one by one.
+const TOLD: usize = 8;
+/// This many files are probed at a time.
+const MAX_FILES: usize = 4096;
+/// Functions that a message names.
+const NAMED: usize = 3;
+/// How the host is called among the containers.
+const HOST: u64 = u64::MAX;
+
+/// A program of the gadget and where it belongs.
+#[derive(Debug)]
+pub struct Probe {
+    pub program: String,
+    pub fd: OwnedFd,
+    /// A library's name, or an absolute path.
+    pub file: String,
+    pub symbol: String,
+    /// At the return from the function.
+    pub at_return: bool,
+}
+
+/// What people may want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UprobeNote {
+    /// What was attached for a container, and what it lacks: `(file, symbol, reason)`.
+    Container { name: String, attached: usize, missing: Vec<(String, String, String)> },
+    /// As many more had nothing to probe.
+    More(usize),
+    /// Too many files to be probed at once.
+    TooMany { name: String },
+    /// Containers that came faster than they could be looked at.
+    Missed(u64),
+}
+
+impl UprobeNote {
+    /// False for what only `-v` shows.
+    pub fn is_for_everybody(&self) -> bool {
+        !matches!(self, UprobeNote::Container { attached: 1.., .. })
+    }
+}
+
+impl fmt::Display for UprobeNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UprobeNote::Container { name, attached: 0, missing } => {
+                write!(f, "warning: {name}: nothing to probe, so none of its calls are seen: ")?;
+                reasons(missing, f)
+            }
+            UprobeNote::Container { name, attached, missing } => {
+                write!(f, "{name}: {attached} probes")?;
+                if !missing.is_empty() {
+                    f.write_str("; not there: ")?;
+                    reasons(missing, f)?;
+                }
+                Ok(())
+            }
+            UprobeNote::More(n) => write!(f, "warning: {n} more containers had nothing to probe"),
+            UprobeNote::TooMany { name } => {
+                write!(f, "warning: {name}: not probed, because {MAX_FILES} files are probed already")
+            }
+            UprobeNote::Missed(n) => {
+                write!(f, "warning: {n} containers came or went too fast to be probed")
+            }
+        }
+    }
+}
+
+/// By file and reason, with the functions it is about.
+fn reasons(missing: &[(String, String, String)], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut by_reason: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
+    for (file, symbol, reason) in missing {
+        by_reason.entry((file, reason)).or_default().insert(symbol);
+    }
+    for (n, ((file, reason), symbols)) in by_reason.into_iter().enumerate() {
+        let shown: Vec<&str> = symbols.iter().copied().take(NAMED).collect();
+        let more = match symbols.len() - shown.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        write!(f, "{}{file} ({}{more}): {reason}", if n > 0 { "; " } else { "" }, shown.join(", "))?;
+    }
+    Ok(())
+}
+
+/// Why nothing could be started.
+#[derive(Debug, thiserror::Error)]
+pub enum UprobeError {
+    #[error("the kernel has no uprobes (CONFIG_UPROBE_EVENTS)")]
+    NoUprobes { source: io::Error },
+    #[error("cannot look at the programs of the host below {root}")]
+    HostRoot { root: String, source: io::Error },
+    #[error("cannot start the thread that follows containers")]
+    Thread { source: io::Error },
+}
+
+/// Which processes are to be probed.
+pub struct Scope {
+    pub containers: Containers,
+    pub selector: Arc<Selector>,
+    /// The host's root directory, where the host is wanted too.
+    pub host: Option<PathBuf>,
+    /// The mount of proc that numbers processes as the host does.
+    pub proc: Option<PathBuf>,
+}
+
+/// Attached probes; dropping them detaches all.
+pub struct Uprobes {
+    notes: Arc<Mutex<Vec<UprobeNote>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Uprobes {
+    /// Attaches to all that runs, and from then on to all that starts.
+    pub fn start(probes: Vec<Probe>, scope: Scope) -> Result<Uprobes, UprobeError> {
+        let kind = sys::pmu_type("uprobe").map_err(|source| UprobeError::NoUprobes { source })?;
+        let notes = Arc::new(Mutex::new(Vec::new()));
+        let mut attached = Attached {
+            kind,
+            probes,
+            proc: scope.proc,
+            files: BTreeMap::new(),
+            users: BTreeMap::new(),
+            notes: notes.clone(),
+            empty: 0,
+        };
+        if let Some(host) = scope.host {
+            let root = Root::open(&host)
+                .map_err(|source| UprobeError::HostRoot { root: host.display().to_string(), source })?;
+            attached.look_at(HOST, "the host", &root, true);
+        }
+        // first the listening, then the looking: what starts in between is in both
+        let changes = scope.containers.changes_at_once(scope.selector.clone());
+        for c in scope.containers.list() {
+            if scope.selector.verdict(&c) != Verdict::No {
+                attached.container(&c, true);
+            }
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let ended = stop.clone();
+        let thread = std::thread::Builder::new().name("uprobes".into());
+        let thread = thread.spawn(move || attached.follow(changes, &ended));
+        let thread = thread.map_err(|source| UprobeError::Thread { source })?;
+        Ok(Uprobes { notes, stop, thread: Some(thread) })
+    }
+
+    /// What was not told yet.
+    pub fn take_notes(&self) -> Vec<UprobeNote> {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Detaches everything; gives the last notes.
+    pub fn stop(mut self) -> Vec<UprobeNote> {
+        self.end();
+        self.take_notes()
+    }
+
+    fn end(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            // A panic over there was already reported by the panic hook.
+            drop(thread.join());
+        }
+    }
+}
+
+impl Drop for Uprobes {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// One probed file of the disk.
+struct Probed {
+    /// Open as long as the probes are: closing detaches.
+    _events: Vec<OwnedFd>,
+    count: usize,
+    users: BTreeSet<u64>,
+}
+
+/// What is attached, and for whom. Owned by one thread at a time.
+struct Attached {
+    /// The kernel's number of this kind of event.
+    kind: u32,
+    probes: Vec<Probe>,
+    proc: Option<PathBuf>,
+    /// By file of the disk and the name by which gadgets ask for it.
+    files: BTreeMap<(Inode, String), Probed>,
+    /// By container: the files it uses.
+    users: BTreeMap<u64, Vec<(Inode, String)>>,
+    notes: Arc<Mutex<Vec<UprobeNote>>>,
+    /// Containers that had nothing to probe.
+    empty: usize,
+}
+
+impl Attached {
+    fn follow(mut self, mut changes: Changes, stop: &AtomicBool) {
+        let mut again: Vec<(Instant, usize, Arc<Container>)> = Vec::new();
+        while !stop.load(Ordering::Acquire) {
+            match changes.next(TICK) {
+                Some(Change::Created(c) | Change::Undecided(c)) => {
+                    if self.container(&c, false) == Some(0) {
+                        again.push((Instant::now() + AGAIN[0], 0, c));
+                    }
+                }
+                Some(Change::Removed { container, .. }) => {
+                    again.retain(|(_, _, c)| c.instance != container.instance);
+                    self.forget(container.instance);
+                }
+                Some(Change::Missed(n)) => self.note(UprobeNote::Missed(n)),
+                None => {}
+            }
+            let now = Instant::now();
+            let (due, rest) = again.into_iter().partition(|(at, _, _)| *at <= now);
+            again = rest;
+            let due: Vec<(Instant, usize, Arc<Container>)> = due;
+            for (_, round, c) in due {
+                let last = round + 1 == AGAIN.len();
+                if self.container(&c, last) == Some(0) && !last {
+                    again.push((now + AGAIN[round + 1], round + 1, c));
+                }
+            }
+        }
+        if self.empty > TOLD {
+            self.note(UprobeNote::More(self.empty - TOLD));
+        }
+    }
+
+    fn note(&self, note: UprobeNote) {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+    }
+
+    /// Probes a container's files; how many probes it has, `None` where it cannot be looked at. `last`: no other try comes,
+    /// so that it is time to say that there is nothing.
+    fn container(&mut self, c: &Container, last: bool) -> Option<usize> {
+        if let Some(files) = self.users.get(&c.instance).filter(|f| !f.is_empty()) {
+            return Some(files.iter().filter_map(|f| self.files.get(f)).map(|p| p.count).sum());
+        }
+        // what holds a pod together runs nothing that anybody would look at
+        if c.pid == 0 || c.is_sandbox() {
+            return None;
+        }
+        let root = Root::open(&self.proc.as_ref()?.join(c.pid.to_string()).join("root")).ok()?;
+        let name = format!("container {}", c.name.as_deref().unwrap_or(&c.id));
+        Some(self.look_at(c.instance, &name, &root, last))
+    }
+
+    fn look_at(&mut self, user: u64, name: &str, root: &Root, last: bool) -> usize {
+        let wanted: BTreeSet<String> = self.probes.iter().map(|p| p.file.clone()).collect();
+        let (mut count, mut missing, mut mine) = (0, Vec::new(), Vec::new());
+        for file in wanted {
+            let candidates = library::candidates(root, &file);
+            if candidates.is_empty() {
+                self.lacks(&file, "there is no such library", &mut missing);
+            }
+            let (mut probed, mut failed) = (false, Vec::new());
+            for path in candidates {
+                let opened = root.file(&path).map_err(|e| e.to_string());
+                match opened.and_then(|f| self.probe(user, name, &file, f, &mut missing)) {
+                    Ok((key, n)) => {
+                        probed = true;
+                        if !mine.contains(&key) {
+                            count += n;
+                            mine.push(key);
+                        }
+                    }
+                    Err(reason) => failed.push(format!("{}: {reason}", path.display())),
+                }
+            }
+            // beside a library there may be files of its name that are none, such as a linker's script
+            if !probed {
+                failed.iter().for_each(|reason| self.lacks(&file, reason, &mut missing));
+            }
+        }
+        self.users.insert(user, mine);
+        if count > 0 || last {
+            self.empty += usize::from(count == 0);
+            if count > 0 || self.empty <= TOLD {
+                self.note(UprobeNote::Container { name: name.to_owned(), attached: count, missing });
+            }
+        }
+        count
+    }
+
+    fn lacks(&self, file: &str, reason: &str, missing: &mut Vec<(String, String, String)>) {
+        let of_file = self.probes.iter().filter(|p| p.file == file);
+        missing.extend(of_file.map(|p| (file.to_owned(), p.symbol.clone(), reason.to_owned())));
+    }
+
+    /// Attaches all programs for `wanted` to a file, unless somebody uses it already.
+    fn probe(
+        &mut self,
+        user: u64,
+        name: &str,
+        wanted: &str,
+        file: File,
+        missing: &mut Vec<(String, String, String)>,
+    ) -> Result<((Inode, String), usize), String> {
+        let key = (inode::of(&file), wanted.to_owned());
+        if let Some(known) = self.files.get_mut(&key) {
+            known.users.insert(user);
+            return Ok((key, known.count));
+        }
+        if self.files.len() >= MAX_FILES {
+            self.note(UprobeNote::TooMany { name: name.to_owned() });
+            return Err("too many files are probed".into());
+        }
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let again = file.try_clone().map_err(|e| e.to_string())?;
+        let symbols: Vec<&str> = self.probes.iter().filter(|p| p.file == wanted).map(|p| p.symbol.as_str()).collect();
+        let offsets = offsets(again, &symbols).map_err(|e| e.to_string())?;
+        let (mut events, mut count) = (Vec::new(), 0);
+        for p in self.probes.iter().filter(|p| p.file == wanted) {
+            let mut lacks = |reason: String| missing.push((wanted.to_owned(), p.symbol.clone(), reason));
+            let Some(offset) = offsets.get(p.symbol.as_str()) else {
+                lacks("there is no such function".into());
+                continue;
+            };
+            match sys::uprobe(self.kind, &path, *offset, p.at_return, p.fd.as_fd()) {
+                Ok(event) => {
+                    events.push(event);
+                    count += 1;
+                }
+                Err(e) => lacks(format!("the kernel refused: {e}")),
+            }
+        }
+        let users = BTreeSet::from([user]);
+        self.files.insert(key.clone(), Probed { _events: events, count, users });
+        Ok((key, count))
+    }
+
+    /// Detaches what nobody uses any more.
+    fn forget(&mut self, user: u64) {
+        for key in self.users.remove(&user).unwrap_or_default() {
+            if let Some(probed) = self.files.get_mut(&key) {
+                probed.users.remove(&user);
+                if probed.users.is_empty() {
+                    self.files.remove(&key);
+                }
+            }
+        }
+    }
+}
+
+/// Where in the file each function begins; `name+0x10` is inside one, and a bare number a place in the file.
+fn offsets(file: File, symbols: &[&str]) -> Result<BTreeMap<String, u64>, ElfError> {
+    let elf = Elf::read(file)?;
+    if elf.machine != elf_machine() {
+        return Err(ElfError::NotElf);
+    }
+    let number = |t: &str| t.strip_prefix("0x").map_or_else(|| t.parse().ok(), |h| u64::from_str_radix(h, 16).ok());
+    let parts: Vec<(&str, &str, u64)> = symbols
+        .iter()
+        .map(|s| s.split_once('+').map_or((*s, *s, 0), |(name, add)| (*s, name, number(add).unwrap_or(0))))
+        .collect();
+    let mut out: BTreeMap<String, u64> =
+        parts.iter().filter_map(|(s, name, _)| Some(((*s).to_owned(), number(name)?))).collect();
+    elf.functions(|f| {
+        for (symbol, name, add) in &parts {
+            if f.name == name.as_bytes()
+                && let Some(offset) = elf.layout.offset_of(f.address)
+            {
+                out.entry((*symbol).to_owned()).or_insert(offset + add);
+            }
+        }
+    })?;
+    Ok(out)
+}
+
+/// What files of this machine say that they are for; others, such as 32-bit ones, pass their arguments in other places.
+fn elf_machine() -> u16 {
+    match std::env::consts::ARCH {
+        "x86_64" => 62,
+        "aarch64" => 183,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_are_found_by_name_in_and_after_them() {
+        let own = || File::open("/proc/self/exe").unwrap();
+        let name = {
+            let elf = Elf::read(own()).unwrap();
+            let mut name = None;
+            let mut look = |f: crate::symbols::elf::Function<'_>| {
+                let text = String::from_utf8_lossy(f.name).into_owned();
+                if text.contains("functions_are_found_by_name_in_and_after") {
+                    name.get_or_insert(text);
+                }
+            };
+            elf.functions(&mut look).unwrap();
+            name.unwrap()
+        };
+        let inside = format!("{name}+0x4");
+        let found = offsets(own(), &[&name, &inside, "0x40", "no_such_function"]).unwrap();
+        assert_eq!(found[&inside], found[&name] + 4);
+        assert_eq!(found["0x40"], 0x40);
+        assert!(!found.contains_key("no_such_function"));
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_file_function_and_reason() {
+        let lacks =
+            |file: &str, symbol: &str| (file.to_owned(), symbol.to_owned(), "there is no such library".to_owned());
+        let missing = vec![lacks("libssl", "SSL_write"), lacks("libssl", "SSL_read"), lacks("libgnutls", "x")];
+        let note = UprobeNote::Container { name: "container web".into(), attached: 0, missing: missing.clone() };
+        assert_eq!(
+            note.to_string(),
+            "warning: container web: nothing to probe, so none of its calls are seen: libgnutls (x): there is no such \
+             library; libssl (SSL_read, SSL_write): there is no such library"
+        );
+        assert!(note.is_for_everybody());
+        assert!(!UprobeNote::Container { name: "web".into(), attached: 1, missing }.is_for_everybody());
+    }
+}
