@@ -316,7 +316,8 @@ pub fn stop_on_signals(stop: &Stop) -> Result<(), CliError> {
     }
     // As strace-like recorders have it: what was gathered so far, and the run goes on.
     signal_hook::flag::register(signal_hook::consts::SIGUSR1, stop.look_flag()).map_err(failed)?;
-    signal_hook::low_level::pipe::register(signal_hook::consts::SIGUSR1, stop.waker().map_err(failed)?).map_err(failed)?;
+    signal_hook::low_level::pipe::register(signal_hook::consts::SIGUSR1, stop.waker().map_err(failed)?)
+        .map_err(failed)?;
     Ok(())
 }
 
