@@ -37,7 +37,8 @@ struct hd_struct___until_5_10 {
 
 /*
  * The request of block_rq_insert and block_rq_issue. The two reads must stay two: of a context, the verifier takes only
- * fixed offsets, and a kernel with one argument refuses to attach a program that could read a second.
+ * fixed offsets, and a kernel with one argument refuses to attach a program that could read a second. They differ by a move to
+ * itself: an assembly of nothing but a comment would be given a line number without an instruction, which the kernel refuses.
  */
 static __always_inline struct request___known *gadget_io_request(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -45,10 +46,10 @@ static __always_inline struct request___known *gadget_io_request(struct bpf_raw_
 
 	if (bpf_core_type_exists(struct hd_struct___until_5_10)) {
 		rq = ctx->args[1];
-		asm volatile("/* the second */" : "+r"(rq));
+		asm volatile("%0 = %0" : "+r"(rq));
 	} else {
 		rq = ctx->args[0];
-		asm volatile("/* the first */" : "+r"(rq));
+		asm volatile("" : "+r"(rq));
 	}
 	return (struct request___known *)rq;
 }
