@@ -10,15 +10,15 @@ use std::{marker::PhantomData, mem::take};
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../wit/v0.1",
-        world: "ig:gadget/decoder@0.1.0",
+        world: "ig:gadget/gadget@0.1.0",
         pub_export_macro: true,
         default_bindings_module: "gadget_sdk::guest::bindings",
     });
 }
 
 use bindings::{
-    exports::ig::gadget::{lifecycle, processor},
-    ig::gadget::{log as wit_log, params, sink, sources, types},
+    exports::ig::gadget::{lifecycle, processor, timer},
+    ig::gadget::{containers, documents, kernel, log as wit_log, maps, params, sink, sources, types},
 };
 
 pub fn log(level: Level, message: &str) {
@@ -67,7 +67,7 @@ impl<D: Exported> lifecycle::Guest for Adaptor<D> {
     }
 
     fn start() -> Result<(), types::Error> {
-        Ok(())
+        D::with(|state| state.as_mut().map_or(Ok(()), |s| s.decoder.start().map_err(to_wit)))
     }
 
     fn stop() -> Result<(), types::Error> {
@@ -77,6 +77,87 @@ impl<D: Exported> lifecycle::Guest for Adaptor<D> {
     fn post_stop() -> Result<(), types::Error> {
         D::with(|state| *state = None);
         Ok(())
+    }
+}
+
+impl<D: Exported> timer::Guest for Adaptor<D> {
+    fn interval_ms() -> u32 {
+        D::with(|state| state.as_ref().map_or(0, |s| s.decoder.interval_ms()))
+    }
+
+    fn tick() -> Result<(), types::Error> {
+        D::with(|state| state.as_mut().map_or(Ok(()), |s| s.decoder.tick().map_err(to_wit)))
+    }
+}
+
+/// What the host offers besides rows; each function is an import of its own, which a component has only if it calls it.
+pub(crate) mod boundary {
+    use super::{Error, containers, documents, from_wit, kernel, maps};
+    use crate::host::{Abi, Container, Document, MapInfo, SyscallParam};
+
+    pub struct Map(maps::BpfMap);
+
+    pub fn publish(document: &Document) -> Result<(), Error> {
+        /// Bytes that cross the boundary in one call.
+        const CHUNK: usize = 1 << 20;
+        let d = documents::Document::new(&document.name, &document.media_type);
+        for (key, value) in &document.annotations {
+            d.annotate(key, value).map_err(from_wit)?;
+        }
+        document.text.as_bytes().chunks(CHUNK).try_for_each(|chunk| d.write(chunk)).map_err(from_wit)?;
+        d.publish().map_err(from_wit)
+    }
+
+    impl Map {
+        pub fn open(name: &str) -> Result<Map, Error> {
+            maps::open(name).map(Map).map_err(from_wit)
+        }
+
+        pub fn info(&self) -> MapInfo {
+            let i = self.0.info();
+            MapInfo { key_size: i.key_size, value_size: i.value_size, max_entries: i.max_entries, cpus: i.cpus }
+        }
+
+        pub fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+            self.0.lookup(key).map_err(from_wit)
+        }
+
+        pub fn scan(&self, after: Option<&[u8]>, max: u32) -> Result<(Vec<u8>, Vec<u8>), Error> {
+            self.0.scan(after, max).map_err(from_wit)
+        }
+    }
+
+    pub fn container(mntns: u64, boot_ns: u64) -> Option<Container> {
+        containers::by_mntns(mntns, boot_ns).map(|c| Container {
+            id: c.id,
+            name: c.name,
+            runtime: c.runtime,
+            image: c.image,
+            pod_namespace: c.pod_namespace,
+            pod_name: c.pod_name,
+            pod_labels: c.pod_labels,
+        })
+    }
+
+    pub fn arch() -> String {
+        kernel::arch()
+    }
+
+    pub fn syscall_names(abi: Abi) -> Vec<String> {
+        kernel::syscall_names(match abi {
+            Abi::Native => kernel::Abi::Native,
+            Abi::Compat => kernel::Abi::Compat,
+        })
+    }
+
+    pub fn syscall_params(name: &str) -> Option<Vec<SyscallParam>> {
+        let params = kernel::syscall_params(name)?;
+        let one = |p: kernel::SyscallParam| SyscallParam { name: p.name, type_name: p.type_name, pointer: p.pointer };
+        Some(params.into_iter().map(one).collect())
+    }
+
+    pub fn errno_names() -> Vec<String> {
+        kernel::errno_names()
     }
 }
 

@@ -55,6 +55,7 @@ pub mod text;
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
 pub mod guest;
+pub mod host;
 
 pub use answer::{Answer, BytesColumn, CodesColumn, Number, NumberColumn, TextColumn, TextWriter};
 pub use rows::{BytesField, Iter, NumberField, Row, Rows};
@@ -73,10 +74,29 @@ pub trait Decoder: Sized {
 
     /// Answers one batch: each column that was added gets exactly one value for every row, in the order of the rows.
     ///
-    /// With an error the whole batch is shown undecoded and counted; see [`Answer::reject`] for a single row.
-    fn decode(&mut self, rows: &Rows, out: &mut Answer) -> Result<(), Error>;
+    /// With an error the whole batch is shown undecoded and counted; see [`Answer::reject`] for a single row. A gadget that
+    /// asked for no source is never called.
+    fn decode(&mut self, rows: &Rows, out: &mut Answer) -> Result<(), Error> {
+        let _ = (rows, out);
+        Err(Error::new(ErrorCode::Unsupported, "the gadget decodes no rows"))
+    }
 
-    /// The last batch has been decoded.
+    /// The gadget's programs are loaded and about to run: from here on its maps can be opened.
+    fn start(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Milliseconds between two calls of [`tick`](Self::tick); 0 for never. Asked once, after `start`.
+    fn interval_ms(&self) -> u32 {
+        0
+    }
+
+    /// Called every now and then. An error is told to the user, and the gadget goes on.
+    fn tick(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// The last batch has been decoded, and the gadget's programs run no more. The place to publish what was gathered.
     fn stop(&mut self) -> Result<(), Error> {
         Ok(())
     }

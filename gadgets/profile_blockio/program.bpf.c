@@ -88,13 +88,12 @@ int ig_profio_done(struct bpf_raw_tracepoint_args *ctx)
 	hist = bpf_map_lookup_elem(&hists, &key);
 	if (!hist) {
 		// Another CPU may be quicker: then its histogram is there.
-		if (bpf_map_update_elem(&hists, &key, &nothing, BPF_NOEXIST) == -7 /* E2BIG */) {
+		bpf_map_update_elem(&hists, &key, &nothing, BPF_NOEXIST);
+		hist = bpf_map_lookup_elem(&hists, &key);
+		if (!hist) {
 			gadget_count(&gadget_map_full);
 			return 0;
 		}
-		hist = bpf_map_lookup_elem(&hists, &key);
-		if (!hist)
-			return 0;
 	}
 	gadget_histogram_add(hist->latency, GADGET_HISTOGRAM_SLOTS, took);
 	return 0;

@@ -81,11 +81,11 @@ static __always_inline struct io_sum *sum_of(struct io_key *key)
 	if (sum)
 		return sum;
 	// Another CPU may be quicker: then its row is there.
-	if (bpf_map_update_elem(&sums, key, &nothing, BPF_NOEXIST) == -7 /* E2BIG */) {
+	bpf_map_update_elem(&sums, key, &nothing, BPF_NOEXIST);
+	sum = bpf_map_lookup_elem(&sums, key);
+	if (!sum)
 		gadget_count(&gadget_map_full);
-		return NULL;
-	}
-	return bpf_map_lookup_elem(&sums, key);
+	return sum;
 }
 
 SEC("raw_tp/block_rq_complete")

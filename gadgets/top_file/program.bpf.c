@@ -167,11 +167,11 @@ static __always_inline struct file_sum *sum_of(struct file_key *key, struct file
 	gadget_zero(fresh, sizeof(*fresh));
 	gadget_file_path(fresh->file, file, task, &fresh->file_truncated);
 	// Another CPU may be quicker: then its row is there.
-	if (bpf_map_update_elem(&sums, key, fresh, BPF_NOEXIST) == -7 /* E2BIG */) {
+	bpf_map_update_elem(&sums, key, fresh, BPF_NOEXIST);
+	sum = bpf_map_lookup_elem(&sums, key);
+	if (!sum)
 		gadget_count(&gadget_map_full);
-		return NULL;
-	}
-	return bpf_map_lookup_elem(&sums, key);
+	return sum;
 }
 
 static __noinline int seen(__s32 fd, __u64 bytes, bool written)

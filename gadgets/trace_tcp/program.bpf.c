@@ -317,7 +317,8 @@ static __always_inline void closed(void *ctx, const struct sock *sk)
 
 	if (!is_wanted(close, true))
 		return;
-	if (in_hand) {
+	// A program that exits has left its namespaces when its sockets are closed.
+	if (in_hand && gadget_get_current_mntns_id()) {
 		if (gadget_should_discard_data_current())
 			return;
 		e = begin(close, sk, NULL);
@@ -329,7 +330,8 @@ static __always_inline void closed(void *ctx, const struct sock *sk)
 
 		if (targ_pid || targ_tid || targ_uid != (gadget_uid)-1 || targ_gid != (gadget_gid)-1 || targ_comm[0])
 			return;
-		nobody.fd = -1;
+		if (in_hand)
+			gadget_process_populate(&nobody.proc);
 		e = begin(close, sk, &nobody);
 	}
 	if (!e)

@@ -3,7 +3,7 @@
 
 use crate::{
     docker::Docker,
-    ig::{Finished, Ig, at},
+    ig::{Finished, Ig, Running, at},
     load, wait_for,
 };
 use regex::Regex;
@@ -77,16 +77,6 @@ impl Need {
     }
 }
 
-/// On a kernel that lacks what the case needs, the gadget must be refused, and the lack be named.
-fn refused(ig: Ig, lacking: Need) -> Result<(), String> {
-    let done = ig.arg("--timeout=5").run();
-    let told = done.stderr.to_lowercase();
-    if done.code() == 3 && told.contains(lacking.word()) {
-        return Ok(());
-    }
-    Err(format!("without {lacking:?} it must be refused, not end with {}:\n{}", done.status, done.stderr))
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Match {
@@ -97,7 +87,12 @@ struct Match {
 
 /// The names of all gadgets of the repository, sorted.
 pub fn gadgets() -> Vec<String> {
-    let mut found: Vec<String> = std::fs::read_dir(crate::source_root().join("gadgets"))
+    names(&crate::source_root().join("gadgets"))
+}
+
+/// The folders of gadgets below `dir`, sorted.
+pub fn names(dir: &Path) -> Vec<String> {
+    let mut found: Vec<String> = std::fs::read_dir(dir)
         .expect("a folder of gadgets")
         .flatten()
         .filter(|e| e.path().join("gadget.yaml").is_file())
@@ -140,7 +135,28 @@ pub fn read(folder: &Path) -> Vec<Case> {
     file.tests
 }
 
-/// Where the containers run, and the program that the gadget's folder may give them.
+/// A container as a test wants it.
+pub struct Container<'a> {
+    pub name: &'a str,
+    /// Arguments of `docker run`.
+    pub options: &'a [String],
+    /// For `/bin/sh -c`.
+    pub script: &'a str,
+}
+
+/// What runs the containers.
+pub trait Engine {
+    /// Flags by which `ig` finds it.
+    fn flags(&self) -> Vec<String>;
+    /// Runs a container to its end. The script may end as it likes: some run programs that are not there.
+    fn run(&self, container: &Container<'_>);
+    /// Starts a container, and returns when its script has printed the line `READY`.
+    fn start(&self, container: &Container<'_>);
+    /// Ends a container that was started.
+    fn remove(&self, name: &str);
+}
+
+/// A private Docker, and the program that the gadget's folder may give its containers.
 pub struct Place<'a> {
     docker: &'a Docker,
     /// `--volume` of the compiled workload, and of the libraries it is linked with.
@@ -153,91 +169,147 @@ impl<'a> Place<'a> {
     pub fn new(docker: &'a Docker, folder: &Path) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut mounts = Vec::new();
-        if let Some(source) = workload(folder) {
-            let binary = dir.path().join("workload");
-            match parse(folder).libraries {
-                None => load::compile(&source, &binary),
-                Some(libraries) => {
-                    for (n, library) in load::compile_dynamic(&source, &binary, &libraries).iter().enumerate() {
-                        // a copy: the host's own programs use another file
-                        let copy = dir.path().join(n.to_string());
-                        std::fs::copy(library, &copy).unwrap_or_else(|e| panic!("{library}: {e}"));
-                        mounts.push(format!("{}:{library}:ro", copy.display()));
-                    }
-                }
-            }
+        let binary = dir.path().join("workload");
+        for (n, library) in compile_workload(folder, &binary).iter().enumerate() {
+            // a copy: the host's own programs use another file
+            let copy = dir.path().join(n.to_string());
+            std::fs::copy(library, &copy).unwrap_or_else(|e| panic!("{library}: {e}"));
+            mounts.push(format!("{}:{library}:ro", copy.display()));
+        }
+        if binary.is_file() {
             mounts.push(format!("{}:/workload:ro", binary.display()));
         }
         Place { docker, mounts, _dir: dir }
     }
-}
-
-/// The source of a gadget's own workload.
-pub fn workload(folder: &Path) -> Option<PathBuf> {
-    Some(folder.join("workload.c")).filter(|p| p.is_file())
-}
-
-impl Case {
-    /// Runs the workload under the gadget; gives what is wrong, or nothing.
-    pub fn run(&self, gadget: &str, on: &Place<'_>, container: &str) -> Result<(), String> {
-        let docker = on.docker;
-        let socket = docker.socket().display().to_string();
-        let mut ig = Ig::new(&["run", gadget, "-o", "json", "--ledger", "--docker-socketpath", &socket]);
-        for (key, value) in &self.params {
-            ig = ig.arg(format!("--{key}={value}"));
-        }
-        if let Some(lacking) = self.needs.iter().find(|n| !n.is_here()) {
-            return refused(ig, *lacking);
-        }
-        if let Some(seconds) = self.seconds {
-            ig = ig.arg(format!("--timeout={seconds}"));
-        }
-        let done = if self.hold { self.run_held(ig, on, container) } else { self.run_live(ig, on, container) };
-        if done.code() != 0 {
-            return Err(format!("ig ended with {}:\n{}", done.status, done.stderr));
-        }
-        let ledger = done.ledger();
-        ledger.check();
-        if ledger.lost_total() > 0 {
-            return Err(format!("events were lost: {ledger:?}"));
-        }
-        self.judge(&done.rows(), container)
-    }
 
     /// The arguments of `docker run`; `how` is `-d` or `--rm`.
-    fn docker_run<'a>(&'a self, how: &'a str, container: &'a str, on: &'a Place<'_>) -> Vec<&'a str> {
-        let mut all = vec!["run", how, "--net=none", "--name", container];
-        all.extend(self.docker.iter().map(String::as_str));
-        all.extend(on.mounts.iter().flat_map(|m| ["--volume", m]));
-        all.extend(["busybox", "/bin/sh", "-c", &self.script]);
+    fn arguments<'b>(&'b self, how: &'b str, container: &'b Container<'_>) -> Vec<&'b str> {
+        let mut all = vec!["run", how, "--net=none", "--name", container.name];
+        all.extend(container.options.iter().map(String::as_str));
+        all.extend(self.mounts.iter().flat_map(|m| ["--volume", m]));
+        all.extend(["busybox", "/bin/sh", "-c", container.script]);
         all
     }
+}
 
-    /// Gadget first, then the script, then the gadget is stopped.
-    fn run_live(&self, ig: Ig, on: &Place<'_>, container: &str) -> Finished {
-        let running = ig.start_ready();
-        let mut script = on.docker.command(&self.docker_run("--rm", container, on));
-        // Scripts may end as they like: some run programs that are not there.
-        let out = script.output().expect("the docker client");
+impl Engine for Place<'_> {
+    fn flags(&self) -> Vec<String> {
+        vec!["--docker-socketpath".to_owned(), self.docker.socket().display().to_string()]
+    }
+
+    fn run(&self, container: &Container<'_>) {
+        let out = self.docker.command(&self.arguments("--rm", container)).output().expect("the docker client");
         assert!(
             out.status.code() != Some(125),
             "docker could not run the script: {}",
             String::from_utf8_lossy(&out.stderr)
         );
-        // One with a time of its own is let end by itself, so that what it shows last is the table of the whole time.
-        if self.seconds.is_some() { running.wait() } else { running.stop() }
     }
 
-    /// The script first, up to its line `READY`; then the gadget, to its end.
-    fn run_held(&self, ig: Ig, on: &Place<'_>, container: &str) -> Finished {
-        let docker = on.docker;
-        docker.run(&self.docker_run("-d", container, on));
+    fn start(&self, container: &Container<'_>) {
+        self.docker.run(&self.arguments("-d", container));
         wait_for("READY from the script", Duration::from_secs(20), || {
-            docker.run(&["logs", container]).lines().any(|l| l == "READY").then_some(())
+            self.docker.run(&["logs", container.name]).lines().any(|l| l == "READY").then_some(())
         });
-        let done = ig.run();
-        docker.run(&["rm", "-f", container]);
-        done
+    }
+
+    fn remove(&self, name: &str) {
+        self.docker.run(&["rm", "-f", name]);
+    }
+}
+
+/// Compiles a gadget's own workload, if it has one; gives the files that it needs at the same paths to run.
+pub fn compile_workload(folder: &Path, binary: &Path) -> Vec<String> {
+    let source = folder.join("workload.c");
+    if !source.is_file() {
+        return Vec::new();
+    }
+    match parse(folder).libraries {
+        None => {
+            load::compile(&source, binary);
+            Vec::new()
+        }
+        Some(libraries) => load::compile_dynamic(&source, binary, &libraries),
+    }
+}
+
+/// What became of a case.
+#[derive(Debug)]
+pub enum Verdict {
+    /// All as expected; what `ig -v` said.
+    Passed {
+        stderr: String,
+    },
+    /// The gadget cannot run on this kernel; what `ig` said.
+    Refused {
+        stderr: String,
+    },
+    Failed(String),
+}
+
+impl Case {
+    /// What the case needs and the kernel of this machine lacks.
+    pub fn lacking(&self) -> Option<Need> {
+        self.needs.iter().find(|n| !n.is_here()).copied()
+    }
+
+    /// True for a case that asks for something that not every kernel has.
+    pub fn has_needs(&self) -> bool {
+        !self.needs.is_empty()
+    }
+
+    /// Runs the workload under the gadget; gives what is wrong, or what `ig -v` said. Where the kernel lacks what the case
+    /// needs, the gadget must be refused.
+    pub fn run(&self, gadget: &str, engine: &dyn Engine, container: &str) -> Result<String, String> {
+        let lacking = self.lacking();
+        match (self.attempt(gadget, engine, container), lacking) {
+            (Verdict::Refused { stderr }, Some(need)) if stderr.to_lowercase().contains(need.word()) => Ok(stderr),
+            (verdict, Some(need)) => Err(format!("without {need:?} it must be refused and name that: {verdict:?}")),
+            (Verdict::Passed { stderr }, None) => Ok(stderr),
+            (Verdict::Refused { stderr }, None) => Err(format!("ig could not run it:\n{stderr}")),
+            (Verdict::Failed(why), None) => Err(why),
+        }
+    }
+
+    /// Runs the workload under the gadget, whatever the case says of its needs.
+    pub fn attempt(&self, gadget: &str, engine: &dyn Engine, container: &str) -> Verdict {
+        let mut ig = Ig::new(&["run", gadget, "-o", "json", "--ledger", "-v"]);
+        for flag in engine.flags() {
+            ig = ig.arg(flag);
+        }
+        for (key, value) in &self.params {
+            ig = ig.arg(format!("--{key}={value}"));
+        }
+        if let Some(seconds) = self.seconds {
+            ig = ig.arg(format!("--timeout={seconds}"));
+        }
+        let container = Container { name: container, options: &self.docker, script: &self.script };
+        let done = if self.hold { run_held(ig, engine, &container) } else { self.run_live(ig, engine, &container) };
+        match done.code() {
+            0 => {}
+            3 => return Verdict::Refused { stderr: done.stderr },
+            _ => return Verdict::Failed(format!("ig ended with {}:\n{}", done.status, done.stderr)),
+        }
+        let ledger = done.ledger();
+        ledger.check();
+        if ledger.lost_total() > 0 {
+            return Verdict::Failed(format!("events were lost: {ledger:?}"));
+        }
+        match self.judge(&done.rows(), container.name) {
+            Ok(()) => Verdict::Passed { stderr: done.stderr },
+            Err(why) => Verdict::Failed(why),
+        }
+    }
+
+    /// Gadget first, then the script, then the gadget is stopped.
+    fn run_live(&self, ig: Ig, engine: &dyn Engine, container: &Container<'_>) -> Finished {
+        let mut running: Running = ig.start();
+        if let Some(ended) = running.wait_ready_or_end() {
+            return ended;
+        }
+        engine.run(container);
+        // One with a time of its own is let end by itself, so that what it shows last is the table of the whole time.
+        if self.seconds.is_some() { running.wait() } else { running.stop() }
     }
 
     fn judge(&self, rows: &[Value], container: &str) -> Result<(), String> {
@@ -274,6 +346,26 @@ impl Match {
             }
         })
     }
+}
+
+/// The script first, up to its line `READY`; then the gadget, to its end.
+fn run_held(ig: Ig, engine: &dyn Engine, container: &Container<'_>) -> Finished {
+    engine.start(container);
+    let done = ig.run();
+    engine.remove(container.name);
+    done
+}
+
+/// The hooks that `ig -v` says the gadget's programs are attached to, each once, in its order.
+pub fn hooks(stderr: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let lines = stderr.lines().filter_map(|l| l.strip_prefix("program ")?.split_once(" attached to "));
+    for (_, hook) in lines {
+        if !found.iter().any(|f| f == hook) {
+            found.push(hook.to_owned());
+        }
+    }
+    found
 }
 
 /// `~…` is a regular expression on the value's text, anything else the text itself.

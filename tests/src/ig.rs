@@ -154,15 +154,28 @@ impl Running {
         self.wait_for_line(&["running"]);
     }
 
+    /// As `wait_ready`; gives an `ig` that ended before.
+    pub fn wait_ready_or_end(&mut self) -> Option<Finished> {
+        self.line_or_end(&["running"])
+    }
+
     /// Waits for a line on stderr that holds all of these.
     fn wait_for_line(&mut self, parts: &[&str]) {
+        if let Some(ended) = self.line_or_end(parts) {
+            panic!("ig ended early with {}:\n{}", ended.status, ended.stderr);
+        }
+    }
+
+    fn line_or_end(&mut self, parts: &[&str]) -> Option<Finished> {
         let start = Instant::now();
         loop {
+            // A short one may be done before anybody looks.
+            let ended = self.poll().is_some();
             if self.stderr().lines().any(|l| parts.iter().all(|p| l.contains(p))) {
-                return;
+                return None;
             }
-            if let Some(status) = self.poll() {
-                panic!("ig ended early with {status}:\n{}", self.stderr());
+            if ended {
+                return Some(self.wait_at_most(LIMIT));
             }
             assert!(start.elapsed() < LIMIT, "ig was not ready after {LIMIT:?}:\n{}", self.stderr());
             std::thread::sleep(Duration::from_millis(5));

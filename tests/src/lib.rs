@@ -12,6 +12,7 @@ pub mod cri;
 pub mod docker;
 pub mod forged;
 pub mod gadget_case;
+pub mod gadget_table;
 pub mod ig;
 pub mod kernel;
 pub mod load;

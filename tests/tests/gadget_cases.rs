@@ -1,6 +1,6 @@
 //! Every `gadgets/*/test.yaml`, against the embedded catalogue, in containers of a private Docker.
 
-use ig_tests::{alone, docker::Docker, gadget_case, source_root};
+use ig_tests::{alone, docker::Docker, gadget_case, gadget_table, ig, source_root};
 
 fn all_cases_of(gadget: &str) {
     let _alone = alone();
@@ -8,13 +8,31 @@ fn all_cases_of(gadget: &str) {
     let folder = source_root().join("gadgets").join(gadget);
     let place = gadget_case::Place::new(&docker, &folder);
     let cases = gadget_case::read(&folder);
-    let mut wrong = Vec::new();
+    let (mut wrong, mut said) = (Vec::new(), String::new());
     for (n, case) in cases.iter().enumerate() {
-        if let Err(what) = case.run(gadget, &place, &format!("case-{n}")) {
-            wrong.push(format!("{gadget}: {}: {what}", case.name));
+        match case.run(gadget, &place, &format!("case-{n}")) {
+            Ok(stderr) if n == 0 => said = stderr,
+            Ok(_) => {}
+            Err(what) => wrong.push(format!("{gadget}: {}: {what}", case.name)),
         }
     }
     assert!(wrong.is_empty(), "{} of {} failed:\n{}", wrong.len(), cases.len(), wrong.join("\n\n"));
+    note_in_docs(gadget, &said);
+}
+
+/// The column of this machine's kernel, where the table is written. It is not compared: the table is of another machine.
+fn note_in_docs(gadget: &str, said: &str) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("procfs");
+    let kernel = release.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
+    if gadget_table::updating() && gadget_table::KERNELS.contains(&kernel.as_str()) {
+        let hooks = gadget_case::hooks(said);
+        let cell = if hooks.is_empty() && said.contains("error: ") {
+            gadget_table::refused(said)
+        } else {
+            gadget_table::passed(&hooks)
+        };
+        gadget_table::compare_or_update(&kernel, &[(gadget.to_owned(), cell)].into());
+    }
 }
 
 /// One test a gadget, and the list of them.
@@ -36,15 +54,26 @@ mod root {
 
     // In alphabetical order, one a line.
     gadgets! {
+        advise_seccomp
+        audit_seccomp
+        bpfstats
+        profile_blockio
         profile_cpu
+        profile_tcprtt
+        snapshot_file
         snapshot_process
         snapshot_socket
+        top_blockio
+        top_file
+        top_process
+        top_tcp
         trace_bind
         trace_capabilities
         trace_dns
         trace_exec
         trace_init_module
         trace_link
+        trace_lsm
         trace_malloc
         trace_mount
         trace_oomkill
@@ -54,6 +83,22 @@ mod root {
         trace_ssl
         trace_tcp
         trace_tcpconnect
+        trace_tcpdrop
+        trace_tcpretrans
+        traceloop
+    }
+
+    #[test]
+    fn every_object_of_the_catalogue_is_small() {
+        const LIMIT: u64 = 100 * 1000;
+        for gadget in LISTED {
+            let done = ig::Ig::new(&["image", "inspect", gadget, "-o", "json"]).run().expect_success();
+            let told: serde_json::Value = serde_json::from_str(&done.stdout()).expect("JSON");
+            let layers = told["oci"]["layers"].as_array().expect("layers");
+            let objects = layers.iter().filter(|l| l["mediaType"].as_str().is_some_and(|t| t.contains("ebpf.program")));
+            let sizes: Vec<u64> = objects.filter_map(|l| l["size"].as_u64()).collect();
+            assert!(sizes.iter().all(|s| *s <= LIMIT), "{gadget}: its BPF object has {sizes:?} bytes");
+        }
     }
 
     #[test]

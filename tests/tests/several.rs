@@ -33,6 +33,28 @@ fn count(rows: &[Value], gadget: &str) -> usize {
     rows.iter().filter(|r| at(r, "gadget") == gadget).count()
 }
 
+/// From the first of these words on.
+fn part(done: Finished, from: &str, to: &str) -> String {
+    let text = done.expect_success().stdout();
+    let start = text.find(from).unwrap_or_else(|| panic!("no {from:?} in:\n{text}"));
+    let end = text[start..].find(to).map_or(text.len(), |at| start + at);
+    text[start..end].trim_end().to_owned()
+}
+
+#[test]
+fn help_has_the_flags_of_each_gadget_under_its_name() {
+    let done = Ig::new(&["run", "snapshot_process", "trace_open", "--help"]).run();
+    insta::assert_snapshot!(part(done, "Parameters of", "Global options"));
+}
+
+#[test]
+fn help_of_a_verb_is_that_of_its_gadget_and_ends_with_the_flags_of_before() {
+    let done = Ig::new(&["snapshot", "process", "--help"]).run();
+    let text = part(done, "snapshot_process: ", "\u{0}");
+    assert!(text.contains("Usage: ig run") && text.contains("--threads"), "{text}");
+    insta::assert_snapshot!(text.split("Old flags").nth(1).unwrap());
+}
+
 mod root {
     use super::*;
 

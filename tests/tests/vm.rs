@@ -3,7 +3,10 @@
 
 #![expect(clippy::print_stdout, reason = "shown with --nocapture: what each case took")]
 
-use ig_tests::vm::{FILTER, machine::Machine};
+use ig_tests::{
+    gadget_table,
+    vm::{FILTER, machine::Machine},
+};
 use std::path::Path;
 
 fn every_case_passes(suite: &str) {
@@ -11,6 +14,8 @@ fn every_case_passes(suite: &str) {
     let outcome = machine.test(&std::env::var(FILTER).unwrap_or_default());
     let failures = outcome.failures();
     assert!(failures.is_empty(), "Debian {suite}: {}\n{}", failures.join(", "), outcome.console);
+    let wrong = gadget_table::compare_or_update(&outcome.kernel, &outcome.gadgets);
+    assert!(wrong.is_empty(), "run it with {}=1 and look at the change:\n{}", gadget_table::UPDATE, wrong.join("\n"));
     println!("{}\n{} tests in {:?}", outcome.console, outcome.results.len(), outcome.took);
 }
 

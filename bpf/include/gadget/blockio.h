@@ -35,12 +35,22 @@ struct hd_struct___until_5_10 {
 	int partno;
 } __attribute__((preserve_access_index));
 
-/** The request of block_rq_insert and block_rq_issue. */
+/*
+ * The request of block_rq_insert and block_rq_issue. The two reads must stay two: of a context, the verifier takes only
+ * fixed offsets, and a kernel with one argument refuses to attach a program that could read a second.
+ */
 static __always_inline struct request___known *gadget_io_request(struct bpf_raw_tracepoint_args *ctx)
 {
-	if (bpf_core_type_exists(struct hd_struct___until_5_10))
-		return (struct request___known *)ctx->args[1];
-	return (struct request___known *)ctx->args[0];
+	__u64 rq;
+
+	if (bpf_core_type_exists(struct hd_struct___until_5_10)) {
+		rq = ctx->args[1];
+		asm volatile("/* the second */" : "+r"(rq));
+	} else {
+		rq = ctx->args[0];
+		asm volatile("/* the first */" : "+r"(rq));
+	}
+	return (struct request___known *)rq;
 }
 
 static __always_inline enum gadget_io_operation gadget_io_operation(struct request___known *rq)

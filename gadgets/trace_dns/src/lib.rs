@@ -75,7 +75,7 @@ impl Decoder for Dns {
             out.text(self.id).push_with(|o| text::hex(&m.id.to_be_bytes(), o));
             out.codes(self.qr).push(m.response.into());
             out.text(self.qtype).push_with(|o| {
-                if !m.name.is_empty() {
+                if m.qtype != 0 {
                     message::type_name(m.qtype, o)
                 }
             });

@@ -60,8 +60,8 @@ pub enum Command {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
-    /// Output mode: columns, columns=FIELD,…, json, jsonpretty, yaml, none; folded and flamegraph (SVG) of gadgets with stacks
-    /// [default: columns]
+    /// Output mode: columns, columns=FIELD,…, json, jsonpretty, yaml, none; advise (only documents); folded and flamegraph
+    /// (SVG) of gadgets with stacks [default: columns]
     #[arg(short, long, value_name = "MODE")]
     pub output: Option<String>,
     /// Fields to show: `a,b` only these, `+a,-b` besides and without

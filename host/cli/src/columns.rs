@@ -33,7 +33,7 @@ const fn misleading(name: &'static str, now: &'static [&'static str]) -> OldName
 }
 
 const OLD_NAMES: &[OldName] = &[
-    old("addr", &["addr.addr"]),
+    misleading("addr", &["addr.addr"]),
     old("container", &["runtime.containerName"]),
     old("daddr", &["dst.addr"]),
     old("dport", &["dst.port"]),

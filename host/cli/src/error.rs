@@ -102,6 +102,7 @@ fn load_kind(e: &ig_runtime::bpf::LoadError) -> Kind {
         | E::Core { source: CoreError::Damaged(_), .. }
         | E::NoMap { .. }
         | E::NoProgram { .. }
+        | E::AllOff { .. }
         | E::BadTarget { .. }
         | E::RingSize { .. }
         | E::InjectShape { .. } => Kind::User,

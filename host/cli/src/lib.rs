@@ -8,6 +8,7 @@ pub mod commands;
 pub mod config;
 pub mod containers;
 pub mod context;
+pub mod documents;
 pub mod error;
 pub mod images;
 pub mod output;

@@ -6,7 +6,10 @@ use ig_event::{
     Batch, DataSource, FieldId, HostNames,
     output::{OutputMode, Printer, PrinterEnv, printer},
 };
-use ig_runtime::instance::{Note, Sink, SinkError, Stop};
+use ig_runtime::{
+    instance::{Note, Sink, SinkError, Stop},
+    wasm::Document,
+};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
@@ -20,6 +23,7 @@ use std::{
 use crate::{
     args::OutputArgs,
     columns::{self, Columns},
+    documents::Documents,
     error::{CliError, Kind},
 };
 
@@ -33,6 +37,7 @@ pub struct Terminal {
     buf: Vec<u8>,
     verbose: bool,
     header_due: bool,
+    documents: Documents,
     /// Tables take each other's place on the screen.
     refresh: bool,
 }
@@ -68,7 +73,8 @@ impl Terminal {
             printers
                 .push(printer(source, mode, &selection, env).map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?);
         }
-        Ok(Terminal { printers, mode, buf: Vec::with_capacity(128 << 10), verbose, header_due: true, refresh: false })
+        let (buf, documents) = (Vec::with_capacity(128 << 10), Documents::new(mode));
+        Ok(Terminal { printers, mode, buf, verbose, header_due: true, documents, refresh: false })
     }
 
     /// Fields that some printer reads, by source.
@@ -145,6 +151,14 @@ impl Sink for Terminal {
             self.printers[source].on_screen(width.0.into(), height.0.into());
         }
         self.render(source, batch);
+        self.flush()
+    }
+
+    fn documents(&mut self, documents: &[Document]) -> Result<(), SinkError> {
+        self.documents.render(documents, &mut self.buf);
+        if std::io::stdout().is_terminal() {
+            self.buf = harmless(&String::from_utf8_lossy(&self.buf)).into_bytes();
+        }
         self.flush()
     }
 

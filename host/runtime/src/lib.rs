@@ -16,5 +16,6 @@ pub mod host_sources;
 pub mod image;
 pub mod instance;
 pub mod symbols;
+mod syscalls;
 pub mod uprobes;
 pub mod wasm;

@@ -5,7 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "the console is where results go")]
 
-use super::{DONE, FILTER, RESULT, SHELL, cases::cases};
+use super::{DONE, FACT, FILTER, RESULT, SHELL, cases::cases};
 use rustix::{
     mount::{MountFlags, mount, mount_move},
     process::{Pid, Signal, WaitOptions, WaitStatus, chroot, kill_process_group, setsid, wait},
@@ -132,11 +132,13 @@ fn serve() -> io::Result<()> {
     let (mut passed, mut failed) = (0, 0);
     for case in cases().iter().filter(|c| c.name.contains(&filter)) {
         let start = Instant::now();
-        let failure = run(case.name)?;
+        let failure = run(&case.name)?;
         let took = start.elapsed().as_secs_f32();
         if let Some(why) = &failure {
-            println!("---- {}: {why}\n{}\n----", case.name, tail(&log_of(case.name)));
+            println!("---- {}: {why}\n{}\n----", case.name, tail(&log_of(&case.name)));
         }
+        let log = fs::read_to_string(log_of(&case.name)).unwrap_or_default();
+        log.lines().filter(|l| l.starts_with(FACT)).for_each(|l| println!("{l}"));
         println!("{RESULT} {} {} {took:.1}", case.name, if failure.is_none() { "ok" } else { "FAIL" });
         if failure.is_none() { passed += 1 } else { failed += 1 }
     }

@@ -4,9 +4,10 @@
 //! is missing or a machine that dies is a failure with the reason. Used by one thread; several machines may share an
 //! initramfs.
 
-use super::{DONE, FILTER, LOAD, RESULT, ROOTFS, SHELL, STORE};
-use crate::{ig, load, source_root};
+use super::{DONE, FACT, FILTER, GADGETS, LOAD, RESULT, ROOTFS, SHELL, STORE};
+use crate::{gadget_case, ig, load, source_root};
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
@@ -51,6 +52,10 @@ pub struct CaseResult {
 #[derive(Debug)]
 pub struct Outcome {
     pub results: Vec<CaseResult>,
+    /// By gadget: its cell in the table of gadgets.
+    pub gadgets: BTreeMap<String, String>,
+    /// Its version, as in `6.12`.
+    pub kernel: String,
     /// The machine said that it was done.
     pub finished: bool,
     /// Everything it printed.
@@ -77,7 +82,11 @@ impl Outcome {
         let counts = console.lines().rev().find_map(|l| words(l, DONE));
         let counted = |n: Option<&String>| n.and_then(|n| n.parse::<usize>().ok());
         let total = counts.and_then(|c| Some(counted(c.first())? + counted(c.get(1))?));
-        Outcome { finished: total == Some(results.len()), results, console, took }
+        let facts = console.lines().filter_map(|l| l.split_once(FACT)?.1.trim().split_once(' '));
+        let gadgets = facts.map(|(gadget, cell)| (gadget.to_owned(), cell.to_owned())).collect();
+        let release = console.lines().find_map(|l| l.split_once("kernel ")?.1.split_once('-')).map_or("", |(v, _)| v);
+        let kernel = release.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
+        Outcome { finished: total == Some(results.len()), results, gadgets, kernel, console, took }
     }
 
     /// What is wrong, for a person; empty if nothing is.
@@ -199,6 +208,7 @@ fn pack(init: &Path) -> (TempDir, PathBuf) {
     load::compile_into(&inside(LOAD));
     load::compile(&source_root().join("tests/vm/target.c"), &root.join("bin/target"));
     build_gadgets(&inside(STORE));
+    copy_cases(&inside(GADGETS));
     let image = dir.path().join("initramfs.cpio");
     let packed = Command::new("sh")
         .args(["-c", "find . -print0 | cpio --null --quiet -o -H newc -R 0:0 >\"$1\"", "sh"])
@@ -235,6 +245,22 @@ fn with_libraries(tool: &str, root: &Path) {
     }
 }
 
+/// What the cases of the catalogue's gadgets need: their files, and their workloads compiled.
+fn copy_cases(to: &Path) {
+    for name in gadget_case::gadgets() {
+        let (from, to) = (source_root().join("gadgets").join(&name), to.join(&name));
+        fs::create_dir_all(&to).expect("a writable directory");
+        for file in ["gadget.yaml", "test.yaml"] {
+            put(&from.join(file), &to.join(file));
+        }
+        for library in gadget_case::compile_workload(&from, &to.join("workload")) {
+            let copy = to.join("libraries").join(library.trim_start_matches('/'));
+            fs::create_dir_all(copy.parent().expect("a file in a directory")).expect("a writable directory");
+            put(Path::new(&library), &copy);
+        }
+    }
+}
+
 /// Builds every gadget of tests/vm/gadgets into an image store, with the binary under test.
 fn build_gadgets(store: &Path) {
     let dir = source_root().join("tests/vm/gadgets");
@@ -264,10 +290,13 @@ mod tests {
 
     #[test]
     fn results_are_read_from_between_other_lines() {
-        let o = read("[    1.0] boot\n[ 2.0] oops VM-TEST a ok 1.5\nhm\nVM-TEST b FAIL 20.0\nVM-DONE 1 1\n");
+        let o = read(
+            "kernel 6.12.107-cloud\n[    1.0] boot\nVM-GADGET g ✓ `x`\n[ 2.0] oops VM-TEST a ok 1.5\nhm\nVM-TEST b FAIL 20.0\nVM-DONE 1 1\n",
+        );
         let seen: Vec<_> = o.results.iter().map(|r| (r.name.as_str(), r.passed, r.seconds)).collect();
         assert_eq!(seen, [("a", true, 1.5), ("b", false, 20.0)]);
         assert_eq!(o.failures(), ["b"]);
+        assert_eq!((o.kernel.as_str(), o.gadgets["g"].as_str()), ("6.12", "✓ `x`"));
     }
 
     #[test]

@@ -21,3 +21,7 @@ pub const STORE: &str = "/var/lib/vm/store";
 pub const LOAD: &str = "/opt/load";
 /// In the guest: root file system of the containers.
 pub const ROOTFS: &str = "/opt/rootfs";
+/// In the guest: `gadget.yaml` and `test.yaml` of every gadget, and its compiled workload.
+pub const GADGETS: &str = "/opt/gadgets";
+/// A line for the table of gadgets, on the console: `VM-GADGET name cell`.
+pub const FACT: &str = "VM-GADGET";

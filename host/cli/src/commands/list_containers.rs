@@ -201,7 +201,11 @@ impl Shown {
             OutputMode::Json => serde_json::to_vec(&objects).map_err(unwritable)?,
             OutputMode::JsonPretty => serde_json::to_vec_pretty(&objects).map_err(unwritable)?,
             OutputMode::Yaml => serde_saphyr::to_string(&objects).map_err(unwritable)?.into_bytes(),
-            OutputMode::Columns | OutputMode::Folded | OutputMode::Flamegraph | OutputMode::None => {
+            OutputMode::Columns
+            | OutputMode::Advise
+            | OutputMode::Folded
+            | OutputMode::Flamegraph
+            | OutputMode::None => {
                 let mut text = Vec::new();
                 self.printer.batch(&batch, &mut text);
                 text
@@ -230,7 +234,11 @@ impl Shown {
                 let document = serde_saphyr::to_string(&change).map_err(unwritable)?;
                 text.extend_from_slice(document.trim_end_matches('\n').as_bytes());
             }
-            OutputMode::Columns | OutputMode::Folded | OutputMode::Flamegraph | OutputMode::None => {
+            OutputMode::Columns
+            | OutputMode::Advise
+            | OutputMode::Folded
+            | OutputMode::Flamegraph
+            | OutputMode::None => {
                 self.printer.batch(&batch, &mut text);
                 return Ok(text);
             }

@@ -2,10 +2,10 @@
 
 use crate::{
     args::ReplayArgs,
-    commands::run::{finish, pipeline_options, report, start, stop_on_signals},
+    commands::run::{check_documents, finish, pipeline_options, report, start, stop_on_signals},
     context::Context,
     error::{CliError, Kind},
-    output::{Interruptible, Terminal},
+    output::{Interruptible, Terminal, output_mode},
 };
 use ig_runtime::{
     enrich::names::host_names,
@@ -22,6 +22,7 @@ pub fn run(args: &ReplayArgs, ctx: &Context) -> Result<ExitCode, CliError> {
     let named = |e: CliError| CliError { message: format!("{}: {}", args.file.display(), e.message), ..e };
     let replay = Replay::open(std::io::BufReader::with_capacity(1 << 20, input), &options, Some(ctx.wasm_cache()))
         .map_err(|e| named(e.into()))?;
+    check_documents(output_mode(&args.out)?, replay.makes_documents(), &args.file.display().to_string())?;
     let mut terminal = Terminal::new(replay.sources(), &args.out, &names, ctx.verbose)?;
     start(&mut terminal, &stop)?;
     let (summary, failed) = replay.run(&stop, &mut terminal);

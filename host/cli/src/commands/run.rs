@@ -141,6 +141,9 @@ pub fn run(
         None => gadgets::open_all(&args.images, &args.pull, ctx)?,
     };
     gadgets::check(&gadgets, &args.images)?;
+    for g in &gadgets {
+        check_documents(output_mode(&args.out)?, g.gadget.makes_documents(), g.name())?;
+    }
     let setup = Setup::new(args, ctx, &gadgets)?;
     match gadgets.len() {
         1 => one(gadgets.remove(0).gadget, &setup, matches),
@@ -221,6 +224,15 @@ fn one(gadget: Gadget, setup: &Setup<'_>, matches: &ArgMatches) -> Result<ExitCo
     }
 }
 
+/// `-o advise` shows documents and nothing else, so that there must be some.
+pub fn check_documents(mode: OutputMode, makes_documents: bool, gadget: &str) -> Result<(), CliError> {
+    if mode != OutputMode::Advise || makes_documents {
+        return Ok(());
+    }
+    Err(CliError::user(format!("gadget {gadget} writes no documents, which are all that -o advise shows"))
+        .hint("use -o columns, json, jsonpretty or yaml"))
+}
+
 /// An error on the way into the kernel; where the kernel refused for want of a capability, it is named.
 pub(super) fn refused(e: RunError, ctx: &Context) -> CliError {
     let denied = is_denied(&e);
@@ -293,7 +305,7 @@ pub fn pipeline_options(args: &OutputArgs, names: &Arc<HostNames>) -> PipelineOp
     }
 }
 
-/// First SIGINT or SIGTERM: detach, drain, account, exit 0. A second one ends the process at once.
+/// First SIGINT or SIGTERM: detach, drain, account, exit 0. A second one ends the process at once. SIGUSR1: tables now.
 pub fn stop_on_signals(stop: &Stop) -> Result<(), CliError> {
     let failed = |e: std::io::Error| CliError::internal(format!("installing signal handlers: {e}"));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -302,6 +314,10 @@ pub fn stop_on_signals(stop: &Stop) -> Result<(), CliError> {
         signal_hook::flag::register(signal, stop.flag()).map_err(failed)?;
         signal_hook::low_level::pipe::register(signal, stop.waker().map_err(failed)?).map_err(failed)?;
     }
+    // As strace-like recorders have it: what was gathered so far, and the run goes on.
+    signal_hook::flag::register(signal_hook::consts::SIGUSR1, stop.look_flag()).map_err(failed)?;
+    signal_hook::low_level::pipe::register(signal_hook::consts::SIGUSR1, stop.waker().map_err(failed)?)
+        .map_err(failed)?;
     Ok(())
 }
 

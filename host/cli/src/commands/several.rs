@@ -5,7 +5,7 @@
 use super::{
     gadgets::Named,
     image::escaped,
-    run::{Setup, flag_of, given, given_params, has_lost, refused, total},
+    run::{Setup, finish, flag_of, given, given_params, has_lost, refused, total},
 };
 use crate::{
     args::{OutputArgs, RunArgs},
@@ -17,6 +17,7 @@ use ig_event::{Batch, Ledger, output::OutputMode};
 use ig_runtime::{
     gadget::params::Param,
     instance::{Ended, LiveOptions, Note, RunError, Several, Sink, SinkError, Tag},
+    wasm::Document,
 };
 use std::{
     collections::BTreeSet,
@@ -137,7 +138,10 @@ pub(super) fn run(gadgets: Vec<Named>, setup: &Setup<'_>, matches: &ArgMatches) 
         say(&format!("running {}; Ctrl-C ends them", names.join(", ")));
     }
     stop_when_nobody_reads(&setup.stop).map_err(|e| CliError::internal(format!("watching stdout: {e}")))?;
-    let ended = several.run(&setup.stop, sinks);
+    let ended = several.run(&setup.stop, &mut sinks);
+    for sink in &mut sinks {
+        finish(&mut sink.terminal).map_err(|e| named(&sink.name, e))?;
+    }
     let code = report(&ended, &args.out, ctx.verbose)?;
     match ended.into_iter().find_map(|e| Some((e.gadget, e.failed?))) {
         Some((gadget, e)) => Err(named(&gadget, e.into())),
@@ -200,6 +204,13 @@ impl Sink for Shown<'_> {
         }
         // Written while the page is held: a batch is whole, and stands under its own heading.
         self.terminal.flush()
+    }
+
+    fn documents(&mut self, documents: &[Document]) -> Result<(), SinkError> {
+        let mut page = self.page.lock();
+        // Rows that follow need their heading again.
+        page.last = None;
+        self.terminal.documents(documents)
     }
 
     fn note(&mut self, note: Note) {

@@ -33,6 +33,8 @@ pub enum OutputMode {
     JsonPretty,
     /// One document a row.
     Yaml,
+    /// No rows, only the documents that the gadget writes.
+    Advise,
     /// Stacks added up, one a line, at the end of the run.
     Folded,
     /// The same as a picture (SVG).
@@ -41,11 +43,12 @@ pub enum OutputMode {
 }
 
 impl OutputMode {
-    pub const ALL: [OutputMode; 7] = [
+    pub const ALL: [OutputMode; 8] = [
         OutputMode::Columns,
         OutputMode::Json,
         OutputMode::JsonPretty,
         OutputMode::Yaml,
+        OutputMode::Advise,
         OutputMode::Folded,
         OutputMode::Flamegraph,
         OutputMode::None,
@@ -57,6 +60,7 @@ impl OutputMode {
             OutputMode::Json => "json",
             OutputMode::JsonPretty => "jsonpretty",
             OutputMode::Yaml => "yaml",
+            OutputMode::Advise => "advise",
             OutputMode::Folded => "folded",
             OutputMode::Flamegraph => "flamegraph",
             OutputMode::None => "none",
@@ -77,7 +81,9 @@ impl FromStr for OutputMode {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OutputError {
-    #[error("unknown output mode {mode:?}: valid modes are columns, json, jsonpretty, yaml, folded, flamegraph, none")]
+    #[error(
+        "unknown output mode {mode:?}: valid modes are columns, json, jsonpretty, yaml, advise, folded, flamegraph, none"
+    )]
     UnknownMode { mode: String },
     #[error("data source {source_name:?} has no field left to show")]
     NothingToShow { source_name: String },
@@ -147,7 +153,7 @@ pub fn printer(
 ) -> Result<Box<dyn Printer + Send>, OutputError> {
     let table = source.kind == SourceKind::Snapshot;
     Ok(match mode {
-        OutputMode::None => Box::new(NonePrinter),
+        OutputMode::None | OutputMode::Advise => Box::new(NonePrinter),
         OutputMode::Columns => Box::new(columns::ColumnsPrinter::new(source, fields, &env)?),
         OutputMode::Json => Box::new(json::JsonPrinter::new(source, fields, &env.text(), json::Style::compact(table))?),
         OutputMode::JsonPretty => {

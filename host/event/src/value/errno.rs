@@ -25,6 +25,11 @@ fn named(n: i64, table: &[&str], unknown: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Names by number; empty where there is none.
+pub fn errno_names() -> &'static [&'static str] {
+    ERRNO
+}
+
 /// By number; the same on every architecture this host runs on.
 #[rustfmt::skip]
 const ERRNO: &[&str] = &[

@@ -6,6 +6,7 @@
 
 mod bits;
 mod errno;
+pub use errno::errno_names;
 mod ip;
 pub(crate) mod number;
 mod quantity;

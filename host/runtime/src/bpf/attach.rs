@@ -253,6 +253,7 @@ pub(super) fn available(hook: &Hook) -> Result<(), AttachError> {
         Hook::Tracepoint { category, name } => tracepoint_exists(category, name),
         Hook::Kprobe { .. } => pmu("kprobe"),
         Hook::Uprobe { .. } => pmu("uprobe"),
+        Hook::Lsm { .. } => security_hooks(),
         Hook::Classifier { .. } | Hook::Cgroup { .. } | Hook::Unknown { .. } => {
             Err(AttachError::Unsupported { hook: hook.to_string() })
         }
@@ -276,6 +277,18 @@ fn tracepoint_exists(category: &str, name: &str) -> Result<(), AttachError> {
     }
     tracefs()?;
     Err(AttachError::NoTracepoint { category: category.into(), name: name.into() })
+}
+
+/// Without `bpf` among the security modules the kernel takes programs for its hooks and never asks them. Where the list
+/// cannot be read (securityfs is not mounted) nothing is said.
+pub(super) fn security_hooks() -> Result<(), AttachError> {
+    match std::fs::read_to_string("/sys/kernel/security/lsm") {
+        Ok(modules) if !modules.trim().split(',').any(|m| m == "bpf") => {
+            let what = "BPF among its security modules";
+            Err(AttachError::NoKernelSupport { what, option: "lsm=...,bpf on its command line" })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Dynamic probes are a kind of perf event, with a number that sysfs tells.

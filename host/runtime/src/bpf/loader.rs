@@ -98,6 +98,8 @@ pub enum LoadError {
     Create { image: String, source: Box<EbpfError> },
     #[error("{image}: not permitted to load BPF programs")]
     NotPermitted { image: String, source: io::Error },
+    #[error("{image}: all of its programs are switched off")]
+    AllOff { image: String },
     #[error("{image}: no program could be started{}", list(.reports))]
     NothingStarted { image: String, reports: Vec<ProgramReport> },
     #[error("{image}: none of the ways to do {job} works{}", list(.reports))]
@@ -111,6 +113,17 @@ impl LoadError {
         match self {
             LoadError::KernelBtf { source, .. } => source.hint(),
             LoadError::NotPermitted { .. } => Some("run as root".into()),
+            LoadError::AllOff { image } => {
+                Some(format!("`ig run {image} --help` lists the flags that choose what is to be looked at"))
+            }
+            LoadError::Verifier { hook, source, .. }
+                if source.raw_os_error() == Some(libc::EPERM) && hook.starts_with("lsm/") =>
+            {
+                Some(
+                    "security hooks need CONFIG_BPF_LSM and CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS; see `ig doctor`"
+                        .into(),
+                )
+            }
             LoadError::Verifier { log, .. } if log.contains("195896080") => {
                 Some("the gadget reads a field or type that this kernel does not have".into())
             }
@@ -223,6 +236,9 @@ pub fn load(image: &str, object: &Object, kernel: &KernelBtf, options: LoadOptio
     check_options(image, object, &options)?;
     let bytes = prepared(image, object, kernel, &options)?;
     let mut slots = plan(object, &options);
+    if !slots.is_empty() && slots.iter().all(|s| s.state == State::Disabled) {
+        return Err(LoadError::AllOff { image: image.into() });
+    }
     let targets = find_targets(image, &mut slots, kernel)?;
     if sys::kernel_version_code() < 0x05_0b_00 {
         // kernels before 5.11 count maps against the limit on locked memory; what fails for it says so itself
@@ -755,6 +771,15 @@ impl Loaded {
         }
     }
 
+    /// Programs of ways that come after the one in use: whether this kernel could take them does not matter.
+    fn nobody_misses(&mut self, later: &[Vec<String>], used: &[usize]) {
+        for i in later.iter().flatten().filter_map(|p| self.index(p)).collect::<Vec<_>>() {
+            if !used.contains(&i) && matches!(self.slots[i].state, State::Skipped { .. }) {
+                self.slots[i].state = State::NotNeeded;
+            }
+        }
+    }
+
     /// Starts everything that was loaded. An error when nothing could be started, or no way to do some job works.
     pub fn attach(&mut self) -> Result<(), LoadError> {
         let alternatives = std::mem::take(&mut self.alternatives);
@@ -780,6 +805,7 @@ impl Loaded {
                 }
                 let set: Vec<usize> = sets[n].iter().filter_map(|p| self.index(p)).collect();
                 if set.iter().all(|i| self.attach_one(*i)) {
+                    self.nobody_misses(&sets[n + 1..], &set);
                     break;
                 }
                 self.unload(&set);

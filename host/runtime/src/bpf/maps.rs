@@ -157,6 +157,12 @@ impl<F: AsFd> RawMap<F> {
         &self.info
     }
 
+    /// Bytes of each value that a lookup gives, and how many: one, or for per-CPU maps one for each possible CPU.
+    pub fn value_parts(&self) -> (usize, usize) {
+        let one = (self.info.value_size as usize).next_multiple_of(8);
+        if self.info.per_cpu() { (one, self.value_len / one.max(1)) } else { (self.value_len, 1) }
+    }
+
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

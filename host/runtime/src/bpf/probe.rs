@@ -127,6 +127,7 @@ fn hold(feature: Feature, kernel: &KernelBtf) -> Held {
         }
         Feature::Fentry => traced(26, 24, target(kernel, FUNCTION, Kind::Func, "function do_exit in its BTF")?),
         Feature::Lsm => {
+            super::attach::security_hooks().map_err(|e| Refusal::Unseen(e.to_string()))?;
             let hook = "bpf_lsm_bprm_committed_creds";
             traced(29, 27, target(kernel, hook, Kind::Func, "BPF security hooks (CONFIG_BPF_LSM)")?)
         }

@@ -16,6 +16,8 @@ use std::{collections::VecDeque, sync::Arc};
 pub(super) const SHARDS: usize = 64;
 /// Events of a container that is gone may still be on their way for this long, in nanoseconds.
 pub(super) const TOMBSTONE: u64 = 10_000_000_000;
+/// Ended containers kept beyond that where somebody wants to know them.
+const REMEMBERED: usize = 4096;
 /// Generations kept of one namespace number beside the present one; each is also dropped with its tombstone.
 const OLD_GENERATIONS: usize = 64;
 
@@ -121,6 +123,8 @@ pub(super) struct Registry {
     by_cgroup: FxHashMap<u64, u64>,
     /// (end, instance), oldest first.
     tombstones: VecDeque<(u64, u64)>,
+    /// Keep containers that ended, as many as `REMEMBERED`.
+    remember: bool,
     last_instance: u64,
     changed: bool,
     /// Since the last `take_moments`, while somebody listens.
@@ -352,7 +356,12 @@ impl Registry {
     /// Forgets what ended long ago. Returns the generations that went, present ones only: their filter keys are due.
     pub(super) fn expire(&mut self, now: u64) -> Vec<(u64, u64)> {
         let mut due = Vec::new();
-        while let Some((_, instance)) = self.tombstones.pop_front_if(|(end, _)| now.saturating_sub(*end) >= TOMBSTONE) {
+        loop {
+            if self.remember && self.tombstones.len() <= REMEMBERED {
+                break;
+            }
+            let over = self.tombstones.pop_front_if(|(end, _)| now.saturating_sub(*end) >= TOMBSTONE);
+            let Some((_, instance)) = over else { break };
             let Some(i) = self.instances.remove(&instance) else {
                 continue;
             };
@@ -400,7 +409,13 @@ impl Registry {
 
     /// Boot-clock nanoseconds at which `expire` has something to do.
     pub(super) fn next_expiry(&self) -> Option<u64> {
-        self.tombstones.front().map(|(end, _)| end + TOMBSTONE)
+        let due = !self.remember || self.tombstones.len() > REMEMBERED;
+        self.tombstones.front().filter(|_| due).map(|(end, _)| end + TOMBSTONE)
+    }
+
+    /// From now on, containers that end are not forgotten; the oldest are once there are many.
+    pub(super) fn remember_ended(&mut self, remember: bool) {
+        self.remember = remember;
     }
 
     /// Ends every container whose first process is known and not among these.
@@ -458,6 +473,20 @@ mod tests {
         assert_eq!(id_at(&r, 7, u64::MAX).as_deref(), Some("b"));
         assert!(r.running("a").is_empty());
         assert_eq!(r.running("b").len(), 1);
+    }
+
+    #[test]
+    fn ended_containers_are_remembered_on_request_but_not_without_end() {
+        let mut r = Registry::default();
+        r.remember_ended(true);
+        for n in 0..=REMEMBERED as u64 {
+            let c = container(&mut r, &format!("c{n}"), n);
+            r.birth(n, n, Owner::Container(c.clone()));
+            r.end(c.instance, 10_000 + n);
+        }
+        assert_eq!(r.expire(u64::MAX), [(0, 0)]);
+        assert_eq!((id_at(&r, 0, 5).as_deref(), id_at(&r, 1, 5).as_deref()), (None, Some("c1")));
+        assert!(r.expire(u64::MAX).is_empty() && r.next_expiry().is_none());
     }
 
     #[test]

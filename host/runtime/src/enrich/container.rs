@@ -242,7 +242,11 @@ impl ContainerEnricher {
         if mntns & IS_NETNS != 0 {
             return self.answer_network(mntns, time);
         }
-        let resolution = self.reader.resolve(mntns, time);
+        let resolution = match mntns {
+            // Of a process that has none any more, or whose namespace is not ours to see: nobody's container.
+            0 if self.snapshot => Resolution::Host,
+            _ => self.reader.resolve(mntns, time),
+        };
         // The answer for the rows of a set-up is not that for those after it.
         let (lasting, from) = match &resolution {
             Resolution::Host => (true, 0),

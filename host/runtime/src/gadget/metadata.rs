@@ -111,6 +111,9 @@ pub struct ProgramMetadata {
     /// Replaces the target in the program's section name; `gadget_program_disabled` leaves the program unattached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attach_to: Option<String>,
+    /// Parameters of which one must be true for the program to be loaded; none: it always is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub when: Vec<String>,
     /// By dotted name: `perf.type`, `perf.config`, `perf.sampleType`, `sampler.frequency`, `sampler.period`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
@@ -481,10 +484,12 @@ impl Reader {
     }
 
     fn program(&mut self, node: &Node) -> ProgramMetadata {
-        let known: Vec<&str> = std::iter::once("attach_to").chain(sampling::KEYS).collect();
+        let known: Vec<&str> = ["attach_to", "when"].into_iter().chain(sampling::KEYS).collect();
         let mut options = BTreeMap::new();
         self.flatten(node, &mut String::new(), &mut options);
         let attach_to = options.remove("attach_to");
+        let when = options.remove("when").unwrap_or_default();
+        let when = when.split(',').map(str::trim).filter(|w| !w.is_empty()).map(str::to_owned).collect();
         for name in options.keys() {
             if !known.contains(&name.as_str()) {
                 let node = node.clone();
@@ -496,7 +501,7 @@ impl Reader {
             self.error(node, ProblemKind::Sampling(error));
             None
         });
-        ProgramMetadata { attach_to, options, perf }
+        ProgramMetadata { attach_to, when, options, perf }
     }
 
     /// Nested mappings as one with dotted names.

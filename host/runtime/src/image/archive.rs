@@ -2,7 +2,8 @@
 //! catalogue.
 //!
 //! Reading unpacks nothing: one pass over the headers remembers where each file's bytes are, and blobs are then read
-//! with pread. Writing is deterministic: sorted names, no times, no owners.
+//! with pread. Writing is deterministic: sorted names, no times, no owners. In the embedded catalogue, and only there, a blob
+//! may be packed with gzip under its name with `.gz`; it is unpacked when it is asked for.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -88,8 +89,30 @@ impl Source for TarLayout {
     }
 
     fn raw_blob(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>, ImageError> {
-        let extent = self.entries.get(&blob_path(digest));
-        extent.map(|extent| self.read(*extent, limit)).transpose()
+        let path = blob_path(digest);
+        if let Some(extent) = self.entries.get(&path) {
+            return self.read(*extent, limit).map(Some);
+        }
+        let packed = (self.origin == Origin::Bundle).then(|| self.entries.get(&format!("{path}.gz"))).flatten();
+        let Some(extent) = packed else { return Ok(None) };
+        // Packed bytes of more than the limit are no blob within it.
+        let unpacked = unpack(&self.read(*extent, limit)?, limit);
+        unpacked.map(Some).ok_or_else(|| ImageError::Archive { path: self.path.clone() })
+    }
+}
+
+/// What gzip made of one file, without the name of that file. `None` where it is none. At most `limit` bytes and one more.
+/// The sum at the end is not looked at: whoever reads a blob compares its digest.
+fn unpack(bytes: &[u8], limit: u64) -> Option<Vec<u8>> {
+    // Magic, method (deflate), and no flags, so that nothing optional follows the fixed header.
+    const HEADER: [u8; 4] = [0x1f, 0x8b, 8, 0];
+    const HEADER_LEN: usize = 10;
+    let body = bytes.strip_prefix(&HEADER)?.get(HEADER_LEN - HEADER.len()..)?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1);
+    match miniz_oxide::inflate::decompress_to_vec_with_limit(body, limit) {
+        Ok(bytes) => Some(bytes),
+        Err(e) if e.status == miniz_oxide::inflate::TINFLStatus::HasMoreOutput => Some(e.output),
+        Err(_) => None,
     }
 }
 
@@ -199,4 +222,47 @@ fn append(tar: &mut tar::Builder<impl Write>, name: &str, bytes: &[u8]) -> io::R
     header.set_gid(0);
     header.set_entry_type(tar::EntryType::Regular);
     tar.append_data(&mut header, name, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `printf 'hello hello hello hello\n' | gzip -9n`
+    const HELLO: [u8; 29] = [
+        0x1f, 0x8b, 0x08, 0x00, 0x00, 0x00, 0x00, 0x00, 0x02, 0x03, 0xcb, 0x48, 0xcd, 0xc9, 0xc9, 0x57, 0xc8, 0x40,
+        0x27, 0xb9, 0x00, 0x00, 0x88, 0x59, 0x0b, 0x18, 0x00, 0x00, 0x00,
+    ];
+
+    #[test]
+    fn what_gzip_packed_is_unpacked_within_the_limit_and_anything_else_is_nothing() {
+        let text = b"hello hello hello hello\n";
+        assert_eq!(unpack(&HELLO, 1000).as_deref(), Some(&text[..]));
+        assert_eq!(unpack(&HELLO, text.len() as u64).as_deref(), Some(&text[..]));
+        // One byte more than the limit shows that there is more.
+        assert_eq!(unpack(&HELLO, 5).map(|b| b.len()), Some(6));
+        for end in 0..HELLO.len() - 8 {
+            assert_eq!(unpack(&HELLO[..end], 1000), None, "{end}");
+        }
+        let mut named = HELLO;
+        named[3] = 8;
+        assert_eq!(unpack(&named, 1000), None);
+    }
+
+    #[test]
+    fn packed_blobs_are_read_from_the_catalogue_and_from_nothing_else() {
+        let digest = Digest::of(b"hello hello hello hello\n");
+        let mut tar = tar::Builder::new(Vec::new());
+        append(&mut tar, INDEX_FILE, br#"{"schemaVersion":2,"manifests":[]}"#).unwrap();
+        append(&mut tar, &format!("{}.gz", blob_path(&digest)), &HELLO).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), tar.into_inner().unwrap()).unwrap();
+        let len = file.as_file().metadata().unwrap().len();
+        let read = |origin| {
+            let layout = TarLayout::within(File::open(file.path()).unwrap(), file.path(), 0, len, origin).unwrap();
+            layout.raw_blob(&digest, 1000).unwrap()
+        };
+        assert_eq!(read(Origin::Bundle).as_deref(), Some(&b"hello hello hello hello\n"[..]));
+        assert_eq!(read(Origin::Tar), None);
+    }
 }

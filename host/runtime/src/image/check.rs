@@ -47,6 +47,7 @@ pub(super) fn object(
     compare("program", &mut metadata.programs.keys(), &declared.programs);
     compare("program", &mut metadata.alternatives.values().flatten().flatten(), &declared.programs);
     compare("parameter", &mut metadata.params.ebpf.keys(), &declared.params);
+    compare("parameter", &mut metadata.programs.values().flat_map(|p| &p.when), &declared.params);
     // A Wasm half may add data sources of its own.
     if !has_wasm {
         compare("data source", &mut metadata.datasources.keys(), &declared.sources);

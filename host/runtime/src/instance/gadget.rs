@@ -63,7 +63,7 @@ pub enum GadgetError {
     HostSource { image: String, source: HostSourceError },
     #[error("image {image}: data source {source_name}: {text:?} in {FETCH_INTERVAL} is no time such as 500ms or 2s")]
     Interval { image: String, source_name: String, text: String },
-    #[error("image {image} declares no data source, so there is nothing to show")]
+    #[error("image {image} declares no data source and has no Wasm, so there is nothing to show")]
     NoSource { image: String },
 }
 
@@ -114,7 +114,7 @@ impl Gadget {
             }
             (None, None) => return Err(GadgetError::NoProgram { image: named() }),
         };
-        if plans.is_empty() {
+        if plans.is_empty() && image.wasm.is_none() {
             return Err(GadgetError::NoSource { image: named() });
         }
         let times = table_times(&plans, host.as_ref().filter(|_| object.is_none()))
@@ -151,6 +151,13 @@ impl Gadget {
         times.interval = interval.unwrap_or(times.interval);
         times.count = count.unwrap_or(times.count);
         (times, interval.is_some() || count.is_some())
+    }
+
+    /// Whether it writes documents beside rows, or instead of them.
+    pub fn makes_documents(&self) -> bool {
+        let Some(wasm) = &self.image.wasm else { return false };
+        let imports = crate::wasm::imports(&self.metadata.name, &self.image.digest, wasm);
+        imports.is_ok_and(|all| all.iter().any(|i| crate::wasm::guest::makes_documents(i)))
     }
 
     pub fn plans(&self) -> &[SourcePlan] {

@@ -26,7 +26,7 @@ use crate::{
     host_sources::HostTable,
     uprobes::{Scope, Uprobes},
 };
-use ig_event::{DataSource, Reason, SourceKind};
+use ig_event::{DataSource, Ledger, Reason, SourceKind};
 use std::{
     collections::BTreeSet,
     os::fd::{AsFd, OwnedFd},
@@ -99,6 +99,8 @@ pub struct Live {
     pub(super) uprobes: Option<Uprobes>,
     /// Counts events that a full map of the gadget swallowed; not of one source, so told to the first.
     pub(super) map_full: Option<LostCounter>,
+    /// The account of a gadget without rows, which can miss something all the same.
+    pub(super) silent: Ledger,
     pub(super) recording: Option<Recording>,
     pub(super) containers: Option<Containers>,
     /// Socket filters, while they run.
@@ -233,12 +235,15 @@ impl Live {
             sink.note(Note::MissedRuns { gadget: self.name.clone(), missed });
         }
         let drained = self.last_words(sink);
-        self.pipeline.stop(sink);
+        let stopped = self.pipeline.stop(sink);
         let recorded = self.recording.take().map_or(Ok(()), Recording::finish);
-        let closed = [&looped, &drained].into_iter().any(|r| r.as_ref().is_err_and(is_quiet_end));
+        let closed = [&looped, &drained, &stopped].into_iter().any(|r| r.as_ref().is_err_and(is_quiet_end));
         let real = |r: Result<(), RunError>| r.err().filter(|e| !is_quiet_end(e));
-        let failed = real(looped).or_else(|| real(drained)).or_else(|| real(recorded));
+        let failed = real(looped).or_else(|| real(drained)).or_else(|| real(stopped)).or_else(|| real(recorded));
         let mut ledgers = self.pipeline.ledgers();
+        if self.sources.is_empty() {
+            ledgers.push((self.name, self.silent));
+        }
         // Programs are not of one source, so what they missed is told to the first, as with full maps.
         if let Some((_, first)) = ledgers.first_mut() {
             first.missed_runs = missed;
@@ -269,15 +274,23 @@ impl Live {
             let only_iterators = !feeds().any(|f| matches!(f, Feed::Map { .. } | Feed::Host(_)));
             self.tables.begin(Instant::now(), only_iterators);
         }
+        // A gadget without rows is one that writes at the end.
+        let silent = self.sources.is_empty();
         let again = again && !self.tables.done();
         let mut counters_due = Instant::now() + COUNTERS_EVERY;
-        while (streams || again) && !stop.requested() && end.is_none_or(|e| Instant::now() < e) {
+        while (streams || again || silent) && !stop.requested() && end.is_none_or(|e| Instant::now() < e) {
             if self.tables.due.is_some_and(|due| Instant::now() >= due) {
                 self.read_tables(Tables::Due, sink)?;
                 self.tables.advance(Instant::now());
                 if self.tables.done() && !streams {
                     break;
                 }
+            }
+            if stop.take_look() {
+                self.read_tables(Tables::Due, sink)?;
+            }
+            if self.pipeline.tick_due().is_some_and(|due| Instant::now() >= due) {
+                self.pipeline.tick(sink)?;
             }
             let mut all = Drained::default();
             for i in 0..self.state.len() {
@@ -299,7 +312,8 @@ impl Live {
                 stacks.make_room();
             }
             let notes = self.containers.is_some().then(|| Instant::now() + NOTES_EVERY);
-            let wake_by = [end, self.held_until(), self.tables.due, notes].into_iter().flatten().min();
+            let wakes = [end, self.held_until(), self.tables.due, self.pipeline.tick_due(), notes];
+            let wake_by = wakes.into_iter().flatten().min();
             let mut rings: Vec<&mut Ring> = self.state.iter_mut().filter_map(Source::ring).collect();
             waiter.wait(all.pace(self.ring_bytes), &mut rings, wake_by).map_err(RunError::Wait)?;
         }
@@ -389,6 +403,11 @@ impl Live {
     /// Reads the kernel's loss counters and puts what is new into the account. One that fails does not stop the others.
     fn counters(&mut self, sink: &mut dyn Sink) -> Result<(), RunError> {
         let mut result = Ok(());
+        if let (true, Some(counter)) = (self.state.is_empty(), &mut self.map_full) {
+            let new = counter.take().map_err(|e| self.read_error("the loss counters", e))?;
+            self.silent.produced += new;
+            self.silent.loss.add(Reason::MapFull, new);
+        }
         for i in 0..self.state.len() {
             let map_full = if i == 0 { self.map_full.as_mut().map(LostCounter::take) } else { None };
             let ring_full = self.state[i].feed.as_mut().and_then(Feed::lost);

@@ -10,7 +10,7 @@ use super::{
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{KernelBtf, LoadOptions, Loaded, Object, object::Hook},
+    bpf::{KernelBtf, LoadOptions, Loaded, Object, loader::DISABLED, object::Hook},
     containers::Containers,
     enrich::{
         container::ContainerEnricher,
@@ -20,9 +20,9 @@ use crate::{
     gadget::schema::Producer,
     host_root,
     uprobes::{Probe, Scope, Uprobes},
-    wasm::{Engine, EngineOptions, Guest, GuestOptions, Level},
+    wasm::{Engine, EngineOptions, Guest, GuestOptions, Level, Services},
 };
-use ig_event::{Batch, DataSource};
+use ig_event::{Batch, DataSource, Ledger};
 use std::{collections::BTreeSet, fs::File, io::BufWriter, os::unix::fs::OpenOptionsExt, path::PathBuf, sync::Arc};
 
 /// Map of mount namespaces that the gadget looks at.
@@ -61,7 +61,12 @@ impl Gadget {
         }
         let mut stacks = Stacks::new(&mut sources, &options.containers.host_root);
         let recording = options.record.clone().map(|path| self.recording(path, &options, &sources));
-        let guest = self.guest(&options, shared, &mut sources, &mut notes)?;
+        if reads_late(&producers) {
+            containers.iter().for_each(Containers::remember_ended);
+        }
+        let services = Arc::new(Services::live(containers.clone(), options.selector.clone()));
+        let guest = self.guest(&options, (shared, &services), &mut sources, &mut notes)?;
+        let has_guest = guest.is_some();
         for (plan, source) in self.plans.iter().zip(&mut sources) {
             plan.finish(source)
                 .map_err(|source| GadgetError::Schema { image: self.image.reference.clone(), source })?;
@@ -85,12 +90,11 @@ impl Gadget {
             crate::bpf::load(&self.image.reference, object, &self.kernel, load)
         };
         let loaded = self.object.as_ref().map(load).transpose()?;
+        if let (true, Some(loaded)) = (has_guest, &loaded) {
+            lend_maps(&services, loaded).map_err(|source| self.unread("the maps", source))?;
+        }
         if let (Some(stacks), Some(loaded)) = (&mut stacks, &loaded) {
-            share_stacks(stacks, loaded).map_err(|source| RunError::Read {
-                gadget: self.image.reference.clone(),
-                what: "the maps of stacks".into(),
-                source,
-            })?;
+            share_stacks(stacks, loaded).map_err(|source| self.unread("the maps of stacks", source))?;
         }
         let filter = match (&containers, loaded.as_ref().and_then(|l| l.map_fd(FILTER_MAP))) {
             (Some(c), Some(map)) if !options.include.host => Some(c.add_filter(map, options.selector.clone())?),
@@ -114,6 +118,7 @@ impl Gadget {
             scope: containers.clone().map(|c| scope(c, &options)),
             uprobes: None,
             map_full: None,
+            silent: Ledger::default(),
             recording,
             containers,
             networks: None,
@@ -150,14 +155,26 @@ impl Gadget {
         load.attach_to =
             self.metadata.programs.iter().filter_map(|(p, m)| Some((p.clone(), m.attach_to.clone()?))).collect();
         load.defer_uprobes = tracked;
+        load.attach_to.extend(self.not_chosen(object, &load.params).map(|p| (p.to_owned(), DISABLED.to_owned())));
         load.perf = self.metadata.programs.iter().filter_map(|(p, m)| Some((p.clone(), m.perf?))).collect();
         load
+    }
+
+    /// Programs that wait for a parameter (`when`), none of which is true.
+    fn not_chosen<'a>(&'a self, object: &Object, values: &[(String, Vec<u8>)]) -> impl Iterator<Item = &'a str> {
+        let on = |name: &String| {
+            let given = values.iter().find(|(n, _)| n == name).map(|(_, bytes)| bytes);
+            given.or_else(|| Some(&object.var(name)?.default)).is_some_and(|bytes| bytes.iter().any(|b| *b != 0))
+        };
+        let programs = self.metadata.programs.iter();
+        let waiting = programs.filter(move |(_, p)| !p.when.is_empty() && !p.when.iter().any(on));
+        waiting.map(|(name, _)| name.as_str()).collect::<Vec<_>>().into_iter()
     }
 
     fn guest(
         &self,
         options: &LiveOptions,
-        shared: &mut Shared,
+        (shared, services): (&mut Shared, &Arc<Services>),
         sources: &mut Vec<DataSource>,
         notes: &mut Vec<Note>,
     ) -> Result<Option<Guest>, RunError> {
@@ -168,10 +185,15 @@ impl Gadget {
             gadget: self.metadata.name.clone(),
             params: self.final_params(&options.params),
             log_level: Level::Info,
+            services: Arc::clone(services),
         };
         let guest = Guest::new(&engine, wasm, digest, guest_options, sources)?;
         notes.extend(engine.cache_problem().map(Note::WasmCache));
         Ok(Some(guest))
+    }
+
+    fn unread(&self, what: &str, source: std::io::Error) -> RunError {
+        RunError::Read { gadget: self.image.reference.clone(), what: what.into(), source }
     }
 
     fn recording(&self, path: PathBuf, options: &LiveOptions, sources: &[DataSource]) -> Recording {
@@ -256,6 +278,17 @@ pub(super) fn start_uprobes(loaded: &Loaded, scope: Scope, gadget: &str) -> Resu
         true => Ok(None),
         false => Ok(Some(Uprobes::start(probes, scope)?)),
     }
+}
+
+/// Whether something may be read long after the container that did it has ended: tables, or maps that a guest reads.
+fn reads_late(producers: &[Producer]) -> bool {
+    producers.iter().all(|p| matches!(p, Producer::MapIter { .. }))
+}
+
+fn lend_maps(services: &Services, loaded: &Loaded) -> std::io::Result<()> {
+    let all = loaded.map_names().filter_map(|name| Some((name.to_owned(), loaded.map_fd(name)?)));
+    let own: std::io::Result<Vec<_>> = all.map(|(name, fd)| Ok((name, fd.try_clone_to_owned()?))).collect();
+    services.lend_maps(own?)
 }
 
 fn share_stacks(stacks: &mut Stacks, loaded: &Loaded) -> std::io::Result<()> {

@@ -31,7 +31,7 @@ use crate::{
     gadget::params::ParamError,
     host_sources::HostSourceError,
     uprobes::{UprobeError, UprobeNote},
-    wasm::{CacheProblem, GuestNote, WasmError},
+    wasm::{CacheProblem, Document, GuestNote, WasmError},
 };
 use ig_event::{
     Batch, Ledger, OperatorError,
@@ -43,6 +43,8 @@ use std::{fmt, io, sync::Arc};
 pub trait Sink {
     /// Rows of one source, in output order (`Batch::iter`).
     fn batch(&mut self, source: usize, batch: &Batch) -> Result<(), SinkError>;
+    /// What the gadget has written in one call; never empty. Data, as rows are.
+    fn documents(&mut self, documents: &[Document]) -> Result<(), SinkError>;
     /// Something to say besides the data.
     fn note(&mut self, note: Note);
 }

@@ -9,7 +9,7 @@ use ig_event::{
     loss::Class,
     transform::{Filter, Limit, Sort},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 /// Annotation of a table: how it is sorted unless `--sort` is given.
 const DEFAULT_SORT: &str = "cli.default-sort";
@@ -37,6 +37,8 @@ pub(super) struct Pipeline {
     guest: Option<Guest>,
     sources: Vec<PerSource>,
     fail_on_trap: bool,
+    /// When the guest's timer is due.
+    tick_due: Option<Instant>,
 }
 
 impl Pipeline {
@@ -62,7 +64,7 @@ impl Pipeline {
             operators.sort_by_key(|o| o.stage());
             built.push(PerSource { source: source.clone(), operators, ledger: Ledger::default() });
         }
-        Ok(Pipeline { guest, sources: built, fail_on_trap: options.fail_on_trap })
+        Ok(Pipeline { guest, sources: built, fail_on_trap: options.fail_on_trap, tick_due: None })
     }
 
     /// Rows that the kernel made for a source, those it then lost included. Counted when they are first heard of.
@@ -75,8 +77,39 @@ impl Pipeline {
         if let Some(guest) = &mut self.guest {
             guest.start()?;
         }
-        self.notes(sink);
-        Ok(())
+        self.plan_tick();
+        self.hear(sink).map(drop)
+    }
+
+    pub(super) fn makes_documents(&self) -> bool {
+        self.guest.as_ref().is_some_and(Guest::makes_documents)
+    }
+
+    /// When `tick` is to be called next, if at all.
+    pub(super) fn tick_due(&self) -> Option<Instant> {
+        self.tick_due
+    }
+
+    fn plan_tick(&mut self) {
+        let interval = self.guest.as_ref().and_then(Guest::interval);
+        self.tick_due = interval.and_then(|i| Instant::now().checked_add(i));
+    }
+
+    /// Calls the guest's timer.
+    pub(super) fn tick(&mut self, sink: &mut dyn Sink) -> Result<(), RunError> {
+        if let Some(guest) = &mut self.guest {
+            guest.tick();
+        }
+        self.plan_tick();
+        self.heard(sink)
+    }
+
+    /// As `hear`, and a guest that broke ends the run if that was asked for.
+    fn heard(&mut self, sink: &mut dyn Sink) -> Result<(), RunError> {
+        match self.hear(sink)? {
+            Some(what) if self.fail_on_trap => Err(RunError::GuestFailed { what }),
+            _ => Ok(()),
+        }
     }
 
     /// Rows of a recording that are not of the declared shape: produced, and not delivered.
@@ -106,10 +139,7 @@ impl Pipeline {
     fn stages(&mut self, source: usize, batch: &mut Batch, sink: &mut dyn Sink) -> Result<(), RunError> {
         if let Some(guest) = &mut self.guest {
             guest.process(source, batch);
-            let failed = self.notes(sink);
-            if let (true, Some(what)) = (self.fail_on_trap, failed) {
-                return Err(RunError::GuestFailed { what });
-            }
+            self.heard(sink)?;
         }
         for op in &mut self.sources[source].operators {
             op.process(batch)?;
@@ -123,8 +153,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Hands on what the guest has to say; the last failure among it comes back.
-    fn notes(&mut self, sink: &mut dyn Sink) -> Option<String> {
+    /// Hands on what the guest has to say and has written; the last failure among what it says comes back.
+    fn hear(&mut self, sink: &mut dyn Sink) -> Result<Option<String>, RunError> {
         let mut failed = None;
         for note in self.guest.iter_mut().flat_map(Guest::take_notes) {
             if note.is_failure() {
@@ -132,15 +162,25 @@ impl Pipeline {
             }
             sink.note(Note::Guest(note));
         }
-        failed
+        let documents = self.guest.as_mut().map(Guest::take_documents).unwrap_or_default();
+        if !documents.is_empty() {
+            sink.documents(&documents).map_err(RunError::Sink)?;
+        }
+        Ok(failed)
     }
 
-    /// Last call of the guest, after the last batch. Its rows are all delivered by now, so a failure is only told.
-    pub(super) fn stop(&mut self, sink: &mut dyn Sink) {
-        if let Some(Err(e)) = self.guest.as_mut().map(Guest::stop) {
-            sink.note(Note::GuestStop(e));
+    /// Last call of the guest, after the last batch. Its rows are all delivered by now, so a failure is only told, unless
+    /// the gadget was run for its documents.
+    pub(super) fn stop(&mut self, sink: &mut dyn Sink) -> Result<(), RunError> {
+        let Some(guest) = &mut self.guest else { return Ok(()) };
+        let mut result = Ok(());
+        match (guest.stop(), guest.makes_documents()) {
+            (Err(e), true) => result = Err(e.into()),
+            (Err(e), false) => sink.note(Note::GuestStop(e)),
+            (Ok(()), _) => {}
         }
-        self.notes(sink);
+        let heard = self.hear(sink).map(drop);
+        result.and(heard)
     }
 
     pub(super) fn ledgers(self) -> Vec<(String, Ledger)> {

@@ -50,6 +50,11 @@ impl<R: Read> Replay<R> {
         Ok(Replay { replayer, pipeline, sources, batches, engine_notes })
     }
 
+    /// Whether the gadget writes documents, too.
+    pub fn makes_documents(&self) -> bool {
+        self.pipeline.makes_documents()
+    }
+
     pub fn sources(&self) -> &[Arc<DataSource>] {
         &self.sources
     }
@@ -58,9 +63,9 @@ impl<R: Read> Replay<R> {
     pub fn run(mut self, stop: &Stop, sink: &mut dyn Sink) -> (Summary, Option<RunError>) {
         self.engine_notes.drain(..).for_each(|n| sink.note(n));
         let played = self.play(stop, sink);
-        self.pipeline.stop(sink);
-        let closed = played.as_ref().is_err_and(is_quiet_end);
-        let failed = played.err().filter(|e| !is_quiet_end(e));
+        let stopped = self.pipeline.stop(sink);
+        let closed = [&played, &stopped].into_iter().any(|r| r.as_ref().is_err_and(is_quiet_end));
+        let failed = played.err().or(stopped.err()).filter(|e| !is_quiet_end(e));
         (Summary { ledgers: self.pipeline.ledgers(), closed }, failed)
     }
 

@@ -91,12 +91,12 @@ impl Several {
 
     /// Runs until every gadget has ended. One that is done, such as a snapshot, leaves the others running; one that fails,
     /// or whose reader has gone, ends them all.
-    pub fn run<S: Sink + Send>(self, stop: &Stop, sinks: Vec<S>) -> Vec<Ended> {
+    pub fn run<S: Sink + Send>(self, stop: &Stop, sinks: &mut [S]) -> Vec<Ended> {
         thread::scope(|scope| {
             let mut threads = Vec::with_capacity(self.members.len());
-            for (Member { name, live }, mut sink) in self.members.into_iter().zip(sinks) {
+            for (Member { name, live }, sink) in self.members.into_iter().zip(sinks) {
                 let run = move || {
-                    let (summary, failed) = live.run(stop, &mut sink);
+                    let (summary, failed) = live.run(stop, sink);
                     if failed.is_some() || summary.closed {
                         stop.request();
                     }

@@ -16,6 +16,8 @@ use std::{
 #[derive(Debug)]
 pub struct Stop {
     flag: Arc<AtomicBool>,
+    /// Whether the tables are to be read at once.
+    look: Arc<AtomicBool>,
     reader: UnixStream,
     writer: UnixStream,
 }
@@ -25,7 +27,7 @@ impl Stop {
         let (reader, writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
         writer.set_nonblocking(true)?;
-        Ok(Stop { flag: Arc::default(), reader, writer })
+        Ok(Stop { flag: Arc::default(), look: Arc::default(), reader, writer })
     }
 
     /// The flag itself, for a signal handler.
@@ -46,6 +48,22 @@ impl Stop {
         }
     }
 
+    /// The flag that has tables of maps read at once, besides their interval. Whoever sets it then writes to the waker.
+    pub fn look_flag(&self) -> Arc<AtomicBool> {
+        self.look.clone()
+    }
+
+    /// Whether somebody wants to see the tables; once for each request.
+    pub(super) fn take_look(&self) -> bool {
+        if !self.look.swap(false, Ordering::SeqCst) {
+            return false;
+        }
+        // The byte that woke the run would wake it for ever. That of a stop may go with it: its flag says it all.
+        let mut bytes = [0u8; 64];
+        while io::Read::read(&mut &self.reader, &mut bytes).is_ok_and(|n| n == bytes.len()) {}
+        true
+    }
+
     pub fn requested(&self) -> bool {
         self.flag.load(Ordering::SeqCst)
     }
@@ -55,5 +73,24 @@ impl AsFd for Stop {
     /// Readable once a stop was asked for.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.reader.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_look_is_taken_once_and_wakes_nobody_afterwards() {
+        let stop = Stop::new().unwrap();
+        assert!(!stop.take_look());
+        stop.look_flag().store(true, Ordering::SeqCst);
+        stop.waker().unwrap().write_all(b"s").unwrap();
+        assert!(stop.take_look() && !stop.take_look());
+        let left = io::Read::read(&mut &stop.reader, &mut [0u8; 1]).unwrap_err();
+        assert_eq!(left.kind(), io::ErrorKind::WouldBlock);
+        stop.request();
+        assert!(stop.requested() && !stop.take_look());
     }
 }

@@ -10,6 +10,7 @@ pub enum Phase {
     PreStart,
     Start,
     Process,
+    Tick,
     Stop,
     PostStop,
 }
@@ -22,6 +23,7 @@ impl std::fmt::Display for Phase {
             Phase::PreStart => "pre-start",
             Phase::Start => "start",
             Phase::Process => "process",
+            Phase::Tick => "tick",
             Phase::Stop => "stop",
             Phase::PostStop => "post-stop",
         })
@@ -82,6 +84,8 @@ pub enum WasmError {
     Refused { gadget: String, phase: Phase, code: &'static str, message: String },
     #[error("gadget {gadget}: its wasm failed in {phase}: {halt}")]
     Halted { gadget: String, phase: Phase, halt: Halt },
+    #[error("gadget {gadget}: its wasm failed too often and stays away, so its documents are missing")]
+    Away { gadget: String },
 }
 
 impl WasmError {

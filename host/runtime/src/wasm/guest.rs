@@ -9,8 +9,9 @@ use super::{
     imports,
     log_gate::{Level, LogGate},
     opening::{Opening, Subscription},
+    services::{Document, Services},
     ticker::Ticker,
-    wit_v0_1::{self, Call, Instance, NewError, Refusal, State},
+    wit_v0_1::{self, Call, Called, Equipment, Instance, NewError, Refusal, State},
 };
 use ig_event::{Batch, Column, DataSource, Reason, loss::Class};
 use std::{
@@ -35,12 +36,14 @@ pub struct GuestOptions {
     pub params: Vec<(String, String)>,
     /// Less important messages of the guest are left out.
     pub log_level: Level,
+    /// What it may reach besides its rows.
+    pub services: Arc<Services>,
 }
 
 impl GuestOptions {
     /// No parameters, and only warnings and errors out of the guest's mouth.
     pub fn quiet(gadget: impl Into<String>) -> Self {
-        GuestOptions { gadget: gadget.into(), params: Vec::new(), log_level: Level::Warn }
+        GuestOptions { gadget: gadget.into(), params: Vec::new(), log_level: Level::Warn, services: Arc::default() }
     }
 }
 
@@ -55,6 +58,8 @@ pub enum Problem {
     Refused { code: &'static str, message: String },
     #[error("rejected events: {reason}")]
     Rejected { reason: String },
+    #[error("failed in {phase}: {message} ({code})")]
+    Tick { phase: Phase, code: &'static str, message: String },
     #[error("failed to restart in {phase}: {halt}")]
     RestartHalted { phase: Phase, halt: Halt },
     #[error("refused to restart in {phase}: {message} ({code})")]
@@ -73,6 +78,7 @@ impl Problem {
             Problem::Answer(e) => e.key(),
             Problem::Refused { .. } => "refused",
             Problem::Rejected { .. } => "rejected",
+            Problem::Tick { .. } => "tick",
             Problem::RestartHalted { .. } | Problem::RestartRefused { .. } => "restart",
             Problem::OtherPlan => "other-plan",
             Problem::GivenUp => "given-up",
@@ -100,7 +106,8 @@ impl GuestNote {
 
     /// Whether the guest broke, as opposed to saying something or saying that it cannot decode an event.
     pub fn is_failure(&self) -> bool {
-        self.problem().is_some_and(|p| !matches!(p, Problem::Refused { .. } | Problem::Rejected { .. }))
+        self.problem()
+            .is_some_and(|p| !matches!(p, Problem::Refused { .. } | Problem::Rejected { .. } | Problem::Tick { .. }))
     }
 
     /// False for what only those want to read who asked for more.
@@ -120,6 +127,7 @@ impl fmt::Display for GuestNote {
                 write!(f, "gadget {gadget}: its wasm {problem}; ")?;
                 f.write_str(match problem {
                     Problem::GivenUp => "events are shown undecoded",
+                    Problem::Tick { .. } => "it goes on",
                     Problem::Refused { .. } | Problem::Rejected { .. } => {
                         "these events are shown undecoded and counted"
                     }
@@ -140,6 +148,13 @@ pub struct Guest {
     gadget: String,
     params: Arc<Vec<(String, String)>>,
     log: Arc<Mutex<LogGate>>,
+    services: Arc<Services>,
+    /// Whether it can make documents.
+    writes: bool,
+    /// What it has published and nobody has taken yet.
+    documents: Vec<Document>,
+    /// Between two ticks, once it has started.
+    interval: Option<Duration>,
     /// The schema before the guest changed it, for restarts; and what it made of it.
     before: Vec<DataSource>,
     after: Opening,
@@ -167,10 +182,12 @@ impl Guest {
         sources: &mut Vec<DataSource>,
     ) -> Result<Self, WasmError> {
         let gadget = options.gadget;
+        let mut writes = false;
         for import in imports(&gadget, digest, wasm)? {
             if !wit_v0_1::offers(&import) {
                 return Err(WasmError::UnknownImport { gadget, import });
             }
+            writes |= makes_documents(&import);
         }
         let (component, _) = engine.component(&gadget, digest, wasm)?;
         let linker = wit_v0_1::linker(engine).map_err(WasmError::Engine)?;
@@ -183,6 +200,10 @@ impl Guest {
             gadget,
             params: Arc::new(options.params),
             log: Arc::new(Mutex::new(LogGate::new(options.log_level))),
+            services: options.services,
+            writes,
+            documents: Vec::new(),
+            interval: None,
             before: sources.clone(),
             after: Opening::default(),
             plan: Vec::new(),
@@ -211,13 +232,62 @@ impl Guest {
     pub fn start(&mut self) -> Result<(), WasmError> {
         self.started = true;
         let called = self.lifecycle(Phase::Start);
-        called.map_err(|e| e.into_error(&self.gadget))
+        called.map_err(|e| e.into_error(&self.gadget))?;
+        if let Some(instance) = &mut self.instance {
+            let _in_flight = self.ticker.enter();
+            let interval = instance.interval(&self.engine);
+            let halted = |halt| OpenFailure::Halted(Phase::Tick, halt).into_error(&self.gadget);
+            self.interval = interval.map_err(halted)?;
+        }
+        Ok(())
     }
 
-    /// After the last batch. Whatever the guest does here costs no rows.
+    /// Whether it can make documents: then its failing at the end costs the user what he ran it for.
+    pub fn makes_documents(&self) -> bool {
+        self.writes
+    }
+
+    /// How often `tick` is to be called; `None`: never.
+    pub fn interval(&self) -> Option<Duration> {
+        self.interval
+    }
+
+    /// The call that comes every interval. A guest that fails is restarted as after a batch.
+    pub fn tick(&mut self) {
+        if !self.ready() {
+            return;
+        }
+        let Some(instance) = &mut self.instance else { return };
+        let in_flight = self.ticker.enter();
+        let called = instance.tick(&self.engine);
+        drop(in_flight);
+        self.collect(&called);
+        match called {
+            Ok(Ok(())) => {}
+            Ok(Err(Refusal { code, message })) => self.note(Problem::Tick { phase: Phase::Tick, code, message }),
+            Err(halt) => self.failed(Problem::Halted(halt)),
+        }
+    }
+
+    /// What was published since the last time.
+    pub fn take_documents(&mut self) -> Vec<Document> {
+        take(&mut self.documents)
+    }
+
+    /// Keeps what a call has published, unless the guest broke in it.
+    fn collect(&mut self, called: &Called) {
+        if let (Some(instance), Ok(_)) = (&mut self.instance, called) {
+            self.documents.append(&mut instance.take_published().documents);
+        }
+    }
+
+    /// After the last batch. Whatever the guest does here costs no rows, but maybe documents.
     pub fn stop(&mut self) -> Result<(), WasmError> {
-        if !replace(&mut self.started, false) || self.instance.is_none() {
+        if !replace(&mut self.started, false) {
             return Ok(());
+        }
+        if self.instance.is_none() && self.writes && !self.ready() {
+            return Err(WasmError::Away { gadget: self.gadget.clone() });
         }
         let stopped = self.lifecycle(Phase::Stop).and_then(|()| self.lifecycle(Phase::PostStop));
         self.instance = None;
@@ -303,6 +373,9 @@ impl Guest {
         let called = instance.process(&self.engine, &call);
         drop(in_flight);
         let mut answer = take(&mut instance.store.data_mut().answering);
+        if called.is_ok() {
+            self.documents.append(&mut instance.take_published().documents);
+        }
         let problem = match (called, answer.wrong.take()) {
             (Err(halt), _) => Some(Problem::Halted(halt)),
             (Ok(_), Some(wrong)) => Some(Problem::Answer(wrong)),
@@ -376,16 +449,24 @@ impl Guest {
 
     fn lifecycle(&mut self, phase: Phase) -> Result<(), OpenFailure> {
         let Some(instance) = &mut self.instance else { return Ok(()) };
-        let _in_flight = self.ticker.enter();
-        call_phase(&self.engine, instance, phase)
+        let in_flight = self.ticker.enter();
+        let called = instance.lifecycle(&self.engine, phase);
+        drop(in_flight);
+        self.collect(&called);
+        phase_result(called, phase)
     }
 
     /// A new instance with a schema of its own to open.
     fn open(&self) -> Result<(Instance, Opening), OpenFailure> {
         let _in_flight = self.ticker.enter();
         let opening = Opening::new(self.before.clone());
-        let (params, log) = (Arc::clone(&self.params), Arc::clone(&self.log));
-        let mut instance = Instance::new(&self.engine, &self.linker, &self.component, opening, params, log)?;
+        let equipment = Equipment {
+            opening,
+            params: Arc::clone(&self.params),
+            log: Arc::clone(&self.log),
+            services: Arc::clone(&self.services),
+        };
+        let mut instance = Instance::new(&self.engine, &self.linker, &self.component, equipment)?;
         call_phase(&self.engine, &mut instance, Phase::Init)?;
         call_phase(&self.engine, &mut instance, Phase::PreStart)?;
         let opening = instance.store.data_mut().opening.take().unwrap_or_default();
@@ -451,7 +532,16 @@ impl OpenFailure {
 }
 
 fn call_phase(engine: &Engine, instance: &mut Instance, phase: Phase) -> Result<(), OpenFailure> {
-    match instance.lifecycle(engine, phase) {
+    phase_result(instance.lifecycle(engine, phase), phase)
+}
+
+/// Whether who imports this can make documents.
+pub(crate) fn makes_documents(import: &str) -> bool {
+    import.starts_with("ig:gadget/documents@")
+}
+
+fn phase_result(called: Called, phase: Phase) -> Result<(), OpenFailure> {
+    match called {
         Ok(Ok(())) => Ok(()),
         Ok(Err(refusal)) => Err(OpenFailure::Refused(phase, refusal)),
         Err(halt) => Err(OpenFailure::Halted(phase, halt)),

@@ -1,51 +1,82 @@
 //! The interface `wit/v0.1`: wasmtime's view of it, translated to plain data. A later version is a file beside this one.
 //!
 //! `sink.finish` is linked by hand: its lists are read where they lie in the guest's memory. Everything else is small and
-//! goes through generated code. Nothing here decides what a guest may do; `opening` and `answer` do.
+//! goes through generated code. Nothing here decides what a guest may do; `opening`, `answer` and `services` do.
+//!
+//! One file an interface: `sink`, `schema` (sources), `documents`, `maps`, `facts` (kernel and containers).
+
+mod documents;
+mod facts;
+mod maps;
+mod schema;
+mod sink;
 
 use super::{
     Engine, Phase,
-    answer::{AnswerError, Answering, View},
+    answer::{AnswerError, Answering},
     error::Halt,
     log_gate::{Level, LogGate},
-    opening::{OpenError, Opening, Wants, field_id},
+    opening::Opening,
+    services::{Published, ServiceError, Services},
 };
-use ig_event::{Column, DataSource, Field, Kind, SourceKind, Storage, Vars};
+use ig_event::Column;
 use std::{
-    mem::take,
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use wasmtime::{
-    Store, StoreContextMut,
-    component::{Component, ComponentType, HasSelf, Lift, Linker, WasmList, WasmStr},
+    Store,
+    component::{Component, HasSelf, InstancePre, Linker, ResourceTable},
 };
 
 mod bindings {
     wasmtime::component::bindgen!({
         path: "../../wit/v0.1",
-        world: "ig:gadget/decoder@0.1.0",
+        world: "ig:gadget/gadget@0.1.0",
         ownership: Borrowing { duplicate_if_necessary: true },
+        with: {
+            "ig:gadget/documents.document": crate::wasm::services::Draft,
+            "ig:gadget/maps.bpf-map": crate::wasm::services::OpenMap,
+        },
+        imports: {
+            "ig:gadget/documents.[constructor]document": trappable,
+            "ig:gadget/documents.[method]document.annotate": trappable,
+            "ig:gadget/documents.[method]document.write": trappable,
+            "ig:gadget/documents.[method]document.publish": trappable,
+            "ig:gadget/maps.[method]bpf-map.info": trappable,
+            "ig:gadget/maps.[method]bpf-map.lookup": trappable,
+            "ig:gadget/maps.[method]bpf-map.scan": trappable,
+            "ig:gadget/maps.open": trappable,
+        },
     });
 }
 
 use bindings::{
-    Decoder,
-    exports::ig::gadget::processor,
+    exports::ig::gadget::{lifecycle, processor, timer},
     ig::gadget::{log, params, sources, types},
 };
 
 /// Interfaces this host offers, in any compatible version.
-const OFFERED: [&str; 5] = [
+const OFFERED: [&str; 9] = [
     "ig:gadget/types@0.1.",
     "ig:gadget/log@0.1.",
     "ig:gadget/params@0.1.",
     "ig:gadget/sources@0.1.",
     "ig:gadget/sink@0.1.",
+    "ig:gadget/documents@0.1.",
+    "ig:gadget/maps@0.1.",
+    "ig:gadget/kernel@0.1.",
+    "ig:gadget/containers@0.1.",
 ];
 
 /// Bytes that a guest may make the host lift in one call.
 const LIFTED: usize = 32 << 20;
+
+/// Things of the host that a guest may hold at once.
+const MOST_HANDLES: usize = 1024;
+
+/// A guest that asks to be called more often than this is not.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) fn offers(import: &str) -> bool {
     OFFERED.iter().any(|o| import.starts_with(o))
@@ -59,6 +90,13 @@ pub(super) struct State {
     pub(super) answering: Answering,
     params: Arc<Vec<(String, String)>>,
     log: Arc<Mutex<LogGate>>,
+    services: Arc<Services>,
+    /// What of the host the guest holds a handle to.
+    table: ResourceTable,
+    /// Bytes of documents that are not published.
+    drafted: usize,
+    /// Documents of the present call.
+    published: Published,
 }
 
 struct Limits {
@@ -103,10 +141,22 @@ pub(super) struct Refusal {
 /// How a call ended: the guest's own answer, or something that ends the instance.
 pub(super) type Called = Result<Result<(), Refusal>, Halt>;
 
+type WitResult = Result<(), types::Error>;
+
 /// One instance of a guest. After a `Halt` it is poisoned: drop it.
 pub(super) struct Instance {
     pub(super) store: Store<State>,
-    guest: Decoder,
+    lifecycle: lifecycle::Guest,
+    processor: Option<processor::Guest>,
+    timer: Option<timer::Guest>,
+}
+
+/// What a new instance is given.
+pub(super) struct Equipment {
+    pub(super) opening: Opening,
+    pub(super) params: Arc<Vec<(String, String)>>,
+    pub(super) log: Arc<Mutex<LogGate>>,
+    pub(super) services: Arc<Services>,
 }
 
 /// The rows of one call.
@@ -122,12 +172,28 @@ pub(super) struct Call<'a> {
 
 pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::<State>::new(&engine.wasmtime);
-    Decoder::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
+    bindings::Gadget::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
     linker.allow_shadowing(true);
-    linker.instance("ig:gadget/sink@0.1.0")?.func_wrap("finish", finish)?;
-    linker.instance("ig:gadget/sink@0.1.0")?.func_wrap("reject", reject)?;
-    linker.instance("ig:gadget/sources@0.1.0")?.func_wrap("set-dictionary", set_dictionary)?;
+    linker.instance("ig:gadget/sink@0.1.0")?.func_wrap("finish", sink::finish)?;
+    linker.instance("ig:gadget/sink@0.1.0")?.func_wrap("reject", sink::reject)?;
+    linker.instance("ig:gadget/sources@0.1.0")?.func_wrap("set-dictionary", schema::set_dictionary)?;
     Ok(linker)
+}
+
+/// Where the exports are that a guest may leave out; one that is there must be of the right type.
+struct Optional {
+    processor: Option<processor::GuestIndices>,
+    timer: Option<timer::GuestIndices>,
+}
+
+impl Optional {
+    fn of(component: &Component, before: &InstancePre<State>) -> wasmtime::Result<Optional> {
+        let has = |name: &str| component.get_export_index(None, name).is_some();
+        Ok(Optional {
+            processor: has("ig:gadget/processor@0.1.0").then(|| processor::GuestIndices::new(before)).transpose()?,
+            timer: has("ig:gadget/timer@0.1.0").then(|| timer::GuestIndices::new(before)).transpose()?,
+        })
+    }
 }
 
 impl Instance {
@@ -135,34 +201,54 @@ impl Instance {
         engine: &Engine,
         linker: &Linker<State>,
         component: &Component,
-        opening: Opening,
-        params: Arc<Vec<(String, String)>>,
-        log: Arc<Mutex<LogGate>>,
+        equipment: Equipment,
     ) -> Result<Self, NewError> {
-        let limits = Limits { memory: engine.memory_limit, exceeded: false };
-        let state = State { limits, opening: Some(opening), answering: Answering::default(), params, log };
+        let Equipment { opening, params, log, services } = equipment;
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MOST_HANDLES);
+        let state = State {
+            limits: Limits { memory: engine.memory_limit, exceeded: false },
+            opening: Some(opening),
+            answering: Answering::default(),
+            params,
+            log,
+            services,
+            table,
+            drafted: 0,
+            published: Published::default(),
+        };
         let mut store = Store::new(&engine.wasmtime, state);
         store.limiter(|s| &mut s.limits);
         store.set_hostcall_fuel(LIFTED);
         store.set_epoch_deadline(ticks(engine));
         let before = linker.instantiate_pre(component).map_err(NewError::Link)?;
-        let before = bindings::DecoderPre::new(before).map_err(NewError::Link)?;
-        match before.instantiate(&mut store) {
-            Ok(guest) => Ok(Instance { store, guest }),
-            Err(e) => Err(NewError::Halt(halt(&store, engine, e))),
-        }
+        let lifecycle = lifecycle::GuestIndices::new(&before).map_err(NewError::Link)?;
+        let optional = Optional::of(component, &before).map_err(NewError::Link)?;
+        let instance = match before.instantiate(&mut store) {
+            Ok(instance) => instance,
+            Err(e) => return Err(NewError::Halt(halt(&store, engine, e))),
+        };
+        let lifecycle = lifecycle.load(&mut store, &instance).map_err(NewError::Link)?;
+        let processor = optional.processor.map(|p| p.load(&mut store, &instance));
+        let timer = optional.timer.map(|t| t.load(&mut store, &instance));
+        Ok(Instance {
+            lifecycle,
+            processor: processor.transpose().map_err(NewError::Link)?,
+            timer: timer.transpose().map_err(NewError::Link)?,
+            store,
+        })
     }
 
     pub(super) fn lifecycle(&mut self, engine: &Engine, phase: Phase) -> Called {
         self.store.set_epoch_deadline(ticks(engine));
-        let lifecycle = self.guest.ig_gadget_lifecycle();
+        let lifecycle = &self.lifecycle;
         let returned = match phase {
             Phase::Init => lifecycle.call_init(&mut self.store),
             Phase::PreStart => lifecycle.call_pre_start(&mut self.store),
             Phase::Start => lifecycle.call_start(&mut self.store),
             Phase::Stop => lifecycle.call_stop(&mut self.store),
             Phase::PostStop => lifecycle.call_post_stop(&mut self.store),
-            Phase::Instantiate | Phase::Process => return Ok(Ok(())),
+            Phase::Instantiate | Phase::Process | Phase::Tick => return Ok(Ok(())),
         };
         self.returned(engine, returned)
     }
@@ -170,7 +256,8 @@ impl Instance {
     /// Puts the rows to the guest. What it answers is in `State::answering`.
     pub(super) fn process(&mut self, engine: &Engine, call: &Call<'_>) -> Called {
         self.store.set_epoch_deadline(ticks(engine));
-        let columns: Vec<_> = call.columns.iter().map(lend).collect();
+        let Some(processor) = &self.processor else { return Ok(Err(missing("processor"))) };
+        let columns: Vec<_> = call.columns.iter().map(sink::lend).collect();
         let batch = processor::Batch {
             source: call.source,
             rows: call.rows,
@@ -180,8 +267,31 @@ impl Instance {
             columns: &columns,
             lost: call.lost,
         };
-        let returned = self.guest.ig_gadget_processor().call_process(&mut self.store, batch);
+        let returned = processor.call_process(&mut self.store, batch);
         self.returned(engine, returned)
+    }
+
+    /// How often the guest wants to be called; `None`: never.
+    pub(super) fn interval(&mut self, engine: &Engine) -> Result<Option<Duration>, Halt> {
+        let Some(timer) = &self.timer else { return Ok(None) };
+        self.store.set_epoch_deadline(ticks(engine));
+        match timer.call_interval_ms(&mut self.store) {
+            Ok(0) => Ok(None),
+            Ok(ms) => Ok(Some(Duration::from_millis(ms.into()).max(SHORTEST_INTERVAL))),
+            Err(e) => Err(halt(&self.store, engine, e)),
+        }
+    }
+
+    pub(super) fn tick(&mut self, engine: &Engine) -> Called {
+        let Some(timer) = &self.timer else { return Ok(Ok(())) };
+        self.store.set_epoch_deadline(ticks(engine));
+        let returned = timer.call_tick(&mut self.store);
+        self.returned(engine, returned)
+    }
+
+    /// What the last call has published.
+    pub(super) fn take_published(&mut self) -> Published {
+        std::mem::take(&mut self.store.data_mut().published)
     }
 
     fn returned(&self, engine: &Engine, returned: wasmtime::Result<Result<(), types::Error>>) -> Called {
@@ -194,6 +304,10 @@ impl Instance {
             Err(e) => Err(halt(&self.store, engine, e)),
         }
     }
+}
+
+fn missing(export: &str) -> Refusal {
+    Refusal { code: "unsupported", message: format!("the gadget does not export {export}") }
 }
 
 pub(super) enum NewError {
@@ -214,123 +328,6 @@ fn halt(store: &Store<State>, engine: &Engine, e: wasmtime::Error) -> Halt {
         Some(wasmtime::Trap::Interrupt) => Halt::Deadline(engine.deadline),
         Some(trap) => Halt::Trap(*trap),
         None => Halt::Call(e),
-    }
-}
-
-// Views of the same types, which copy nothing (but floats, for which wasmtime has no such view).
-
-#[derive(ComponentType, Lift)]
-#[component(record)]
-struct VarsList {
-    ends: WasmList<u32>,
-    data: WasmList<u8>,
-}
-
-#[derive(ComponentType, Lift)]
-#[component(variant)]
-enum ColumnList {
-    #[component(name = "u8s")]
-    U8s(WasmList<u8>),
-    #[component(name = "u16s")]
-    U16s(WasmList<u16>),
-    #[component(name = "u32s")]
-    U32s(WasmList<u32>),
-    #[component(name = "u64s")]
-    U64s(WasmList<u64>),
-    #[component(name = "s8s")]
-    S8s(WasmList<i8>),
-    #[component(name = "s16s")]
-    S16s(WasmList<i16>),
-    #[component(name = "s32s")]
-    S32s(WasmList<i32>),
-    #[component(name = "s64s")]
-    S64s(WasmList<i64>),
-    #[component(name = "f32s")]
-    F32s(Vec<f32>),
-    #[component(name = "f64s")]
-    F64s(Vec<f64>),
-    #[component(name = "bits")]
-    Bits(WasmList<u8>),
-    #[component(name = "fixed")]
-    Fixed(WasmList<u8>),
-    #[component(name = "text")]
-    Text(VarsList),
-    #[component(name = "bytes")]
-    Bytes(VarsList),
-    #[component(name = "codes")]
-    Codes(WasmList<u16>),
-}
-
-impl ColumnList {
-    fn view<'a>(&'a self, cx: &'a StoreContextMut<'_, State>) -> View<'a> {
-        match self {
-            ColumnList::U8s(v) => View::U8(v.as_le_slice(cx)),
-            ColumnList::U16s(v) => View::U16(v.as_le_slice(cx)),
-            ColumnList::U32s(v) => View::U32(v.as_le_slice(cx)),
-            ColumnList::U64s(v) => View::U64(v.as_le_slice(cx)),
-            ColumnList::S8s(v) => View::I8(v.as_le_slice(cx)),
-            ColumnList::S16s(v) => View::I16(v.as_le_slice(cx)),
-            ColumnList::S32s(v) => View::I32(v.as_le_slice(cx)),
-            ColumnList::S64s(v) => View::I64(v.as_le_slice(cx)),
-            ColumnList::F32s(v) => View::F32(v),
-            ColumnList::F64s(v) => View::F64(v),
-            ColumnList::Bits(v) => View::Bits(v.as_le_slice(cx)),
-            ColumnList::Fixed(v) => View::Fixed(v.as_le_slice(cx)),
-            ColumnList::Text(v) => View::Text { ends: v.ends.as_le_slice(cx), data: v.data.as_le_slice(cx) },
-            ColumnList::Bytes(v) => View::Bytes { ends: v.ends.as_le_slice(cx), data: v.data.as_le_slice(cx) },
-            ColumnList::Codes(v) => View::Codes(v.as_le_slice(cx)),
-        }
-    }
-}
-
-type WitResult = Result<(), types::Error>;
-
-fn finish(
-    mut cx: StoreContextMut<'_, State>,
-    (keep, columns): (WasmList<u8>, Vec<ColumnList>),
-) -> wasmtime::Result<(WitResult,)> {
-    let mut answering = take(&mut cx.data_mut().answering);
-    let views: Vec<_> = columns.iter().map(|c| c.view(&cx)).collect();
-    let finished = answering.finish(keep.as_le_slice(&cx), &views);
-    drop(views);
-    let told = finished.as_ref().copied().map_err(invalid);
-    note_wrong(&mut answering, finished);
-    cx.data_mut().answering = answering;
-    Ok((told,))
-}
-
-fn reject(mut cx: StoreContextMut<'_, State>, (row, reason): (u32, WasmStr)) -> wasmtime::Result<()> {
-    let reason = reason.to_str(&cx)?;
-    let reason = reason[..reason.floor_char_boundary(256)].to_owned();
-    let answering = &mut cx.data_mut().answering;
-    let rejected = answering.reject(row, reason);
-    note_wrong(answering, rejected);
-    Ok(())
-}
-
-fn set_dictionary(
-    mut cx: StoreContextMut<'_, State>,
-    (field, values): (u32, WasmList<WasmStr>),
-) -> wasmtime::Result<(WitResult,)> {
-    let Some(mut opening) = cx.data_mut().opening.take() else { return Ok((Err(frozen()),)) };
-    let mut broken = None;
-    let strings: Vec<_> = values.iter(&mut cx)?.take(1 << 17).collect::<wasmtime::Result<_>>()?;
-    let texts = strings.iter().map_while(|s| match s.to_str(&cx) {
-        Ok(text) => Some(text.into_owned()),
-        Err(e) => {
-            broken = Some(e);
-            None
-        }
-    });
-    let done = opening.set_dictionary(field, texts);
-    cx.data_mut().opening = Some(opening);
-    broken.map_or_else(|| Ok((done.map_err(refused),)), Err)
-}
-
-/// Keeps the first thing that was wrong.
-fn note_wrong(answering: &mut Answering, result: Result<(), AnswerError>) {
-    if let Err(e) = result {
-        answering.wrong.get_or_insert(e);
     }
 }
 
@@ -358,135 +355,12 @@ impl params::Host for State {
     }
 }
 
-impl bindings::ig::gadget::sink::Host for State {
-    // Both are shadowed by functions that read the lists in place; see `linker`.
-    fn finish(&mut self, _keep: Vec<u8>, _columns: Vec<bindings::ig::gadget::sink::Column>) -> WitResult {
-        Err(invalid(&AnswerError::NotAsked))
-    }
-
-    fn reject(&mut self, _row: u32, _reason: String) {}
-}
-
-impl State {
-    fn open<T>(&mut self, f: impl FnOnce(&mut Opening) -> Result<T, OpenError>) -> Result<T, types::Error> {
-        self.opening.as_mut().map_or_else(|| Err(frozen()), |o| f(o).map_err(refused))
-    }
-}
-
-impl sources::Host for State {
-    fn get(&mut self, name: String) -> Result<sources::SourceInfo, types::Error> {
-        self.open(|o| o.source(&name).map(|(id, s)| source_info(id, s)))
-    }
-
-    fn add_field(&mut self, source: u32, def: types::FieldDef) -> Result<u32, types::Error> {
-        self.open(|o| o.add_field(source, &def.name, kind_from(def.kind), def.tags, def.annotations))
-    }
-
-    fn set_dictionary(&mut self, _field: u32, _values: Vec<String>) -> WitResult {
-        // Shadowed, as those of the sink are.
-        Err(frozen())
-    }
-
-    fn hide_field(&mut self, field: u32) -> WitResult {
-        self.open(|o| o.hide_field(field))
-    }
-
-    fn subscribe(&mut self, source: u32, want: sources::Want, provides: Vec<u32>, max_rows: u32) -> WitResult {
-        let (raw, columns) = match want {
-            sources::Want::Raw => (true, Vec::new()),
-            sources::Want::Columns(c) => (false, c),
-            sources::Want::Both(c) => (true, c),
-        };
-        self.open(|o| o.subscribe(source, raw, &columns, provides, max_rows))
-    }
-}
-
-impl Wants {
-    /// Records as the guest asked for them: none if it only wants columns.
-    pub(super) fn raw_of<'a>(&self, raw: &'a [u8]) -> &'a [u8] {
-        if self.raw { raw } else { &[] }
-    }
-}
-
-fn source_info(id: u32, source: &DataSource) -> sources::SourceInfo {
-    let field = |f: &Field| {
-        let (offset, size) = match f.def.storage {
-            Storage::Record { offset, size } => (Some(offset), size),
-            Storage::BootTime { offset } => (Some(offset), 8),
-            Storage::Column(_)
-            | Storage::Entity { .. }
-            | Storage::Constant(_)
-            | Storage::Derived { .. }
-            | Storage::Group => (None, f.def.kind.size().unwrap_or(0)),
-        };
-        let def = types::FieldDef {
-            name: f.full_name.clone(),
-            kind: kind_to(f.def.kind),
-            tags: f.def.tags.clone(),
-            annotations: f.def.annotations.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
-        };
-        types::FieldInfo { id: field_id(id, f.id), def, offset, size }
-    };
-    let kind = match source.kind {
-        SourceKind::Events => types::SourceKind::Events,
-        SourceKind::Snapshot => types::SourceKind::Snapshot,
-    };
-    sources::SourceInfo { id, kind, stride: source.record_size, fields: source.fields().iter().map(field).collect() }
-}
-
-/// A column on its way to the guest.
-fn lend(column: &Column) -> processor::Column<'_> {
-    use processor::Column as C;
-    fn vars(v: &Vars) -> types::VarsParam<'_> {
-        types::VarsParam { ends: &v.ends, data: &v.data }
-    }
-    match column {
-        Column::U8(v) => C::U8s(v),
-        Column::U16(v) => C::U16s(v),
-        Column::U32(v) => C::U32s(v),
-        Column::U64(v) => C::U64s(v),
-        Column::I8(v) => C::S8s(v),
-        Column::I16(v) => C::S16s(v),
-        Column::I32(v) => C::S32s(v),
-        Column::I64(v) => C::S64s(v),
-        Column::F32(v) => C::F32s(v),
-        Column::F64(v) => C::F64s(v),
-        Column::Bits(v) => C::Bits(v),
-        Column::Fixed { data, .. } => C::Fixed(data),
-        Column::Text(v) => C::Text(vars(v)),
-        Column::Bytes(v) => C::Bytes(vars(v)),
-        Column::Codes { codes, .. } => C::Codes(codes),
-        Column::Empty => C::Fixed(&[]),
-    }
-}
-
 fn error(code: types::ErrorCode, message: String) -> types::Error {
     types::Error { code, message }
 }
 
 fn invalid(e: &AnswerError) -> types::Error {
     error(types::ErrorCode::Invalid, format!("the gadget {e}"))
-}
-
-fn frozen() -> types::Error {
-    error(types::ErrorCode::Busy, "the schema is frozen since pre-start".into())
-}
-
-fn refused(e: OpenError) -> types::Error {
-    let code = match &e {
-        OpenError::NoSource { .. }
-        | OpenError::NoSourceId { .. }
-        | OpenError::NoField { .. }
-        | OpenError::NoParent { .. } => types::ErrorCode::NotFound,
-        OpenError::NotOwn { .. } => types::ErrorCode::Denied,
-        OpenError::TooMany { .. } => types::ErrorCode::Exhausted,
-        OpenError::Taken { .. }
-        | OpenError::NoText { .. }
-        | OpenError::BadName { .. }
-        | OpenError::OtherSource { .. }
-        | OpenError::Subscribed { .. } => types::ErrorCode::Invalid,
-    };
-    error(code, e.to_string())
 }
 
 fn code_name(code: types::ErrorCode) -> &'static str {
@@ -512,19 +386,13 @@ fn level_of(level: log::Level) -> Level {
     }
 }
 
-macro_rules! kinds {
-    ($($wit:ident = $ours:ident),* $(,)?) => {
-        fn kind_from(kind: types::Kind) -> Kind {
-            match kind { $(types::Kind::$wit => Kind::$ours),* }
-        }
-
-        fn kind_to(kind: Kind) -> types::Kind {
-            match kind { $(Kind::$ours => types::Kind::$wit),* }
-        }
+fn service_error(e: ServiceError) -> types::Error {
+    let code = match &e {
+        ServiceError::TooMuch { .. } => types::ErrorCode::Exhausted,
+        ServiceError::NotText { .. } | ServiceError::KeyLength { .. } => types::ErrorCode::Invalid,
+        ServiceError::NoMap { .. } => types::ErrorCode::NotFound,
+        ServiceError::NoMaps => types::ErrorCode::Unsupported,
+        ServiceError::Read { .. } => types::ErrorCode::Kernel,
     };
-}
-
-kinds! {
-    Boolean = Bool, Int8 = I8, Int16 = I16, Int32 = I32, Int64 = I64, Uint8 = U8, Uint16 = U16, Uint32 = U32,
-    Uint64 = U64, Float32 = F32, Float64 = F64, Text = Text, Cstring = CString, Bytes = Bytes,
+    error(code, e.to_string())
 }

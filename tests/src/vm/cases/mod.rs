@@ -6,17 +6,18 @@
 
 mod attach;
 mod embedded;
+mod gadgets;
 mod runtimes;
 mod tidy;
 
-use super::STORE;
-use crate::ig::Ig;
+use super::{GADGETS, STORE};
+use crate::{gadget_case, ig::Ig};
 use std::path::Path;
 
 /// A test that runs in the guest.
 pub struct Case {
-    pub name: &'static str,
-    pub run: fn(),
+    pub name: String,
+    pub run: Box<dyn Fn()>,
 }
 
 /// All cases, in the order in which they run.
@@ -42,7 +43,10 @@ pub fn cases() -> Vec<Case> {
         ("opens_are_all_seen_or_counted_lost", tidy::opens_accounted),
         ("execs_are_all_seen_or_counted_lost", tidy::execs_accounted),
     ];
-    all.into_iter().map(|(name, run)| Case { name, run }).collect()
+    let fixed = all.into_iter().map(|(name, run)| Case { name: name.to_owned(), run: Box::new(run) });
+    let gadgets = gadget_case::names(Path::new(GADGETS)).into_iter();
+    let gadgets = gadgets.map(|g| Case { name: format!("gadget-{g}"), run: Box::new(move || gadgets::run(&g)) });
+    fixed.chain(gadgets).collect()
 }
 
 /// `ig run GADGET -o json`, with the machine's store.

@@ -1,0 +1,172 @@
+//! What a gadget may ask of its host besides rows: documents, its own maps, the kernel's names, the containers.
+//!
+//! Each function is a permission of its own: a component that does not call it does not import it, and `ig image inspect`
+//! shows what is imported. They only work in a guest; on the host they answer `unsupported` or nothing, so that what is
+//! worth a test belongs into functions that take plain data.
+
+use crate::Error;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::ErrorCode;
+
+/// By which door a system call comes in: the machine's own, or that for 32-bit programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abi {
+    Native,
+    Compat,
+}
+
+/// A parameter of a system call, as the kernel calls it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyscallParam {
+    pub name: String,
+    pub type_name: String,
+    /// The argument is an address.
+    pub pointer: bool,
+}
+
+/// What the run knows of a container. Texts it does not know are empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Container {
+    pub id: String,
+    pub name: String,
+    pub runtime: String,
+    pub image: String,
+    pub pod_namespace: String,
+    pub pod_name: String,
+    pub pod_labels: Vec<(String, String)>,
+}
+
+/// Sizes of a map in bytes, and how many values a key has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapInfo {
+    pub key_size: u32,
+    pub value_size: u32,
+    pub max_entries: u32,
+    pub cpus: u32,
+}
+
+/// Something to write instead of rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Document {
+    /// For people, such as the name of the container it is about.
+    pub name: String,
+    pub media_type: String,
+    pub annotations: Vec<(String, String)>,
+    pub text: String,
+}
+
+impl Document {
+    /// Hands it to the user, once the present call has returned.
+    pub fn publish(&self) -> Result<(), Error> {
+        #[cfg(target_arch = "wasm32")]
+        return crate::guest::boundary::publish(self);
+        #[cfg(not(target_arch = "wasm32"))]
+        nobody()
+    }
+}
+
+/// One of the gadget's own maps.
+pub struct Map {
+    #[cfg(target_arch = "wasm32")]
+    map: crate::guest::boundary::Map,
+}
+
+/// Entries that are asked for at once.
+#[cfg(target_arch = "wasm32")]
+const SCAN: u32 = 512;
+
+#[cfg_attr(not(target_arch = "wasm32"), expect(unused_variables, reason = "only a guest has maps"))]
+impl Map {
+    pub fn open(name: &str) -> Result<Map, Error> {
+        #[cfg(target_arch = "wasm32")]
+        return Ok(Map { map: crate::guest::boundary::Map::open(name)? });
+        #[cfg(not(target_arch = "wasm32"))]
+        nobody()
+    }
+
+    pub fn info(&self) -> MapInfo {
+        #[cfg(target_arch = "wasm32")]
+        return self.map.info();
+        #[cfg(not(target_arch = "wasm32"))]
+        MapInfo { key_size: 0, value_size: 0, max_entries: 0, cpus: 0 }
+    }
+
+    /// The value of a key; of per-CPU maps all values, each rounded up to 8 bytes.
+    pub fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        #[cfg(target_arch = "wasm32")]
+        return self.map.lookup(key);
+        #[cfg(not(target_arch = "wasm32"))]
+        nobody()
+    }
+
+    /// Every key with its value, at most twice as many as the map has room for: entries that come and go may be missed,
+    /// or come twice.
+    pub fn each(&self, f: impl FnMut(&[u8], &[u8])) -> Result<(), Error> {
+        #[cfg(target_arch = "wasm32")]
+        {
+            let mut f = f;
+            let info = self.map.info();
+            let (key, value) = (info.key_size as usize, info.value_size as usize * info.cpus as usize);
+            let mut last: Option<Vec<u8>> = None;
+            let mut left = 2 * u64::from(info.max_entries);
+            while key > 0 && value > 0 && left > 0 {
+                let (keys, values) = self.map.scan(last.as_deref(), SCAN)?;
+                let Some(end) = keys.chunks_exact(key).next_back() else { break };
+                keys.chunks_exact(key).zip(values.chunks_exact(value)).for_each(|(k, v)| f(k, v));
+                left = left.saturating_sub((keys.len() / key) as u64);
+                last = Some(end.to_vec());
+            }
+            Ok(())
+        }
+        #[cfg(not(target_arch = "wasm32"))]
+        nobody()
+    }
+}
+
+/// Whose mount namespace it was at that time (nanoseconds of the boot clock).
+#[cfg_attr(not(target_arch = "wasm32"), expect(unused_variables, reason = "only a guest has containers"))]
+pub fn container(mntns: u64, boot_ns: u64) -> Option<Container> {
+    #[cfg(target_arch = "wasm32")]
+    return crate::guest::boundary::container(mntns, boot_ns);
+    #[cfg(not(target_arch = "wasm32"))]
+    None
+}
+
+/// The machine, as `uname -m` says it.
+pub fn arch() -> String {
+    #[cfg(target_arch = "wasm32")]
+    return crate::guest::boundary::arch();
+    #[cfg(not(target_arch = "wasm32"))]
+    std::env::consts::ARCH.to_owned()
+}
+
+/// Names of the system calls by number; empty = none.
+#[cfg_attr(not(target_arch = "wasm32"), expect(unused_variables, reason = "only a guest has a kernel"))]
+pub fn syscall_names(abi: Abi) -> Vec<String> {
+    #[cfg(target_arch = "wasm32")]
+    return crate::guest::boundary::syscall_names(abi);
+    #[cfg(not(target_arch = "wasm32"))]
+    Vec::new()
+}
+
+/// The parameters of a system call; `None` where the kernel does not tell.
+#[cfg_attr(not(target_arch = "wasm32"), expect(unused_variables, reason = "only a guest has a kernel"))]
+pub fn syscall_params(name: &str) -> Option<Vec<SyscallParam>> {
+    #[cfg(target_arch = "wasm32")]
+    return crate::guest::boundary::syscall_params(name);
+    #[cfg(not(target_arch = "wasm32"))]
+    None
+}
+
+/// Names of the errors by number; empty = none.
+pub fn errno_names() -> Vec<String> {
+    #[cfg(target_arch = "wasm32")]
+    return crate::guest::boundary::errno_names();
+    #[cfg(not(target_arch = "wasm32"))]
+    Vec::new()
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn nobody<T>() -> Result<T, Error> {
+    Err(Error::new(ErrorCode::Unsupported, "only a guest can ask its host"))
+}

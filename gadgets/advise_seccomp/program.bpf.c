@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
+//
+// advise_seccomp: which system calls the programs of a container make. One byte a call and container, set once: nothing to
+// send, nothing that could overflow but the number of containers.
+//
+// What a runtime does inside the container's namespace to set it up is not the container's, with one exception: a runtime
+// installs the seccomp filter before it starts the container's first program, and what it calls in between must be
+// allowed. Hence a thread that has a filter always counts. One that has none counts once the container's first program
+// has been started, unless that program had a filter: then it is a runtime that enters the container (exec).
+
+#include <gadget/common.h>
+#include <gadget/maps.h>
+#include <gadget/mntns_filter.h>
+#include <gadget/syscall.h>
+
+// More numbers than there are, both powers of two: an index is bounded by a mask, which every verifier understands.
+#define NATIVE_CALLS 1024
+#define COMPAT_CALLS 512
+#define CONTAINERS 4096
+
+// The map is full.
+#define E2BIG 7
+
+#define SECCOMP_MODE_FILTER 2
+
+#if defined(__TARGET_ARCH_x86)
+#define NR_UNSHARE 272
+#define NR_CLONE 56
+#else
+#define NR_UNSHARE 97
+#define NR_CLONE 220
+#endif
+#define NR_CLONE3 435
+
+struct seccomp {
+	int mode;
+} __attribute__((preserve_access_index));
+
+struct task_struct___seccomp {
+	struct seccomp seccomp;
+} __attribute__((preserve_access_index));
+
+struct namespace {
+	__u64 mntns_id;
+	// Numbers of namespaces are used again; see gadget_get_mntns_generation.
+	__u64 generation;
+};
+
+struct seen {
+	// Boot clock: whose namespace it was is found by the time.
+	__u64 since;
+	// The container's first program runs.
+	__u8 started;
+	// That program has a seccomp filter.
+	__u8 filtered;
+	__u8 native[NATIVE_CALLS];
+	__u8 compat[COMPAT_CALLS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, CONTAINERS);
+	__type(key, struct namespace);
+	__type(value, struct seen);
+} containers SEC(".maps");
+
+// What a new entry is copied from.
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct seen);
+} fresh SEC(".maps");
+
+static __always_inline bool has_filter(struct task_struct *task)
+{
+	struct task_struct___seccomp *t = (void *)task;
+
+	if (!bpf_core_field_exists(t->seccomp))
+		return false;
+	return BPF_CORE_READ(t, seccomp.mode) == SECCOMP_MODE_FILTER;
+}
+
+static __always_inline struct seen *add(const struct namespace *key, bool started)
+{
+	__u32 zero = 0;
+	struct seen *new = bpf_map_lookup_elem(&fresh, &zero);
+
+	if (!new)
+		return NULL;
+	// The byte tables stay zero for ever.
+	new->since = bpf_ktime_get_boot_ns();
+	new->started = started;
+	new->filtered = 0;
+	// Another CPU may have been quicker, which is no failure.
+	if (bpf_map_update_elem(&containers, key, new, BPF_NOEXIST) == -E2BIG)
+		gadget_count(&gadget_map_full);
+	return bpf_map_lookup_elem(&containers, key);
+}
+
+// The entry of the current task's namespace, if it is one that is looked at.
+static __always_inline bool current_key(struct namespace *key, struct task_struct *task)
+{
+	key->mntns_id = gadget_get_mntns_id(task);
+	if (!key->mntns_id || gadget_should_discard_mntns_id(key->mntns_id))
+		return false;
+	key->generation = gadget_get_mntns_generation(task);
+	return true;
+}
+
+SEC("raw_tracepoint/sys_enter")
+int ig_seccomp_enter(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct namespace key;
+	struct seen *seen;
+	__u32 nr = ctx->args[1];
+
+	if (!current_key(&key, task))
+		return 0;
+	seen = bpf_map_lookup_elem(&containers, &key);
+	if (!seen) {
+		// Not seen while it was made, so that it has been there before.
+		seen = add(&key, true);
+		if (!seen)
+			return 0;
+		seen->filtered = has_filter(task);
+	}
+	if ((!seen->started || seen->filtered) && !has_filter(task))
+		return 0;
+	if (gadget_syscall_is_compat(task)) {
+		if (nr < COMPAT_CALLS)
+			seen->compat[nr & (COMPAT_CALLS - 1)] = 1;
+		return 0;
+	}
+#if defined(GADGET_X32_BIT)
+	nr &= ~GADGET_X32_BIT;
+#endif
+	if (nr < NATIVE_CALLS)
+		seen->native[nr & (NATIVE_CALLS - 1)] = 1;
+	return 0;
+}
+
+// A namespace that is made under our eyes: its first program is still to come.
+SEC("raw_tracepoint/sys_exit")
+int ig_seccomp_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	int nr = gadget_syscall_nr_probed(ctx->args[0]);
+	struct namespace key;
+
+	if (nr != NR_UNSHARE && nr != NR_CLONE && nr != NR_CLONE3)
+		return 0;
+	if (!current_key(&key, (struct task_struct *)bpf_get_current_task()))
+		return 0;
+	if (!bpf_map_lookup_elem(&containers, &key))
+		add(&key, false);
+	return 0;
+}
+
+SEC("raw_tracepoint/sched_process_exec")
+int ig_seccomp_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct namespace key;
+	struct seen *seen;
+
+	(void)ctx;
+	if (!current_key(&key, task))
+		return 0;
+	seen = bpf_map_lookup_elem(&containers, &key);
+	if (!seen || seen->started)
+		return 0;
+	seen->filtered = has_filter(task);
+	seen->started = 1;
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

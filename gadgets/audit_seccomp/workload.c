@@ -1,0 +1,37 @@
+// Calls that a seccomp filter has logged, answers with an error that is logged, and kills for. x86_64 and arm64.
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static int install(int nr, unsigned int action, unsigned int flags)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, action),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog filter = { .len = 4, .filter = code };
+
+	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter);
+}
+
+int main(int argc, char **argv)
+{
+	const char *what = argc > 1 ? argv[1] : "";
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		return 2;
+	if (!strcmp(what, "log"))
+		return install(SYS_getppid, SECCOMP_RET_LOG, 0) || getppid() < 0;
+	if (!strcmp(what, "errno"))
+		return install(SYS_getsid, SECCOMP_RET_ERRNO | EPERM, SECCOMP_FILTER_FLAG_LOG) || getsid(0) != -1;
+	if (!strcmp(what, "kill"))
+		return install(SYS_getpgid, SECCOMP_RET_KILL_PROCESS, 0) || getpgid(0);
+	return 2;
+}

@@ -1,0 +1,60 @@
+// Loads a socket filter with a map, lets it run a hundred times, and holds it for a while.
+#include <linux/bpf.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static int bpf(int cmd, union bpf_attr *attr)
+{
+	return syscall(SYS_bpf, cmd, attr, sizeof(*attr));
+}
+
+static int fail(const char *what)
+{
+	perror(what);
+	return 1;
+}
+
+int main(void)
+{
+	union bpf_attr attr;
+	int map, prog, pair[2];
+
+	memset(&attr, 0, sizeof(attr));
+	attr.map_type = BPF_MAP_TYPE_ARRAY;
+	attr.key_size = 4;
+	attr.value_size = 1024;
+	attr.max_entries = 64;
+	map = bpf(BPF_MAP_CREATE, &attr);
+	if (map < 0)
+		return fail("map");
+	struct bpf_insn code[] = {
+		{ .code = BPF_LD | BPF_DW | BPF_IMM, .dst_reg = BPF_REG_1, .src_reg = BPF_PSEUDO_MAP_FD, .imm = map },
+		{ 0 },
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 4096 },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	memset(&attr, 0, sizeof(attr));
+	attr.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
+	attr.insns = (uintptr_t)code;
+	attr.insn_cnt = sizeof(code) / sizeof(code[0]);
+	attr.license = (uintptr_t)"GPL";
+	strcpy(attr.prog_name, "counted");
+	prog = bpf(BPF_PROG_LOAD, &attr);
+	if (prog < 0)
+		return fail("program");
+	if (socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) < 0 ||
+	    setsockopt(pair[1], SOL_SOCKET, SO_ATTACH_BPF, &prog, sizeof(prog)) < 0)
+		return fail("socket");
+	for (int i = 0; i < 100; i++) {
+		char c;
+
+		if (send(pair[0], "x", 1, 0) != 1 || recv(pair[1], &c, 1, 0) != 1)
+			return fail("send");
+	}
+	sleep(3);
+	return 0;
+}

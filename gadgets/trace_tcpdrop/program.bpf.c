@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
+//
+// trace_tcpdrop: TCP packets that the kernel drops, and why. Most are dropped in no process's time: the host's map of
+// sockets tells whose the socket is that the packet came from or was for.
+
+#include <gadget/common.h>
+#include <gadget/filter.h>
+#include <gadget/sock.h>
+#include <gadget/sockets.h>
+#include <gadget/tcp.h>
+#include <bpf/bpf_tracing.h>
+
+// The kernel that runs knows the others.
+enum skb_drop_reason { SKB_NOT_DROPPED_YET, SKB_CONSUMED, SKB_DROP_REASON_NOT_SPECIFIED };
+
+struct event {
+	gadget_timestamp timestamp_raw;
+	gadget_netns_id netns_id;
+	struct gadget_process proc;
+	struct gadget_l4endpoint_t src;
+	struct gadget_l4endpoint_t dst;
+	enum gadget_tcp_state state_raw;
+	enum tcp_flags_set tcpflags_raw;
+	enum skb_drop_reason reason_raw;
+};
+
+GADGET_TRACER_MAP(events, 256 * 1024);
+GADGET_TRACER(tcpdrop, events, event);
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct net_device {
+	possible_net_t nd_net;
+};
+
+struct sk_buff {
+	struct net_device *dev;
+	struct sock *sk;
+	unsigned char *head;
+	__u16 network_header;
+	__u16 transport_header;
+	__be16 protocol;
+};
+#pragma clang attribute pop
+
+#define ETH_P_IP 0x0800
+#define ETH_P_IPV6 0x86dd
+#define NO_HEADER 0xffff
+
+struct tcp_header {
+	__be16 source, dest;
+	__be32 seq, ack;
+	__u8 offset, flags;
+};
+
+// Reads addresses, ports and flags; false if it is no TCP packet, or not built yet.
+static __always_inline bool read_packet(struct event *e, const struct sk_buff *skb)
+{
+	__u16 ip = BPF_CORE_READ(skb, network_header), l4 = BPF_CORE_READ(skb, transport_header);
+	const unsigned char *head = BPF_CORE_READ(skb, head);
+	struct tcp_header tcp = {};
+	__u8 first[40] = {};
+
+	if (ip == NO_HEADER || bpf_probe_read_kernel(first, 20, head + ip))
+		return false;
+	__builtin_memset(&e->src, 0, sizeof(e->src));
+	__builtin_memset(&e->dst, 0, sizeof(e->dst));
+	if (first[0] >> 4 == 4) {
+		if (first[9] != GADGET_IPPROTO_TCP)
+			return false;
+		e->src.version = e->dst.version = 4;
+		__builtin_memcpy(&e->src.addr_raw, first + 12, 4);
+		__builtin_memcpy(&e->dst.addr_raw, first + 16, 4);
+		// Not set on every way a packet takes.
+		if (l4 == NO_HEADER || l4 <= ip)
+			l4 = ip + (first[0] & 0xf) * 4;
+	} else if (first[0] >> 4 == 6) {
+		if (first[6] != GADGET_IPPROTO_TCP || bpf_probe_read_kernel(first, 40, head + ip))
+			return false;
+		e->src.version = e->dst.version = 6;
+		__builtin_memcpy(&e->src.addr_raw, first + 8, 16);
+		__builtin_memcpy(&e->dst.addr_raw, first + 24, 16);
+		if (l4 == NO_HEADER || l4 <= ip)
+			l4 = ip + 40;
+	} else {
+		return false;
+	}
+	if (bpf_probe_read_kernel(&tcp, sizeof(tcp), head + l4))
+		return false;
+	e->src.port = bpf_ntohs(tcp.source);
+	e->dst.port = bpf_ntohs(tcp.dest);
+	e->src.proto_raw = e->dst.proto_raw = GADGET_IPPROTO_TCP;
+	e->tcpflags_raw = tcp.flags;
+	return true;
+}
+
+// Whose the packet is: of the socket that it hangs on, else of that which it was for.
+static __always_inline struct gadget_socket_value *owner_of(struct event *e, const struct sk_buff *skb)
+{
+	__u16 family = e->src.version == 4 ? GADGET_AF_INET : GADGET_AF_INET6;
+	struct sock *sk = BPF_CORE_READ(skb, sk);
+	__u16 port = e->dst.port;
+
+	e->state_raw = 0;
+	e->netns_id = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
+	if (sk) {
+		e->state_raw = BPF_CORE_READ(sk, __sk_common.skc_state);
+		e->netns_id = gadget_netns_of_sock(sk);
+		port = BPF_CORE_READ(sk, __sk_common.skc_num);
+		family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	}
+	return gadget_socket_find(e->netns_id, family, GADGET_IPPROTO_TCP, port);
+}
+
+static __noinline int dropped(void *ctx, const struct sk_buff *skb, __u32 reason)
+{
+	__u16 protocol = bpf_ntohs(BPF_CORE_READ(skb, protocol));
+	struct gadget_socket_value *owner;
+	struct event *e;
+
+	if (protocol != ETH_P_IP && protocol != ETH_P_IPV6)
+		return 0;
+	e = gadget_reserve_buf(&events, sizeof(*e));
+	if (!e)
+		return 0;
+	if (!read_packet(e, skb))
+		goto unwanted;
+	owner = owner_of(e, skb);
+	if (gadget_should_discard_socket(owner))
+		goto unwanted;
+	e->timestamp_raw = bpf_ktime_get_boot_ns();
+	gadget_process_populate_from_socket(owner, &e->proc);
+	e->reason_raw = reason;
+	gadget_submit_buf(ctx, &events, e, sizeof(*e));
+	return 0;
+unwanted:
+	gadget_discard_buf(e);
+	return 0;
+}
+
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(ig_tcpdrop, const struct sk_buff *skb, void *location, enum skb_drop_reason reason)
+{
+	return dropped(ctx, skb, reason);
+}
+
+// The same where the kernel has no BTF of its own for tp_btf to use.
+SEC("raw_tp/kfree_skb")
+int ig_tcpdrop_raw(struct bpf_raw_tracepoint_args *ctx)
+{
+	return dropped(ctx, (const struct sk_buff *)ctx->args[0], ctx->args[2]);
+}
+
+// Before Linux 5.17 no reason is given, and normal ends of packets come here, too.
+SEC("raw_tp/kfree_skb")
+int ig_tcpdrop_bare(struct bpf_raw_tracepoint_args *ctx)
+{
+	return dropped(ctx, (const struct sk_buff *)ctx->args[0], SKB_DROP_REASON_NOT_SPECIFIED);
+}
+
+char LICENSE[] SEC("license") = "GPL";

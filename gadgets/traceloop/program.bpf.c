@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
+//
+// traceloop: a flight recorder. The last calls of every container are kept in the kernel, the oldest are overwritten, and
+// nothing is sent until somebody asks.
+//
+// A container's recorder is RING_CALLS entries of one hash map, which is preallocated. The how-manyth call it is decides
+// which entry a call overwrites, so that the numbers of the rows tell how many came before. Containers share
+// RINGS recorders in turn: beyond that many, the oldest and the newest write into the same one, and each loses calls to the
+// other; numbers then have gaps.
+
+#include <gadget/common.h>
+#include <gadget/maps.h>
+#include <gadget/mntns_filter.h>
+#include <gadget/syscall.h>
+#include "strings.h"
+
+#define RINGS 64
+#define RING_CALLS 1024 // a power of two
+#define CONTAINERS 4096
+#define THREADS 16384
+#define TEXT_MAX 96
+
+#if defined(__TARGET_ARCH_x86)
+#define NR_UNSHARE 272
+#define NR_CLONE 56
+#define NR_EXIT 60
+#define NR_EXIT_GROUP 231
+#else
+#define NR_UNSHARE 97
+#define NR_CLONE 220
+#define NR_EXIT 93
+#define NR_EXIT_GROUP 94
+#endif
+#define NR_CLONE3 435
+#define NR_COMPAT_EXIT 1
+#define NR_COMPAT_EXIT_GROUP 252
+
+// Where a call lies.
+struct place {
+	__u32 ring;
+	__u32 slot;
+};
+
+struct call {
+	gadget_timestamp timestamp_raw;
+	gadget_mntns_id mntns_id;
+	__u64 number;
+	__u64 a0;
+	__u64 a1;
+	__u64 a2;
+	__u64 a3;
+	__u64 a4;
+	__u64 a5;
+	__s64 ret_raw;
+	__u32 cpu;
+	gadget_pid pid;
+	gadget_tid tid;
+	__u16 syscall_raw;
+	bool compat;
+	bool returned;
+	gadget_comm comm[TASK_COMM_LEN];
+	// Which argument each text is of, from 1; 0 for none.
+	__u8 text1_of;
+	__u8 text2_of;
+	bool text1_cut;
+	bool text2_cut;
+	__u16 text1_size;
+	__u16 text2_size;
+	char text1[TEXT_MAX];
+	char text2[TEXT_MAX];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, RINGS * RING_CALLS);
+	__type(key, struct place);
+	__type(value, struct call);
+} calls SEC(".maps");
+
+GADGET_MAPITER(traceloop, calls);
+
+struct namespace {
+	__u64 mntns_id;
+	__u64 generation;
+};
+
+struct recorder {
+	__u64 written;
+	__u32 ring;
+	// The container's first program runs.
+	__u32 started;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, CONTAINERS);
+	__type(key, struct namespace);
+	__type(value, struct recorder);
+} recorders SEC(".maps");
+
+// Rings given out so far.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} rings SEC(".maps");
+
+// The call that a thread is in. By address of the thread, which unlike its number stays the same in execve.
+struct open_call {
+	struct place place;
+	__u64 number;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, THREADS);
+	__type(key, __u64);
+	__type(value, struct open_call);
+} open_calls SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct call);
+} scratch SEC(".maps");
+
+static __always_inline struct recorder *add(const struct namespace *key, bool started)
+{
+	__u32 zero = 0;
+	__u64 *next = bpf_map_lookup_elem(&rings, &zero);
+	struct recorder new = {.started = started};
+
+	if (!next)
+		return NULL;
+	new.ring = __sync_fetch_and_add(next, 1) % RINGS;
+	// Another CPU may have been quicker: then its entry counts, and a ring is left out in this turn.
+	if (bpf_map_update_elem(&recorders, key, &new, BPF_NOEXIST) && !bpf_map_lookup_elem(&recorders, key))
+		gadget_count(&gadget_map_full);
+	return bpf_map_lookup_elem(&recorders, key);
+}
+
+static __always_inline bool current_key(struct namespace *key, struct task_struct *task)
+{
+	key->mntns_id = gadget_get_mntns_id(task);
+	if (!key->mntns_id || gadget_should_discard_mntns_id(key->mntns_id))
+		return false;
+	key->generation = gadget_get_mntns_generation(task);
+	return true;
+}
+
+static __always_inline void read_args(struct call *c, void *regs)
+{
+	struct pt_regs___saved *saved = regs;
+
+#if defined(__TARGET_ARCH_x86)
+	if (c->compat) {
+		c->a0 = (__u32)BPF_CORE_READ(saved, bx);
+		c->a1 = (__u32)BPF_CORE_READ(saved, cx);
+		c->a2 = (__u32)BPF_CORE_READ(saved, dx);
+		c->a3 = (__u32)BPF_CORE_READ(saved, si);
+		c->a4 = (__u32)BPF_CORE_READ(saved, di);
+		c->a5 = (__u32)BPF_CORE_READ(saved, bp);
+		return;
+	}
+	c->a0 = BPF_CORE_READ(saved, di);
+	c->a1 = BPF_CORE_READ(saved, si);
+	c->a2 = BPF_CORE_READ(saved, dx);
+	c->a3 = BPF_CORE_READ(saved, r10);
+	c->a4 = BPF_CORE_READ(saved, r8);
+	c->a5 = BPF_CORE_READ(saved, r9);
+#else
+	c->a0 = BPF_CORE_READ(saved, regs[0]);
+	c->a1 = BPF_CORE_READ(saved, regs[1]);
+	c->a2 = BPF_CORE_READ(saved, regs[2]);
+	c->a3 = BPF_CORE_READ(saved, regs[3]);
+	c->a4 = BPF_CORE_READ(saved, regs[4]);
+	c->a5 = BPF_CORE_READ(saved, regs[5]);
+#endif
+}
+
+// Gives the size without the NUL; -1 where nothing could be read.
+static __always_inline long read_string(char *to, __u64 from, bool *cut)
+{
+	long n = bpf_probe_read_user_str(to, TEXT_MAX, (const void *)from);
+	char next = 0;
+
+	if (n <= 0)
+		return -1;
+	*cut = n == TEXT_MAX && !bpf_probe_read_user(&next, 1, (const void *)(from + TEXT_MAX - 1)) && next;
+	return n - 1;
+}
+
+static __always_inline void read_buffer(struct call *c)
+{
+	__u64 size = c->a2;
+
+	c->text1_cut = size > TEXT_MAX;
+	if (size > TEXT_MAX)
+		size = TEXT_MAX;
+	if (bpf_probe_read_user(c->text1, size, (const void *)c->a1))
+		return;
+	c->text1_size = size;
+	c->text1_of = 2;
+}
+
+// At most two, as no call has more.
+static __always_inline void read_texts(struct call *c, __u8 which)
+{
+	__u64 from = c->a0;
+	__u8 of = 1;
+	long n;
+
+	c->text1_of = 0;
+	c->text2_of = 0;
+	c->text1_cut = false;
+	c->text2_cut = false;
+	c->text1_size = 0;
+	c->text2_size = 0;
+	if (!which)
+		return;
+	if (which & TEXT_BUFFER) {
+		read_buffer(c);
+		return;
+	}
+	if (!(which & 1)) {
+		from = which & 2 ? c->a1 : c->a2;
+		of = which & 2 ? 2 : 3;
+	}
+	n = read_string(c->text1, from, &c->text1_cut);
+	if (n >= 0) {
+		c->text1_size = n;
+		c->text1_of = of;
+	}
+	if (which & 8) {
+		from = c->a3;
+		of = 4;
+	} else if (which & 4 && of != 3) {
+		from = c->a2;
+		of = 3;
+	} else if (which & 2 && of != 2) {
+		from = c->a1;
+		of = 2;
+	} else {
+		return;
+	}
+	n = read_string(c->text2, from, &c->text2_cut);
+	if (n >= 0) {
+		c->text2_size = n;
+		c->text2_of = of;
+	}
+}
+
+// The call never comes back.
+static __always_inline bool ends_the_thread(const struct call *c)
+{
+	if (c->compat)
+		return c->syscall_raw == NR_COMPAT_EXIT || c->syscall_raw == NR_COMPAT_EXIT_GROUP;
+	return c->syscall_raw == NR_EXIT || c->syscall_raw == NR_EXIT_GROUP;
+}
+
+SEC("raw_tracepoint/sys_enter")
+int ig_loop_enter(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	__u64 thread = (__u64)task, ids;
+	struct open_call open = {};
+	struct recorder *recorder;
+	struct namespace key;
+	struct call *c;
+	__u32 zero = 0;
+	__u32 nr = ctx->args[1];
+
+	if (!current_key(&key, task))
+		return 0;
+	recorder = bpf_map_lookup_elem(&recorders, &key);
+	if (!recorder) {
+		// Not seen while it was made, so that it has been there before.
+		recorder = add(&key, true);
+		if (!recorder)
+			return 0;
+	}
+	c = bpf_map_lookup_elem(&scratch, &zero);
+	if (!recorder->started || !c)
+		return 0;
+#if defined(GADGET_X32_BIT)
+	nr &= ~GADGET_X32_BIT;
+#endif
+	c->timestamp_raw = bpf_ktime_get_boot_ns();
+	c->mntns_id = key.mntns_id;
+	c->compat = gadget_syscall_is_compat(task);
+	c->returned = false;
+	c->ret_raw = 0;
+	c->syscall_raw = nr;
+	c->cpu = bpf_get_smp_processor_id();
+	ids = bpf_get_current_pid_tgid();
+	c->pid = ids >> 32;
+	c->tid = ids;
+	bpf_get_current_comm(c->comm, sizeof(c->comm));
+	read_args(c, (void *)ctx->args[0]);
+	read_texts(c, c->compat ? compat_text[nr & 511] : native_text[nr & 1023]);
+	c->number = __sync_fetch_and_add(&recorder->written, 1) + 1;
+	open.number = c->number;
+	open.place.ring = recorder->ring;
+	open.place.slot = (c->number - 1) & (RING_CALLS - 1);
+	if (gadget_update_or_count(&calls, &open.place, c) || ends_the_thread(c))
+		return 0;
+	gadget_update_or_count(&open_calls, &thread, &open);
+	return 0;
+}
+
+static __always_inline void close_call(__u64 thread, long ret)
+{
+	struct open_call *open = bpf_map_lookup_elem(&open_calls, &thread);
+	struct call *c;
+
+	if (!open)
+		return;
+	c = bpf_map_lookup_elem(&calls, &open->place);
+	if (c && c->number == open->number) {
+		c->ret_raw = ret;
+		c->returned = true;
+	}
+	bpf_map_delete_elem(&open_calls, &thread);
+}
+
+SEC("raw_tracepoint/sys_exit")
+int ig_loop_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct namespace key;
+	int nr;
+
+	if (!current_key(&key, task))
+		return 0;
+	close_call((__u64)task, ctx->args[1]);
+	nr = gadget_syscall_nr_probed(ctx->args[0]);
+	// A namespace that is made under our eyes: its first program is still to come.
+	if (nr != NR_UNSHARE && nr != NR_CLONE && nr != NR_CLONE3)
+		return 0;
+	if (!bpf_map_lookup_elem(&recorders, &key))
+		add(&key, false);
+	return 0;
+}
+
+SEC("raw_tracepoint/sched_process_exec")
+int ig_loop_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct recorder *recorder;
+	struct namespace key;
+
+	(void)ctx;
+	if (!current_key(&key, task))
+		return 0;
+	recorder = bpf_map_lookup_elem(&recorders, &key);
+	if (recorder)
+		recorder->started = 1;
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,277 @@
+//! What of the host a guest may reach through interfaces beyond its own rows: documents it makes, its maps, the
+//! containers. Plain data and its limits; knows nothing of Wasm.
+//!
+//! One for each run of a guest, shared by the instances that follow one another; used on the thread of the run.
+
+use crate::{
+    bpf::maps::RawMap,
+    containers::{Container, Containers, Resolution, Selector, Verdict},
+};
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, OnceLock},
+};
+
+/// Bytes of one document, and of all that one call publishes.
+const LARGEST_DOCUMENT: usize = 16 << 20;
+pub(super) const LARGEST_CALL: usize = 64 << 20;
+const MOST_DOCUMENTS: usize = 1 << 16;
+const MOST_ANNOTATIONS: usize = 64;
+/// Longest name, media type, or annotation.
+const LONGEST_TEXT: usize = 4096;
+/// Entries and bytes of one scan.
+const MOST_ENTRIES: u32 = 4096;
+const LARGEST_SCAN: usize = 4 << 20;
+
+/// Something a gadget wrote, as opposed to rows: a security profile, a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// For people: the name of the container it is about, for instance.
+    pub name: String,
+    pub media_type: String,
+    pub annotations: Vec<(String, String)>,
+    pub text: String,
+}
+
+/// Why the host does not do what a guest asks; the guest is told and may go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ServiceError {
+    #[error("more than {limit} {what}")]
+    TooMuch { what: &'static str, limit: usize },
+    #[error("document {name:?} is not UTF-8")]
+    NotText { name: String },
+    #[error("no map {name:?}; there is {known}")]
+    NoMap { name: String, known: String },
+    #[error("there are no maps before the gadget runs, nor in a replay")]
+    NoMaps,
+    #[error("a key of {got} bytes, the map's has {want}")]
+    KeyLength { got: usize, want: usize },
+    #[error("reading map {name}: {source}")]
+    Read { name: String, source: io::Error },
+}
+
+/// A document that a guest is writing.
+#[derive(Debug)]
+#[expect(unreachable_pub, reason = "generated code names it in a public alias")]
+pub struct Draft {
+    name: String,
+    media_type: String,
+    annotations: Vec<(String, String)>,
+    content: Vec<u8>,
+}
+
+impl Draft {
+    /// Names that are too long are cut.
+    pub(super) fn new(name: &str, media_type: &str) -> Draft {
+        let cut = |text: &str| text[..text.floor_char_boundary(LONGEST_TEXT)].to_owned();
+        Draft { name: cut(name), media_type: cut(media_type), annotations: Vec::new(), content: Vec::new() }
+    }
+
+    pub(super) fn annotate(&mut self, key: String, value: String) -> Result<(), ServiceError> {
+        if self.annotations.len() == MOST_ANNOTATIONS {
+            return Err(ServiceError::TooMuch { what: "annotations of one document", limit: MOST_ANNOTATIONS });
+        }
+        if key.len().max(value.len()) > LONGEST_TEXT {
+            return Err(ServiceError::TooMuch { what: "bytes in an annotation", limit: LONGEST_TEXT });
+        }
+        self.annotations.retain(|(k, _)| *k != key);
+        self.annotations.push((key, value));
+        Ok(())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.content.len()
+    }
+
+    pub(super) fn write(&mut self, chunk: &[u8]) -> Result<(), ServiceError> {
+        if self.content.len() + chunk.len() > LARGEST_DOCUMENT {
+            return Err(ServiceError::TooMuch { what: "bytes in one document", limit: LARGEST_DOCUMENT });
+        }
+        self.content.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Document, ServiceError> {
+        let text = String::from_utf8(std::mem::take(&mut self.content));
+        let text = text.map_err(|_bytes| ServiceError::NotText { name: self.name.clone() })?;
+        Ok(Document {
+            name: self.name.clone(),
+            media_type: self.media_type.clone(),
+            annotations: self.annotations.clone(),
+            text,
+        })
+    }
+}
+
+/// What one call has published.
+#[derive(Debug, Default)]
+pub(super) struct Published {
+    pub(super) documents: Vec<Document>,
+    bytes: usize,
+}
+
+impl Published {
+    pub(super) fn publish(&mut self, draft: &mut Draft) -> Result<(), ServiceError> {
+        if self.documents.len() == MOST_DOCUMENTS {
+            return Err(ServiceError::TooMuch { what: "documents in one call", limit: MOST_DOCUMENTS });
+        }
+        if self.bytes + draft.content.len() > LARGEST_CALL {
+            return Err(ServiceError::TooMuch { what: "bytes of documents in one call", limit: LARGEST_CALL });
+        }
+        self.bytes += draft.content.len();
+        self.documents.push(draft.finish()?);
+        Ok(())
+    }
+}
+
+type Maps = BTreeMap<String, Arc<RawMap<OwnedFd>>>;
+
+/// A map that a guest has opened.
+#[derive(Clone, Debug)]
+#[expect(unreachable_pub, reason = "generated code names it in a public alias")]
+pub struct OpenMap {
+    name: String,
+    map: Arc<RawMap<OwnedFd>>,
+}
+
+impl OpenMap {
+    pub(super) fn info(&self) -> &crate::bpf::maps::MapInfo {
+        self.map.info()
+    }
+
+    /// Bytes of each value that a lookup gives, and how many: one, or one for each CPU.
+    pub(super) fn value_parts(&self) -> (u32, u32) {
+        let (size, count) = self.map.value_parts();
+        (size as u32, count as u32)
+    }
+
+    pub(super) fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ServiceError> {
+        self.check(key)?;
+        self.map.lookup(key).map_err(|e| self.failed(e))
+    }
+
+    /// Keys and values, packed.
+    pub(super) fn scan(&self, after: Option<Vec<u8>>, max: u32) -> Result<(Vec<u8>, Vec<u8>), ServiceError> {
+        if let Some(key) = &after {
+            self.check(key)?;
+        }
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        let mut at = after;
+        let mut left = max.min(MOST_ENTRIES);
+        while left > 0 && keys.len() + values.len() < LARGEST_SCAN {
+            let Some(key) = self.map.next_key(at.as_deref()).map_err(|e| self.failed(e))? else { break };
+            if let Some(value) = self.map.lookup(&key).map_err(|e| self.failed(e))? {
+                keys.extend_from_slice(&key);
+                values.extend_from_slice(&value);
+            }
+            // One that was deleted in between counts too: the walk must end.
+            left -= 1;
+            at = Some(key);
+        }
+        Ok((keys, values))
+    }
+
+    fn check(&self, key: &[u8]) -> Result<(), ServiceError> {
+        let want = self.map.info().key_size as usize;
+        if key.len() == want { Ok(()) } else { Err(ServiceError::KeyLength { got: key.len(), want }) }
+    }
+
+    fn failed(&self, source: io::Error) -> ServiceError {
+        ServiceError::Read { name: self.name.clone(), source }
+    }
+}
+
+/// What a run lends its guest. Empty in a replay.
+#[derive(Default)]
+pub struct Services {
+    containers: Option<(Containers, Arc<Selector>)>,
+    /// From the moment the object is loaded.
+    maps: OnceLock<Maps>,
+}
+
+impl Services {
+    /// For a live run, whose containers may not be known.
+    pub fn live(containers: Option<Containers>, selector: Arc<Selector>) -> Services {
+        Services { containers: containers.map(|c| (c, selector)), maps: OnceLock::new() }
+    }
+
+    /// Lends the maps of a loaded object; the first call counts.
+    pub fn lend_maps(&self, maps: impl IntoIterator<Item = (String, OwnedFd)>) -> io::Result<()> {
+        let all: io::Result<Maps> = maps.into_iter().map(|(name, fd)| Ok((name, Arc::new(RawMap::new(fd)?)))).collect();
+        self.maps.get_or_init({
+            let all = all?;
+            || all
+        });
+        Ok(())
+    }
+
+    pub(super) fn map(&self, name: &str) -> Result<OpenMap, ServiceError> {
+        let maps = self.maps.get().ok_or(ServiceError::NoMaps)?;
+        let map = maps.get(name).ok_or_else(|| ServiceError::NoMap {
+            name: name[..name.floor_char_boundary(64)].to_owned(),
+            known: maps.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+        })?;
+        Ok(OpenMap { name: name.to_owned(), map: Arc::clone(map) })
+    }
+
+    /// Whose namespace it was at that time, if the user asked for that container.
+    pub(super) fn container(&self, mntns: u64, boot_ns: u64) -> Option<Arc<Container>> {
+        let (containers, selector) = self.containers.as_ref()?;
+        match containers.resolve(mntns, boot_ns) {
+            Resolution::Known(c) if selector.verdict(&c) != Verdict::No => Some(c),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_has_its_limits_and_is_empty_after_publishing() {
+        let mut published = Published::default();
+        let mut d = Draft::new(&"é".repeat(LONGEST_TEXT), "text/plain");
+        assert!(d.name.len() <= LONGEST_TEXT);
+        d.write(b"one").unwrap();
+        published.publish(&mut d).unwrap();
+        d.write(&[0xff]).unwrap();
+        let e = published.publish(&mut d).unwrap_err();
+        assert!(e.to_string().ends_with("is not UTF-8"), "{e}");
+        published.publish(&mut d).unwrap();
+        let texts: Vec<&str> = published.documents.iter().map(|d| d.text.as_str()).collect();
+        assert_eq!(texts, ["one", ""]);
+        d.write(&vec![b'x'; LARGEST_DOCUMENT]).unwrap();
+        assert_eq!(d.write(b"x").unwrap_err().to_string(), "more than 16777216 bytes in one document");
+        for _ in 0..3 {
+            published.publish(&mut d).unwrap();
+            d.write(&vec![b'x'; LARGEST_DOCUMENT]).unwrap();
+        }
+        let e = published.publish(&mut d).unwrap_err();
+        assert_eq!(e.to_string(), "more than 67108864 bytes of documents in one call");
+    }
+
+    #[test]
+    fn annotations_are_few_and_the_last_of_a_name_counts() {
+        let mut d = Draft::new("n", "t");
+        d.annotate("a".into(), "1".into()).unwrap();
+        d.annotate("a".into(), "2".into()).unwrap();
+        assert_eq!(d.annotations, [("a".to_owned(), "2".to_owned())]);
+        assert!(d.annotate("b".into(), "x".repeat(LONGEST_TEXT + 1)).is_err());
+        for i in 1..MOST_ANNOTATIONS {
+            d.annotate(i.to_string(), String::new()).unwrap();
+        }
+        assert!(d.annotate("one more".into(), String::new()).is_err());
+    }
+
+    #[test]
+    fn without_a_running_gadget_there_are_no_maps_and_no_containers() {
+        let services = Services::default();
+        assert!(matches!(services.map("m"), Err(ServiceError::NoMaps)));
+        assert!(services.container(1, 0).is_none());
+        services.lend_maps([]).unwrap();
+        assert_eq!(services.map("m").unwrap_err().to_string(), "no map \"m\"; there is ");
+    }
+}

@@ -1,0 +1,80 @@
+//! The socket enricher on a real kernel: sockets of this process, those from before it included, come into its map and
+//! leave it. Needs root. One test, because two enrichers would see each other's sockets all the same.
+
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use ig_runtime::{
+    bpf::{KernelBtf, maps::RawMap},
+    enrich::sockets::Sockets,
+};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
+    os::{fd::BorrowedFd, unix::fs::MetadataExt},
+    path::Path,
+};
+
+const INET: u16 = 2;
+const INET6: u16 = 10;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+fn netns() -> u32 {
+    std::fs::metadata("/proc/self/ns/net").unwrap().ino() as u32
+}
+
+/// Laid out as `struct gadget_socket_key`.
+fn key(family: u16, proto: u8, port: u16) -> Vec<u8> {
+    let mut k = netns().to_ne_bytes().to_vec();
+    k.extend(family.to_ne_bytes());
+    k.extend([proto, 0]);
+    k.extend(port.to_ne_bytes());
+    k.extend([0, 0]);
+    k
+}
+
+/// Process and mount namespace of who has this port, and whether it is IPv6 only.
+fn owner(map: &RawMap<BorrowedFd<'_>>, family: u16, proto: u8, port: u16) -> Option<(u32, u64, bool)> {
+    let v = map.lookup(&key(family, proto, port)).unwrap()?;
+    let word = |at: usize| u64::from_ne_bytes(v[at..at + 8].try_into().unwrap());
+    assert_eq!(word(64), 0, "nothing is kept after the end of its socket");
+    Some(((word(8) >> 32) as u32, word(0), v[80] != 0))
+}
+
+#[test]
+fn root_sockets_have_their_process_as_long_as_they_are_open() {
+    let before = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let udp_before = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
+    let sockets = Sockets::start(&KernelBtf::new(), Path::new("/")).unwrap();
+    assert_eq!(sockets.notes(), Vec::<String>::new());
+    let map = RawMap::new(sockets.map()).unwrap();
+    let mntns = std::fs::metadata("/proc/self/ns/mnt").unwrap().ino();
+    let mine = Some((std::process::id(), mntns, false));
+
+    let port = before.local_addr().unwrap().port();
+    assert_eq!(owner(&map, INET, TCP, port), mine, "one from before the start");
+    let udp_port = udp_before.local_addr().unwrap().port();
+    assert_eq!(owner(&map, INET6, UDP, udp_port), mine);
+
+    let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let (accepted, _) = before.accept().unwrap();
+    let client_port = client.local_addr().unwrap().port();
+    assert_eq!(owner(&map, INET, TCP, client_port), mine, "a port that the kernel chose in connect");
+
+    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let bound = udp.local_addr().unwrap().port();
+    assert_eq!(owner(&map, INET, UDP, bound), mine, "a port from bind");
+
+    drop(accepted);
+    assert_eq!(owner(&map, INET, TCP, port), mine, "the listener stays when a connection of the same port ends");
+    drop((client, udp, before, udp_before));
+    let gone = |family, proto, port| {
+        // The last packets of a connection may still be under way.
+        (0..100).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            owner(&map, family, proto, port).is_none()
+        })
+    };
+    assert!(gone(INET, TCP, port) && gone(INET, TCP, client_port));
+    assert!(gone(INET, UDP, bound) && gone(INET6, UDP, udp_port));
+    assert_eq!(sockets.overflow(), 0);
+}

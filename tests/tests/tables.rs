@@ -1,0 +1,105 @@
+//! Tables over time: one after the other in a pipe, each in the place of the one before on a terminal.
+
+use ig_tests::{
+    alone,
+    ig::{Finished, Ig},
+    source_root,
+};
+use std::process::Command;
+
+/// A run of a gadget of the repository, with the host's processes.
+fn run(gadget: &str, flags: &[&str]) -> Ig {
+    let folder = source_root().join("gadgets").join(gadget).display().to_string();
+    Ig::new(&["run", &folder, "--host"]).args(flags)
+}
+
+/// On a terminal of this size.
+fn on_terminal(ig: Ig, rows: u32, columns: u32) -> Finished {
+    let command = format!("exec script -qec \"stty rows {rows} cols {columns}; $*\" /dev/null");
+    ig.through(&["sh", "-c", &command, "sh"]).run()
+}
+
+mod root {
+    use super::*;
+
+    #[test]
+    fn in_a_pipe_every_table_has_its_header_and_nothing_steers_a_terminal() {
+        let _alone = alone();
+        for gadget in ["top_process", "snapshot_process"] {
+            let done = run(gadget, &["--interval", "300ms", "--count", "3"]).run();
+            assert_eq!(done.code(), 0, "{}", done.stderr);
+            let headers = done.stdout().lines().filter(|l| l.starts_with("RUNTIME.CONTAINERNAME")).count();
+            assert_eq!(headers, 3, "{gadget}:\n{}", done.stdout());
+            assert!(!done.stdout().contains('\x1b'), "{gadget}");
+        }
+    }
+
+    #[test]
+    fn the_count_ends_the_run_and_every_row_is_accounted_for() {
+        let _alone = alone();
+        for (gadget, count) in [("top_process", 2), ("snapshot_process", 3), ("bpfstats", 2), ("top_file", 2)] {
+            let flags = ["--interval", "300ms", "--count", &count.to_string(), "-o", "json", "--ledger"];
+            let done = run(gadget, &flags).run();
+            assert_eq!(done.code(), 0, "{gadget}: {}", done.stderr);
+            assert_eq!(done.stdout().lines().count(), count, "{gadget}: one array a table");
+            for line in done.stdout().lines() {
+                assert!(line.starts_with('[') && line.ends_with(']'), "{gadget}: {line}");
+            }
+            done.ledger().check();
+        }
+        let done = run("snapshot_process", &["-o", "json"]).run();
+        assert_eq!((done.code(), done.stdout().lines().count()), (0, 1), "once, unless asked for");
+    }
+
+    #[test]
+    fn on_a_terminal_each_table_takes_the_place_of_the_one_before() {
+        let _alone = alone();
+        let flags = ["--interval", "300ms", "--count", "3"];
+        let done = on_terminal(run("top_process", &flags), 8, 70);
+        assert_eq!(done.code(), 0, "{}", done.stderr);
+        let shown = done.stdout();
+        let tables: Vec<&str> = shown.split("\x1b[H\x1b[2J").skip(1).collect();
+        assert_eq!(tables.len(), 3, "{shown:?}");
+        for table in tables {
+            let lines: Vec<&str> = table.lines().filter(|l| !l.trim_start_matches("\x1b[?7h").is_empty()).collect();
+            assert_eq!(lines.len(), 7, "a header, rows and how many are missing: {table:?}");
+            assert!(lines[0].contains("PID") && lines[6].contains("do not fit the screen"), "{table:?}");
+        }
+        // What is shown once stays on the terminal whole.
+        let once = on_terminal(run("snapshot_process", &[]), 8, 70);
+        assert!(!once.stdout().contains('\x1b') && once.stdout().lines().count() > 8, "{:?}", once.stdout());
+        let last = on_terminal(run("top_process", &["--count", "1"]), 8, 70);
+        assert!(!last.stdout().contains('\x1b') && last.stdout().lines().count() > 8, "{:?}", last.stdout());
+    }
+
+    #[test]
+    fn the_gadgets_order_gives_way_to_the_users() {
+        let _alone = alone();
+        let mut child = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().expect("a busy process");
+        let first = |flags: &[&str]| {
+            let flags = [flags, &["--count", "1", "--interval", "1s", "--max-entries", "1", "-o", "json"]].concat();
+            let done = run("top_process", &flags).run();
+            assert_eq!(done.code(), 0, "{}", done.stderr);
+            let row = done.rows().first().cloned().expect("a row");
+            (row["pid"].as_u64().expect("a pid"), row["cpuUsage"].as_f64().expect("a share"))
+        };
+        let (by_default, by_pid) = (first(&[]), first(&["--sort", "pid"]));
+        child.kill().expect("the process is still there");
+        child.wait().expect("it ends");
+        assert!(by_default.1 > 1.0, "the busiest first: {by_default:?}");
+        assert_eq!(by_pid.0, 1, "{by_pid:?}");
+    }
+
+    #[test]
+    fn a_time_that_is_none_is_refused() {
+        let _alone = alone();
+        for flags in [["--interval", "often"], ["--interval", "-1s"], ["--count", "many"]] {
+            let done = run("snapshot_process", &flags).run();
+            assert_eq!((done.code(), done.stdout().as_str()), (2, ""), "{flags:?}: {}", done.stderr);
+            assert!(done.stderr.contains(flags[1]), "{}", done.stderr);
+        }
+        // A stream has no tables.
+        let done = run("trace_open", &["--interval", "1s"]).run();
+        assert_eq!(done.code(), 2, "{}", done.stderr);
+    }
+}
