@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 use tempfile::TempDir;
