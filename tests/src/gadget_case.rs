@@ -9,12 +9,7 @@ use crate::{
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    process::Output,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, process::Output, time::Duration};
 use tempfile::TempDir;
 
 #[derive(Debug, Deserialize)]
