@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::Path,
     process::Output,
     time::Duration,
 };
@@ -191,19 +191,14 @@ impl<'a> Place<'a> {
     pub fn new(docker: &'a Docker, folder: &Path) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut mounts = Vec::new();
-        if let Some(source) = workload(folder) {
-            let binary = dir.path().join("workload");
-            match parse(folder).libraries {
-                None => load::compile(&source, &binary),
-                Some(libraries) => {
-                    for (n, library) in load::compile_dynamic(&source, &binary, &libraries).iter().enumerate() {
-                        // a copy: the host's own programs use another file
-                        let copy = dir.path().join(n.to_string());
-                        std::fs::copy(library, &copy).unwrap_or_else(|e| panic!("{library}: {e}"));
-                        mounts.push(format!("{}:{library}:ro", copy.display()));
-                    }
-                }
-            }
+        let binary = dir.path().join("workload");
+        for (n, library) in compile_workload(folder, &binary).iter().enumerate() {
+            // a copy: the host's own programs use another file
+            let copy = dir.path().join(n.to_string());
+            std::fs::copy(library, &copy).unwrap_or_else(|e| panic!("{library}: {e}"));
+            mounts.push(format!("{}:{library}:ro", copy.display()));
+        }
+        if binary.is_file() {
             mounts.push(format!("{}:/workload:ro", binary.display()));
         }
         Place { docker, mounts, _dir: dir }
@@ -266,9 +261,19 @@ fn run_under(profile: &str, prints: &str, engine: &dyn Engine, container: &Conta
     Err(format!("under its profile {name} ends with {} and prints {printed:?}: {told}\n{profile}", out.status))
 }
 
-/// The source of a gadget's own workload.
-pub fn workload(folder: &Path) -> Option<PathBuf> {
-    Some(folder.join("workload.c")).filter(|p| p.is_file())
+/// Compiles a gadget's own workload, if it has one; gives the files that it needs at the same paths to run.
+pub fn compile_workload(folder: &Path, binary: &Path) -> Vec<String> {
+    let source = folder.join("workload.c");
+    if !source.is_file() {
+        return Vec::new();
+    }
+    match parse(folder).libraries {
+        None => {
+            load::compile(&source, binary);
+            Vec::new()
+        }
+        Some(libraries) => load::compile_dynamic(&source, binary, &libraries),
+    }
 }
 
 /// What became of a case.

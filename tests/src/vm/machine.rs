@@ -253,8 +253,10 @@ fn copy_cases(to: &Path) {
         for file in ["gadget.yaml", "test.yaml"] {
             put(&from.join(file), &to.join(file));
         }
-        if let Some(source) = gadget_case::workload(&from) {
-            load::compile(&source, &to.join("workload"));
+        for library in gadget_case::compile_workload(&from, &to.join("workload")) {
+            let copy = to.join("libraries").join(library.trim_start_matches('/'));
+            fs::create_dir_all(copy.parent().expect("a file in a directory")).expect("a writable directory");
+            put(Path::new(&library), &copy);
         }
     }
 }

@@ -84,6 +84,7 @@ impl Runc {
         }
         if self.workload.is_file() {
             std::fs::copy(&self.workload, bundle.join("rootfs/workload")).expect("the workload");
+            copy_tree(&self.workload.with_file_name("libraries"), &bundle.join("rootfs"));
         }
         std::fs::write(bundle.join("config.json"), config(container).to_string()).expect("a writable directory");
         bundle
@@ -93,6 +94,19 @@ impl Runc {
         let mut c = Command::new("runc");
         c.args(["--root", "/run/runc"]).args(arguments);
         c
+    }
+}
+
+/// Copies what is in a directory, if there is one.
+fn copy_tree(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).into_iter().flatten().flatten() {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            std::fs::create_dir_all(&to).expect("a writable directory");
+            copy_tree(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).expect("a library");
+        }
     }
 }
 
