@@ -63,7 +63,8 @@ struct {
 	__type(value, struct call);
 } calls SEC(".maps");
 
-static __always_inline int tell(void *ctx, enum malloc_operation operation, __u64 addr, __u64 size)
+/* Calls and not copies of the code: there are two dozen programs. */
+static __noinline int tell(void *ctx, enum malloc_operation operation, __u64 addr, __u64 size)
 {
 	struct event *event = gadget_reserve_buf(&events, sizeof(*event));
 
@@ -85,7 +86,7 @@ static __always_inline __u32 slot(enum malloc_operation operation)
 	return operation == aligned_alloc ? memalign : operation;
 }
 
-static __always_inline int begins(enum malloc_operation operation, __u64 size, __u64 into)
+static __noinline int begins(enum malloc_operation operation, __u64 size, __u64 into)
 {
 	struct call_key key = {.tid = (__u32)bpf_get_current_pid_tgid(), .operation = slot(operation)};
 	struct call call = {.operation = operation, .size = size, .into = into};
@@ -96,7 +97,7 @@ static __always_inline int begins(enum malloc_operation operation, __u64 size, _
 	return 0;
 }
 
-static __always_inline int ends(struct pt_regs *ctx, enum malloc_operation operation)
+static __noinline int ends(struct pt_regs *ctx, enum malloc_operation operation)
 {
 	struct call_key key = {.tid = (__u32)bpf_get_current_pid_tgid(), .operation = slot(operation)};
 	struct call *known = bpf_map_lookup_elem(&calls, &key);

@@ -75,7 +75,8 @@ struct {
 	__type(value, struct call);
 } calls SEC(".maps");
 
-static __always_inline int begins(enum function function, __u64 buf, __u64 len_at)
+/* Calls and not copies of the code: there are two dozen programs. */
+static __noinline int begins(enum function function, __u64 buf, __u64 len_at)
 {
 	__u32 tid = (__u32)bpf_get_current_pid_tgid();
 	struct call call = {.buf = buf, .len_at = len_at, .function = function};
@@ -125,7 +126,7 @@ static __always_inline int tell(void *ctx, const struct call *call, __s64 result
 	return 0;
 }
 
-static __always_inline int ends(struct pt_regs *ctx, enum function function, enum ssl_operation operation, bool wide)
+static __noinline int ends(struct pt_regs *ctx, enum function function, enum ssl_operation operation, bool wide)
 {
 	__u32 tid = (__u32)bpf_get_current_pid_tgid();
 	struct call *known = bpf_map_lookup_elem(&calls, &tid);

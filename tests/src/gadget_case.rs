@@ -321,6 +321,10 @@ impl Case {
         if let Some(seconds) = self.seconds {
             ig = ig.arg(format!("--timeout={seconds}"));
         }
+        if !self.documents.is_empty() {
+            // Other containers of the machine would have theirs.
+            ig = ig.arg(format!("--containername={container}"));
+        }
         let container = Container { name: container, options: &self.docker, script: &self.script };
         let done = if self.hold { run_held(ig, engine, &container) } else { self.run_live(ig, engine, &container) };
         match done.code() {

@@ -1,0 +1,115 @@
+//! Probes in containers' own libraries, and the stacks of their programs: each call seen once, under its container, and
+//! functions by their names.
+
+use ig_tests::{
+    alone,
+    docker::Docker,
+    ig::{Ig, at},
+    load, source_root,
+};
+use std::{path::Path, process::Command};
+use tempfile::TempDir;
+
+/// Burns time in functions whose names are to be found again.
+const BURNER: &str = "__attribute__((noinline)) unsigned long burn_inner(unsigned long n) {
+    unsigned long sum = 0;
+    for (volatile unsigned long i = 0; i < n; i++) sum += i * i;
+    return sum;
+}
+__attribute__((noinline)) unsigned long burn_outer(unsigned long n) { return burn_inner(n) + 1; }
+int main(void) { for (;;) burn_outer(1000000); }
+";
+
+/// Imports an image whose files are a busybox, `program`, and the libraries it needs.
+fn image(docker: &Docker, name: &str, program: &Path, libraries: &[String]) {
+    let dir = TempDir::new().expect("a temporary directory");
+    let put = |from: &Path, to: &str| {
+        let to = dir.path().join(to.trim_start_matches('/'));
+        std::fs::create_dir_all(to.parent().expect("a path of a file")).expect("a writable directory");
+        std::fs::copy(from, &to).unwrap_or_else(|e| panic!("{}: {e}", from.display()));
+    };
+    put(Path::new("/bin/busybox"), "bin/sh");
+    put(Path::new("/bin/busybox"), "bin/sleep");
+    put(program, "program");
+    libraries.iter().for_each(|l| put(Path::new(l), l));
+    let socket = docker.socket().display().to_string();
+    let script = format!("tar -C '{}' -c . | docker -H 'unix://{socket}' import - {name}", dir.path().display());
+    let ok = Command::new("sh").args(["-c", &script]).status().is_ok_and(|s| s.success());
+    assert!(ok, "docker import");
+}
+
+fn on(docker: &Docker, arguments: &[&str]) -> Ig {
+    Ig::new(arguments).args(&["--docker-socketpath", &docker.socket().display().to_string()])
+}
+
+mod root {
+    use super::*;
+
+    #[test]
+    fn containers_of_one_image_are_probed_once_and_each_sees_its_own_calls() {
+        let _alone = alone();
+        let docker = Docker::start();
+        let dir = TempDir::new().expect("a temporary directory");
+        let program = dir.path().join("program");
+        let source = source_root().join("gadgets/trace_malloc/workload.c");
+        let libraries = load::compile_dynamic(&source, &program, &[]);
+        image(&docker, "with-libc", &program, &libraries);
+
+        let calls = "sleep 4; /program many; sleep 1";
+        // one that runs already, one that starts later while the first still runs, one when the library was let go again
+        docker.run(&["run", "-d", "--net=none", "--name", "early", "with-libc", "/bin/sh", "-c", calls]);
+        let running = on(&docker, &["run", "trace_malloc", "-o", "json", "--ledger"]).start_ready();
+        docker.run(&["run", "--net=none", "--name", "later", "with-libc", "/bin/sh", "-c", calls]);
+        docker.run(&["run", "--net=none", "--name", "last", "with-libc", "/bin/sh", "-c", calls]);
+        docker.run(&["run", "--net=none", "--name", "static", "busybox", "/bin/sh", "-c", "sleep 15"]);
+        let done = running.stop();
+        let rows = done.rows();
+        for name in ["early", "later", "last"] {
+            for size in [777, 778] {
+                let seen = rows
+                    .iter()
+                    .filter(|r| at(r, "runtime.containerName") == name && at(r, "operation") == "malloc")
+                    .filter(|r| *at(r, "size") == size)
+                    .count();
+                assert_eq!(seen, 500, "malloc({size}) of {name}\n{}", done.stderr);
+            }
+        }
+        assert!(rows.iter().all(|r| at(r, "runtime.containerName") != ""), "rows of the host");
+        // said by name: a container without a C library
+        assert!(done.stderr.contains("container static: nothing to probe"), "{}", done.stderr);
+        done.ledger().check();
+    }
+
+    #[test]
+    fn time_is_found_under_the_functions_that_spend_it() {
+        let _alone = alone();
+        let docker = Docker::start();
+        let dir = TempDir::new().expect("a temporary directory");
+        let (source, program) = (dir.path().join("burn.c"), dir.path().join("program"));
+        std::fs::write(&source, BURNER).expect("a writable directory");
+        let libraries = load::compile_dynamic(&source, &program, &[]);
+        image(&docker, "burner", &program, &libraries);
+        docker.run(&["run", "-d", "--net=none", "--name", "burn", "burner", "/program"]);
+
+        let folded = on(&docker, &["run", "profile_cpu", "-c", "burn", "-o", "folded", "--timeout", "4"]).run();
+        let text = folded.expect_success().stdout();
+        let samples: u64 = text
+            .lines()
+            .filter(|l| l.starts_with("burn;program;") && l.contains(";main;burn_outer;burn_inner "))
+            .filter_map(|l| l.rsplit_once(' ')?.1.parse::<u64>().ok())
+            .sum();
+        let all: u64 = text.lines().filter_map(|l| l.rsplit_once(' ')?.1.parse::<u64>().ok()).sum();
+        assert!(samples > 20 && samples * 10 > all * 9, "{samples} of {all}:\n{text}");
+        assert!(text.lines().all(|l| l.starts_with("burn;")), "{text}");
+
+        let svg = on(&docker, &["run", "profile_cpu", "-c", "burn", "-o", "flamegraph", "--timeout", "3"]).run();
+        let svg = svg.expect_success().stdout();
+        assert!(svg.starts_with("<?xml") && svg.ends_with("</svg>\n"), "{svg}");
+        assert!(svg.contains("<title>burn_inner ("), "{svg}");
+        docker.run(&["rm", "-f", "burn"]);
+
+        let none = on(&docker, &["run", "trace_open", "-o", "flamegraph", "--timeout", "1"]).run();
+        assert_eq!(none.code(), 2, "{}", none.stderr);
+        assert!(none.stderr.contains("has no stacks"), "{}", none.stderr);
+    }
+}
