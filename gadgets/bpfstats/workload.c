@@ -26,7 +26,7 @@ int main(void)
 	memset(&attr, 0, sizeof(attr));
 	attr.map_type = BPF_MAP_TYPE_ARRAY;
 	attr.key_size = 4;
-	attr.value_size = 1024;
+	attr.value_size = 64;
 	attr.max_entries = 64;
 	map = bpf(BPF_MAP_CREATE, &attr);
 	if (map < 0)

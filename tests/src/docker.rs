@@ -61,6 +61,13 @@ impl Docker {
         assert!(self.script(&format!("restart-{daemon}")), "{daemon} did not come back: see the message above");
     }
 
+    /// A file beside the sockets, gone with them.
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, content).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        path
+    }
+
     /// Runs `docker ARGUMENTS`; panics when it fails.
     pub fn run(&self, arguments: &[&str]) -> String {
         let Output { status, stdout, stderr } = self.command(arguments).output().expect("the docker client");

@@ -9,11 +9,7 @@ use crate::{
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, process::Output, time::Duration};
 use tempfile::TempDir;
 
 #[derive(Debug, Deserialize)]
@@ -42,6 +38,22 @@ pub struct Case {
     expect: Vec<Match>,
     #[serde(default)]
     forbid: Vec<Match>,
+    /// Exactly these documents, if any are named.
+    #[serde(default)]
+    documents: Vec<Paper>,
+}
+
+/// A document that the gadget must write.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Paper {
+    name: String,
+    #[serde(default)]
+    contains: Vec<String>,
+    #[serde(default)]
+    lacks: Vec<String>,
+    /// What the script prints when it is run once more, under this document as its seccomp profile.
+    seccomp: Option<String>,
 }
 
 /// What a case asks of the kernel that not every kernel has.
@@ -117,7 +129,7 @@ pub fn read(folder: &Path) -> Vec<Case> {
     for case in &file.tests {
         let name = &case.name;
         assert!(
-            !case.expect.is_empty() || !case.forbid.is_empty(),
+            !case.expect.is_empty() || !case.forbid.is_empty() || !case.documents.is_empty(),
             "{}: test {name:?} expects nothing",
             path.display()
         );
@@ -154,6 +166,11 @@ pub trait Engine {
     fn start(&self, container: &Container<'_>);
     /// Ends a container that was started.
     fn remove(&self, name: &str);
+    /// Runs a container under a seccomp profile. `None` where the engine takes none: what is said of profiles is tested with
+    /// Docker.
+    fn run_under(&self, _profile: &str, _container: &Container<'_>) -> Option<Output> {
+        None
+    }
 }
 
 /// A private Docker, and the program that the gadget's folder may give its containers.
@@ -216,6 +233,27 @@ impl Engine for Place<'_> {
     fn remove(&self, name: &str) {
         self.docker.run(&["rm", "-f", name]);
     }
+
+    fn run_under(&self, profile: &str, container: &Container<'_>) -> Option<Output> {
+        let file = self.docker.file(&format!("{}.json", container.name), profile);
+        let option = format!("--security-opt=seccomp={}", file.display());
+        let mut run = self.arguments("--rm", container);
+        run.retain(|a| !a.contains("seccomp=unconfined"));
+        run.insert(1, &option);
+        Some(self.docker.command(&run).output().expect("the docker client"))
+    }
+}
+
+/// The same container again, which may do nothing but what the profile allows.
+fn run_under(profile: &str, prints: &str, engine: &dyn Engine, container: &Container<'_>) -> Result<(), String> {
+    let Some(out) = engine.run_under(profile, container) else { return Ok(()) };
+    let printed = String::from_utf8_lossy(&out.stdout);
+    if out.status.success() && printed.trim() == prints.trim() {
+        return Ok(());
+    }
+    let told = String::from_utf8_lossy(&out.stderr);
+    let name = container.name;
+    Err(format!("under its profile {name} ends with {} and prints {printed:?}: {told}\n{profile}", out.status))
 }
 
 /// Compiles a gadget's own workload, if it has one; gives the files that it needs at the same paths to run.
@@ -295,7 +333,10 @@ impl Case {
         if ledger.lost_total() > 0 {
             return Verdict::Failed(format!("events were lost: {ledger:?}"));
         }
-        match self.judge(&done.rows(), container.name) {
+        let is_document = |r: &Value| r["mediaType"].is_string() && !r["document"].is_null();
+        let (documents, rows): (Vec<Value>, Vec<Value>) = done.rows().into_iter().partition(is_document);
+        let judged = self.judge(&rows, container.name);
+        match judged.and_then(|()| self.judge_documents(&documents, engine, &container)) {
             Ok(()) => Verdict::Passed { stderr: done.stderr },
             Err(why) => Verdict::Failed(why),
         }
@@ -310,6 +351,32 @@ impl Case {
         engine.run(container);
         // One with a time of its own is let end by itself, so that what it shows last is the table of the whole time.
         if self.seconds.is_some() { running.wait() } else { running.stop() }
+    }
+
+    fn judge_documents(
+        &self,
+        documents: &[Value],
+        engine: &dyn Engine,
+        container: &Container<'_>,
+    ) -> Result<(), String> {
+        if documents.len() != self.documents.len() {
+            return Err(format!("{} documents instead of {}: {documents:?}", documents.len(), self.documents.len()));
+        }
+        for paper in &self.documents {
+            let name = paper.name.replace("{container}", container.name);
+            let found = documents.iter().find(|d| d["name"] == name).ok_or_else(|| format!("no document {name}"))?;
+            let text = found["document"].as_str().map_or_else(|| found["document"].to_string(), str::to_owned);
+            let lacking =
+                paper.contains.iter().find(|t| !text.contains(*t)).map(|t| format!("{name} lacks {t}: {text}"));
+            let wrong = paper.lacks.iter().find(|t| text.contains(*t)).map(|t| format!("{name} has {t}: {text}"));
+            if let Some(why) = lacking.or(wrong) {
+                return Err(why);
+            }
+            if let Some(prints) = &paper.seccomp {
+                run_under(&text, prints, engine, container)?;
+            }
+        }
+        Ok(())
     }
 
     fn judge(&self, rows: &[Value], container: &str) -> Result<(), String> {

@@ -54,6 +54,7 @@ mod root {
 
     // In alphabetical order, one a line.
     gadgets! {
+        advise_networkpolicy
         advise_seccomp
         audit_seccomp
         bpfstats

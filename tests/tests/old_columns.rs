@@ -22,7 +22,7 @@ struct Old {
 const NAME: &str = "old-columns";
 const NUMBER: &str = "[1-9][0-9]*";
 /// A connection inside the container, which has a loopback and nothing else.
-const CONNECTION: &str = "/bin/busybox timeout 20 /bin/busybox nc -l -p 4100 -s 127.0.0.1 -e /bin/busybox true & \
+const CONNECTION: &str = "/bin/busybox timeout 20 /bin/busybox nc -l -p 4100 -e /bin/busybox true & \
     for i in $(/bin/busybox seq 100); do \
     /bin/busybox netstat -ltn | /bin/busybox grep -q 4100 && break; /bin/busybox usleep 50000; done; \
     /bin/busybox timeout 10 /bin/busybox nc 127.0.0.1 4100 </dev/null; wait";
@@ -59,7 +59,7 @@ const TRACES: &[Old] = &[
             ("PID", "PID", NUMBER),
             ("COMM", "COMM", "busybox"),
             ("PROTO", "PROTO", "TCP"),
-            ("ADDR", "ADDR.ADDR", r"127\.0\.0\.1"),
+            ("ADDR", "ADDR.ADDR", "::"),
             ("PORT", "ADDR.PORT", "4100"),
             ("OPTS", "OPTS", "REUSEADDRESS"),
             ("IF", "BOUND_DEV_IF", "0"),

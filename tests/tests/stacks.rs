@@ -76,11 +76,7 @@ mod root {
         }
         assert!(rows.iter().all(|r| at(r, "runtime.containerName") != ""), "rows of the host");
         // said by name: a container without a C library
-        assert!(
-            done.stderr.contains("container static: nothing to probe"),
-            "{}",
-            done.stderr
-        );
+        assert!(done.stderr.contains("container static: nothing to probe"), "{}", done.stderr);
         done.ledger().check();
     }
 

@@ -23,7 +23,8 @@ pub struct Names {
     native: Vec<String>,
     compat: Vec<String>,
     errnos: Vec<String>,
-    params: BTreeMap<String, Vec<SyscallParam>>,
+    /// `None`: the kernel says nothing of them.
+    params: BTreeMap<String, Option<Vec<SyscallParam>>>,
 }
 
 /// One recorded call.
@@ -55,7 +56,7 @@ impl Names {
     fn learn(&mut self, number: u16, compat: bool) {
         let Some(name) = self.call(number, compat).map(str::to_owned) else { return };
         if !self.params.contains_key(&name) {
-            let params = host::syscall_params(&name).unwrap_or_default();
+            let params = host::syscall_params(&name);
             self.params.insert(name, params);
         }
     }
@@ -69,8 +70,7 @@ impl Names {
 
     fn write_parameters(&self, call: &Call<'_>, out: &mut Vec<u8>) {
         let params = self.call(call.number, call.compat).and_then(|name| self.params.get(name));
-        let known = params.filter(|p| !p.is_empty());
-        // A call that takes nothing looks like one of which nothing is known.
+        let known = params.and_then(Option::as_ref);
         let count = known.map_or(6, Vec::len).min(6);
         for (i, arg) in call.args.iter().enumerate().take(count) {
             if i > 0 {
@@ -110,11 +110,15 @@ fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     drop(out.write_fmt(text));
 }
 
-/// In quotes, with escapes for what is not printable ASCII; dots where the text goes on.
+/// In quotes, dots where the text goes on. What a terminal must not see is escaped by the output, which knows where it
+/// goes; single quotes are none of what it escapes.
 fn quote(text: &[u8], cut: bool, out: &mut Vec<u8>) {
-    out.push(b'"');
-    out.extend(text.escape_ascii());
-    out.extend_from_slice(if cut { b"\"..." } else { b"\"" });
+    out.push(b'\'');
+    for (i, part) in text.split(|b| *b == b'\'').enumerate() {
+        out.extend_from_slice(if i > 0 { b"\\'" } else { b"" });
+        out.extend_from_slice(part);
+    }
+    out.extend_from_slice(if cut { b"'..." } else { b"'" });
 }
 
 fn write_value(value: u64, param: Option<&SyscallParam>, compat: bool, out: &mut Vec<u8>) {
@@ -143,6 +147,8 @@ fn write_value(value: u64, param: Option<&SyscallParam>, compat: bool, out: &mut
         "unsigned int" | "unsigned" | "u32" | "uid_t" | "gid_t" | "qid_t" => put(out, format_args!("{}", value as u32)),
         "long" | "loff_t" | "off_t" if compat => put(out, format_args!("{}", value as u32 as i32)),
         "long" | "loff_t" | "off_t" => put(out, format_args!("{}", value as i64)),
+        // Mostly addresses.
+        "unsigned long" if value > 0xffff => put(out, format_args!("{value:#x}")),
         _ if hex || value > u64::from(u32::MAX) => put(out, format_args!("{value:#x}")),
         _ => put(out, format_args!("{value}")),
     }
@@ -305,10 +311,11 @@ mod tests {
             compat: table(&[(19, "lseek")]),
             errnos: table(&[(2, "ENOENT")]),
             params: BTreeMap::from([
-                ("openat".to_owned(), openat),
+                ("openat".to_owned(), Some(openat)),
+                ("getpid".to_owned(), Some(Vec::new())),
                 (
                     "lseek".to_owned(),
-                    vec![param("unsigned int", "fd"), param("off_t", "offset"), param("unsigned int", "whence")],
+                    Some(vec![param("unsigned int", "fd"), param("off_t", "offset"), param("unsigned int", "whence")]),
                 ),
             ]),
         }
@@ -331,13 +338,13 @@ mod tests {
     #[test]
     fn a_call_reads_as_strace_would_show_it() {
         let mut c = call(257, [0xffff_ff9c, 0x7fff_1234, 0x80000, 0o644, 0, 0], Some(-2));
-        c.texts[0] = (2, b"/no\nsuch\xff\"x", false);
+        c.texts[0] = (2, b"/no\nsuch'x", false);
         assert_eq!(
             shown(&c),
-            r#"openat(dfd=AT_FDCWD, filename="/no\nsuch\xff\"x", flags=0x80000, mode=0o644) = -2 (ENOENT)"#
+            "openat(dfd=AT_FDCWD, filename='/no\nsuch\\'x', flags=0x80000, mode=0o644) = -2 (ENOENT)"
         );
         c.texts[0] = (2, b"long", true);
-        assert!(shown(&c).contains(r#"filename="long"..., "#));
+        assert!(shown(&c).contains("filename='long'..., "));
         c.texts[0] = (0, b"", false);
         assert!(shown(&c).contains("filename=0x7fff1234"), "an address that could not be read stays one");
         c.args[1] = 0;
@@ -363,6 +370,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_shown_raw() {
+        assert_eq!(shown(&call(39, [1; 6], Some(5))), "getpid() = 5");
         assert_eq!(
             shown(&call(299, [1, 2, 3, 4, 5, 6], None)),
             "syscall#299(arg0=0x1, arg1=0x2, arg2=0x3, arg3=0x4, arg4=0x5, arg5=0x6) = ..."

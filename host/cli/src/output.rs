@@ -40,7 +40,12 @@ pub struct Terminal {
     documents: Documents,
     /// Tables take each other's place on the screen.
     refresh: bool,
+    /// What was said meanwhile, and wiped away by the next table.
+    wiped: Vec<String>,
 }
+
+/// Messages that are said once more at the end.
+const MAX_WIPED: usize = 32;
 
 /// The output mode asked for, or columns.
 pub fn output_mode(args: &OutputArgs) -> Result<OutputMode, CliError> {
@@ -74,7 +79,7 @@ impl Terminal {
                 .push(printer(source, mode, &selection, env).map_err(|e| CliError::chain(Kind::User, &e, e.hint()))?);
         }
         let (buf, documents) = (Vec::with_capacity(128 << 10), Documents::new(mode));
-        Ok(Terminal { printers, mode, buf, verbose, header_due: true, documents, refresh: false })
+        Ok(Terminal { printers, mode, buf, verbose, header_due: true, documents, refresh: false, wiped: Vec::new() })
     }
 
     /// Fields that some printer reads, by source.
@@ -125,7 +130,9 @@ impl Terminal {
         for p in &mut self.printers {
             p.finish(&mut self.buf);
         }
-        self.flush()
+        self.flush()?;
+        self.wiped.drain(..).for_each(|text| say(&text));
+        Ok(())
     }
 
     /// Writes what was rendered, at once.
@@ -164,7 +171,15 @@ impl Sink for Terminal {
 
     fn note(&mut self, note: Note) {
         if self.tells(&note) {
-            say(&note.to_string());
+            let text = note.to_string();
+            say(&text);
+            if self.refresh
+                && note.is_for_everybody()
+                && self.wiped.len() < MAX_WIPED
+                && std::io::stderr().is_terminal()
+            {
+                self.wiped.push(text);
+            }
         }
     }
 }

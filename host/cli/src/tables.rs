@@ -20,6 +20,7 @@ pub fn flags(times: &TableTimes, heading: &'static str) -> [Arg; 2] {
             .long(INTERVAL)
             .visible_alias("map-fetch-interval")
             .help(format!("Time between two tables, such as 500ms or 2s; 0 shows one at the end [default: {own}]"))
+            .allow_hyphen_values(true)
             .value_name("TIME")
             .value_parser(|text: &str| parse_duration(text).ok_or("expected a time such as 500ms or 2s"))
             .help_heading(heading),
@@ -27,6 +28,7 @@ pub fn flags(times: &TableTimes, heading: &'static str) -> [Arg; 2] {
             .long(COUNT)
             .visible_alias("map-fetch-count")
             .help(format!("Stop after this many tables; 0 never stops [default: {}]", times.count))
+            .allow_hyphen_values(true)
             .value_name("N")
             .value_parser(clap::value_parser!(u64))
             .help_heading(heading),

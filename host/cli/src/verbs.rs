@@ -198,7 +198,6 @@ impl Line {
     }
 
     fn set(&mut self, flag: &'static OldFlag, value: &str) -> Result<(), CliError> {
-        let wrong = |what: String| CliError::user(format!("--{} of {}: {what}", flag.long, self.verb));
         match flag.to {
             To::Flag(new) => self.out.push(format!("--{new}={value}").into()),
             To::Shown { param, fields } => {
@@ -207,11 +206,10 @@ impl Line {
                 }
                 self.out.extend(param.map(|p| format!("--{p}={value}").into()));
             }
+            // A bare number was seconds; what has a unit is written as it is today.
             To::Seconds(new) => {
-                let seconds: u64 = value
-                    .parse()
-                    .map_err(|_e: std::num::ParseIntError| wrong(format!("{value:?} is no number of seconds")))?;
-                self.out.push(format!("--{new}={seconds}s").into());
+                let unit = if value.parse::<u64>().is_ok() { "s" } else { "" };
+                self.out.push(format!("--{new}={value}{unit}").into());
             }
             To::Nothing(why) => {
                 return Err(CliError::user(format!("{} has no --{} any more", self.verb, flag.long)).hint(why));
@@ -259,7 +257,11 @@ fn old_flags(verb: &Verb) -> String {
     let mut text = String::new();
     for flag in verb.flags.iter().copied().flatten() {
         let short = flag.short.map_or(String::new(), |c| format!("-{c}, "));
-        let value = if flag.value { " VALUE" } else { "" };
+        let value = match flag.to {
+            _ if !flag.value => "",
+            To::Seconds(_) => " N",
+            _ => " VALUE",
+        };
         let now = match flag.to {
             To::Flag(new) => format!("--{new}"),
             To::Shown { param, fields } => {
@@ -267,7 +269,7 @@ fn old_flags(verb: &Verb) -> String {
                 let param = param.map_or(String::new(), |p| format!("--{p} "));
                 format!("{param}--fields={}", fields.join(","))
             }
-            To::Seconds(new) => format!("--{new} VALUEs"),
+            To::Seconds(new) => format!("--{new} Ns"),
             To::Nothing(_) => continue,
         };
         text.push_str(&format!("  {short}--{}{value}  {now}\n", flag.long));

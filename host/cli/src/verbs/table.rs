@@ -46,7 +46,7 @@ pub(super) enum To {
     Flag(&'static str),
     /// These fields as columns, and the switch that fills them.
     Shown { param: Option<&'static str>, fields: &'static [&'static str] },
-    /// This flag, whose value says its unit.
+    /// This flag, where the value says its unit.
     Seconds(&'static str),
     /// Nothing; the text says what to do instead.
     Nothing(&'static str),

@@ -154,8 +154,8 @@ impl Gadget {
         load.alternatives = self.metadata.alternatives.iter().map(|(job, sets)| (job.clone(), sets.clone())).collect();
         load.attach_to =
             self.metadata.programs.iter().filter_map(|(p, m)| Some((p.clone(), m.attach_to.clone()?))).collect();
-        load.defer_uprobes = tracked;
         load.attach_to.extend(self.not_chosen(object, &load.params).map(|p| (p.to_owned(), DISABLED.to_owned())));
+        load.defer_uprobes = tracked;
         load.perf = self.metadata.programs.iter().filter_map(|(p, m)| Some((p.clone(), m.perf?))).collect();
         load
     }
@@ -250,6 +250,17 @@ impl Recording {
     }
 }
 
+/// Whether something may be read long after the container that did it has ended: tables, or maps that a guest reads.
+fn reads_late(producers: &[Producer]) -> bool {
+    producers.iter().all(|p| matches!(p, Producer::MapIter { .. }))
+}
+
+fn lend_maps(services: &Services, loaded: &Loaded) -> std::io::Result<()> {
+    let all = loaded.map_names().filter_map(|name| Some((name.to_owned(), loaded.map_fd(name)?)));
+    let own: std::io::Result<Vec<_>> = all.map(|(name, fd)| Ok((name, fd.try_clone_to_owned()?))).collect();
+    services.lend_maps(own?)
+}
+
 fn scope(containers: Containers, options: &LiveOptions) -> Scope {
     let root = &options.containers.host_root;
     Scope {
@@ -278,17 +289,6 @@ pub(super) fn start_uprobes(loaded: &Loaded, scope: Scope, gadget: &str) -> Resu
         true => Ok(None),
         false => Ok(Some(Uprobes::start(probes, scope)?)),
     }
-}
-
-/// Whether something may be read long after the container that did it has ended: tables, or maps that a guest reads.
-fn reads_late(producers: &[Producer]) -> bool {
-    producers.iter().all(|p| matches!(p, Producer::MapIter { .. }))
-}
-
-fn lend_maps(services: &Services, loaded: &Loaded) -> std::io::Result<()> {
-    let all = loaded.map_names().filter_map(|name| Some((name.to_owned(), loaded.map_fd(name)?)));
-    let own: std::io::Result<Vec<_>> = all.map(|(name, fd)| Ok((name, fd.try_clone_to_owned()?))).collect();
-    services.lend_maps(own?)
 }
 
 fn share_stacks(stacks: &mut Stacks, loaded: &Loaded) -> std::io::Result<()> {
