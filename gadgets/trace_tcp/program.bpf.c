@@ -115,13 +115,11 @@ static __always_inline bool is_tcp(const struct sock *sk)
 	       BPF_CORE_READ(sk, sk_protocol) == GADGET_IPPROTO_TCP;
 }
 
-// Room for an event with all that comes from the socket; `proc`: whose it is, NULL: the current process's.
-static __noinline struct event *begin(enum event_type type, const struct sock *sk, const struct pending *whose)
+// All that comes from the socket; `whose` NULL: it is the current process's.
+static __noinline int fill(struct event *e, enum event_type type, const struct sock *sk, const struct pending *whose)
 {
-	struct event *e = gadget_reserve_buf(&events, sizeof(*e));
-
 	if (!e)
-		return NULL;
+		return 0;
 	e->timestamp_raw = bpf_ktime_get_boot_ns();
 	e->netns_id = gadget_netns_of_sock(sk);
 	if (whose)
@@ -133,6 +131,16 @@ static __noinline struct event *begin(enum event_type type, const struct sock *s
 	e->error_raw = 0;
 	e->fd = whose ? whose->fd : -1;
 	e->accept_fd = -1;
+	return 0;
+}
+
+// Room for an event, filled. Inline: kernels before 6.2 lose track of room that another function has made.
+static __always_inline struct event *begin(enum event_type type, const struct sock *sk, const struct pending *whose)
+{
+	struct event *e = gadget_reserve_buf(&events, sizeof(*e));
+
+	if (e)
+		fill(e, type, sk, whose);
 	return e;
 }
 

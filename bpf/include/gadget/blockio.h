@@ -37,19 +37,17 @@ struct hd_struct___until_5_10 {
 
 /*
  * The request of block_rq_insert and block_rq_issue. The two reads must stay two: of a context, the verifier takes only
- * fixed offsets, and a kernel with one argument refuses to attach a program that could read a second.
+ * fixed offsets, and a kernel with one argument refuses to attach a program that could read a second. Hence written out:
+ * the compiler would make one of them.
  */
 static __always_inline struct request___known *gadget_io_request(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u64 rq;
 
-	if (bpf_core_type_exists(struct hd_struct___until_5_10)) {
-		rq = ctx->args[1];
-		asm volatile("/* the second */" : "+r"(rq));
-	} else {
-		rq = ctx->args[0];
-		asm volatile("/* the first */" : "+r"(rq));
-	}
+	if (bpf_core_type_exists(struct hd_struct___until_5_10))
+		asm volatile("%[rq] = *(u64 *)(%[ctx] + 8)" : [rq] "=r"(rq) : [ctx] "r"(ctx));
+	else
+		asm volatile("%[rq] = *(u64 *)(%[ctx] + 0)" : [rq] "=r"(rq) : [ctx] "r"(ctx));
 	return (struct request___known *)rq;
 }
 

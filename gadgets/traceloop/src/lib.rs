@@ -55,10 +55,7 @@ impl Names {
 
     fn learn(&mut self, number: u16, compat: bool) {
         let Some(name) = self.call(number, compat).map(str::to_owned) else { return };
-        if !self.params.contains_key(&name) {
-            let params = host::syscall_params(&name);
-            self.params.insert(name, params);
-        }
+        self.params.entry(name).or_insert_with_key(|name| host::syscall_params(name));
     }
 
     fn write_name(&self, call: &Call<'_>, out: &mut Vec<u8>) {

@@ -11,33 +11,57 @@ pub struct Documents {
     mode: OutputMode,
     /// Some document was printed before.
     any: bool,
+    /// The gadget they are of, where several run.
+    gadget: Option<String>,
 }
 
 impl Documents {
     pub fn new(mode: OutputMode) -> Self {
-        Documents { mode, any: false }
+        Documents { mode, any: false, gadget: None }
+    }
+
+    /// Says in front of every document, or in its object, which gadget it is of.
+    pub fn name_gadget(&mut self, gadget: &str) {
+        self.gadget = Some(gadget.to_owned());
     }
 
     /// Appends the documents that were published together.
     pub fn render(&mut self, documents: &[Document], out: &mut Vec<u8>) {
-        let several = self.any || documents.len() > 1;
+        let several = self.any || documents.len() > 1 || self.gadget.is_some();
         for document in documents {
             match self.mode {
                 OutputMode::None | OutputMode::Folded | OutputMode::Flamegraph => {}
-                OutputMode::Json => out.extend_from_slice(format!("{}\n", object(document)).as_bytes()),
-                OutputMode::JsonPretty => out.extend_from_slice(format!("{:#}\n", object(document)).as_bytes()),
+                OutputMode::Json => {
+                    out.extend_from_slice(format!("{}\n", object(document, self.gadget.as_deref())).as_bytes())
+                }
+                OutputMode::JsonPretty => {
+                    out.extend_from_slice(format!("{:#}\n", object(document, self.gadget.as_deref())).as_bytes())
+                }
                 OutputMode::Yaml => {
                     out.extend_from_slice(b"---\n");
-                    text(document, true, out);
+                    self.text(document, true, out);
                 }
                 OutputMode::Columns | OutputMode::Advise => {
                     if several && is_yaml(document) {
                         out.extend_from_slice(b"---\n");
                     }
-                    text(document, several, out);
+                    self.text(document, several, out);
                 }
             }
             self.any = true;
+        }
+    }
+
+    fn text(&self, d: &Document, named: bool, out: &mut Vec<u8>) {
+        if named {
+            let mark = if is_json(d) { "//" } else { "#" };
+            let gadget = self.gadget.as_ref().map_or(String::new(), |g| format!("{}: ", g.escape_debug()));
+            // On one line, whatever the name holds.
+            out.extend_from_slice(format!("{mark} {gadget}{}\n", d.name.escape_debug()).as_bytes());
+        }
+        out.extend_from_slice(d.text.as_bytes());
+        if !d.text.ends_with('\n') {
+            out.push(b'\n');
         }
     }
 }
@@ -50,29 +74,21 @@ fn is_yaml(d: &Document) -> bool {
     d.media_type == "application/yaml" || d.media_type.ends_with("+yaml")
 }
 
-fn text(d: &Document, named: bool, out: &mut Vec<u8>) {
-    if named {
-        let mark = if is_json(d) { "//" } else { "#" };
-        // On one line, whatever the name holds.
-        out.extend_from_slice(format!("{mark} {}\n", d.name.escape_debug()).as_bytes());
-    }
-    out.extend_from_slice(d.text.as_bytes());
-    if !d.text.ends_with('\n') {
-        out.push(b'\n');
-    }
-}
-
 /// Keys are sorted. A document that is JSON stands there as such, any other as text.
-fn object(d: &Document) -> Value {
+fn object(d: &Document, gadget: Option<&str>) -> Value {
     let parsed = if is_json(d) { serde_json::from_str(&d.text).ok() } else { None };
     let annotations: serde_json::Map<String, Value> =
         d.annotations.iter().map(|(k, v)| (k.clone(), Value::String(v.clone()))).collect();
-    json!({
+    let mut object = json!({
         "annotations": annotations,
         "document": parsed.unwrap_or_else(|| Value::String(d.text.clone())),
         "mediaType": d.media_type,
         "name": d.name,
-    })
+    });
+    if let Some(gadget) = gadget {
+        object["gadget"] = gadget.into();
+    }
+    object
 }
 
 #[cfg(test)]
@@ -111,6 +127,20 @@ mod tests {
         d.render(std::slice::from_ref(&t), &mut out);
         d.render(&[t], &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), "one\n# t\none\n");
+    }
+
+    #[test]
+    fn of_several_gadgets_each_is_named() {
+        let of = |mode| {
+            let mut d = Documents::new(mode);
+            d.name_gadget("advise_seccomp");
+            let mut out = Vec::new();
+            d.render(&[document("web", "application/json", "{}")], &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(of(OutputMode::Columns), "// advise_seccomp: web\n{}\n");
+        let object: Value = serde_json::from_str(&of(OutputMode::Json)).unwrap();
+        assert_eq!(object["gadget"], "advise_seccomp");
     }
 
     #[test]

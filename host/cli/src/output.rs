@@ -104,6 +104,11 @@ impl Terminal {
         self.flush()
     }
 
+    /// Says of documents which of several gadgets they are of.
+    pub(crate) fn name_gadget(&mut self, gadget: &str) {
+        self.documents.name_gadget(gadget);
+    }
+
     /// Whether a note is shown.
     pub(crate) fn tells(&self, note: &Note) -> bool {
         note.is_for_everybody() || self.verbose

@@ -129,7 +129,8 @@ pub(super) fn run(gadgets: Vec<Named>, setup: &Setup<'_>, matches: &ArgMatches) 
     let page = Page::default();
     let mut sinks = Vec::new();
     for (i, ((name, sources), out)) in several.sources().zip(&outs).enumerate() {
-        let terminal = Terminal::new(sources, out, &setup.names, ctx.verbose).map_err(|e| named(name, e))?;
+        let mut terminal = Terminal::new(sources, out, &setup.names, ctx.verbose).map_err(|e| named(name, e))?;
+        terminal.name_gadget(name);
         sinks.push(Shown { gadget: i, name: name.to_owned(), terminal, page: &page });
     }
     several.attach(&mut sinks).map_err(|e| named(&e.gadget, refused(e.source, ctx)))?;

@@ -103,6 +103,8 @@ const fn value(long: &'static str, short: Option<char>, to: To) -> OldFlag {
 const TOP: &[OldFlag] =
     &[value("interval", None, To::Seconds("interval")), value("max-rows", Some('m'), To::Flag("max-entries"))];
 
+const BY_PORTS: &str = "connections are chosen by their ports: --sport, --dport";
+
 pub(super) const VERBS: &[Verb] = &[
     verb(
         "advise",
@@ -124,7 +126,21 @@ pub(super) const VERBS: &[Verb] = &[
             switch("kernel-stack", Some('K'), To::Flag("kernel-stacks-only")),
         ]],
     ),
-    verb("profile", "tcprtt", "profile_tcprtt", "Round-trip times of TCP, as a histogram", &[]),
+    verb(
+        "profile",
+        "tcprtt",
+        "profile_tcprtt",
+        "Round-trip times of TCP, as a histogram",
+        &[&[
+            switch("milliseconds", Some('m'), To::Flag("ms")),
+            value("lport", Some('p'), To::Flag("sport")),
+            value("rport", Some('P'), To::Flag("dport")),
+            value("laddr", Some('a'), To::Nothing(BY_PORTS)),
+            value("raddr", Some('A'), To::Nothing(BY_PORTS)),
+            switch("byladdr", Some('b'), To::Nothing(BY_PORTS)),
+            switch("byraddr", Some('B'), To::Nothing(BY_PORTS)),
+        ]],
+    ),
     verb("snapshot", "file", "snapshot_file", "Files that are open", &[]),
     verb(
         "snapshot",

@@ -416,7 +416,7 @@ fn wrong_modes_and_empty_selections_are_errors() {
     let e = "xml".parse::<OutputMode>().unwrap_err();
     assert_eq!(
         e.to_string(),
-        r#"unknown output mode "xml": valid modes are columns, json, jsonpretty, yaml, folded, flamegraph, none"#
+        r#"unknown output mode "xml": valid modes are columns, json, jsonpretty, yaml, advise, folded, flamegraph, none"#
     );
     for mode in OutputMode::ALL {
         assert_eq!(mode.name().parse(), Ok(mode));

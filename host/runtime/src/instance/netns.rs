@@ -32,8 +32,9 @@ use std::{
 
 /// Threads that close sockets at the same time, so that they wait for the same grace periods.
 const CLOSERS: usize = 32;
-/// How long the thread sleeps when it hears nothing.
-const SLEEP: Duration = Duration::from_secs(60);
+/// How long the thread sleeps when it hears nothing. After missed news nobody can wake it, so this is also how late it may
+/// hear that the run has ended.
+const SLEEP: Duration = Duration::from_millis(500);
 /// Notes kept until somebody takes them.
 const MAX_NOTES: usize = 64;
 /// Children of a runtime's process that are looked at.
@@ -204,6 +205,8 @@ struct Worker {
     selector: Arc<Selector>,
     include_host: bool,
     members: FxHashMap<u64, Member>,
+    /// Instances that were known when news were missed, and of which nothing was heard since.
+    stale: FxHashSet<u64>,
     networks: FxHashMap<u64, Network>,
     /// Sockets to close, beside this thread.
     closer: Option<(Sender<OwnedFd>, JoinHandle<()>)>,
@@ -235,6 +238,7 @@ impl Worker {
             selector,
             include_host,
             members: FxHashMap::default(),
+            stale: FxHashSet::default(),
             networks: FxHashMap::default(),
             closer: Some((sender, closer)),
             failed: None,
@@ -263,12 +267,18 @@ impl Worker {
                 NetworkNews::Known(c) => self.known(c),
                 NetworkNews::Born(c, way) => self.born(c, way),
                 NetworkNews::Ended(instance) => self.ended(instance),
-                NetworkNews::Complete if std::mem::take(&mut starting) => self.tell_ready(ready),
-                NetworkNews::Complete | NetworkNews::Nothing => {}
+                NetworkNews::Complete => {
+                    self.forget_stale();
+                    if std::mem::take(&mut starting) {
+                        self.tell_ready(ready);
+                    }
+                }
+                NetworkNews::Nothing => {}
                 NetworkNews::Missed(n) => {
                     self.shared.note(format!("{n} changes of containers came too fast to follow their networks"));
                     if let Some(c) = &containers {
-                        // The old queue is dropped: everything that runs is told again.
+                        // The old queue is dropped: everything that runs is told again, and who is not has ended.
+                        self.stale = self.members.keys().copied().collect();
                         (*feed, _) = c.networks();
                     }
                 }
@@ -316,6 +326,7 @@ impl Worker {
 
     fn known(&mut self, c: Arc<Container>) {
         let instance = c.instance;
+        self.stale.remove(&instance);
         let way = (c.netns != 0).then(|| Way { netns: c.netns, pid: c.pid, launcher: 0 });
         let known = self.members.remove(&instance).and_then(|m| m.way);
         let moved = known.as_ref().zip(way.as_ref()).is_some_and(|(old, new)| old.netns != new.netns);
@@ -335,6 +346,12 @@ impl Worker {
     fn ended(&mut self, instance: u64) {
         self.members.remove(&instance);
         self.leave(instance);
+    }
+
+    fn forget_stale(&mut self) {
+        for instance in std::mem::take(&mut self.stale) {
+            self.ended(instance);
+        }
     }
 
     /// Looks into the container's network, or no longer, as the selection says by now.

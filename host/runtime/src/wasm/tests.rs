@@ -1,6 +1,8 @@
 //! Guests that are broken or hostile, written as small core modules and encoded into components, and what the host makes
 //! of them. Whatever they do, rows stay and are counted, the error says what happened, and the host lives on.
 
+mod services;
+
 use super::*;
 use ig_event::{Batch, Column, DataSource, FieldDef, FieldId, Kind, Reason, SourceKind, Storage, Value};
 use std::{
