@@ -9,12 +9,7 @@ use crate::{
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    process::Output,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, process::Output, time::Duration};
 use tempfile::TempDir;
 
 #[derive(Debug, Deserialize)]
@@ -192,13 +187,13 @@ impl<'a> Place<'a> {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut mounts = Vec::new();
         let binary = dir.path().join("workload");
-        for (n, library) in compile_workload(folder, &binary).iter().enumerate() {
-            // a copy: the host's own programs use another file
-            let copy = dir.path().join(n.to_string());
-            std::fs::copy(library, &copy).unwrap_or_else(|e| panic!("{library}: {e}"));
-            mounts.push(format!("{}:{library}:ro", copy.display()));
-        }
-        if binary.is_file() {
+        if let Some(libraries) = compile_workload(folder, &binary) {
+            for (n, library) in libraries.iter().enumerate() {
+                // a copy: the host's own programs use another file
+                let copy = dir.path().join(n.to_string());
+                std::fs::copy(library, &copy).unwrap_or_else(|e| panic!("{library}: {e}"));
+                mounts.push(format!("{}:{library}:ro", copy.display()));
+            }
             mounts.push(format!("{}:/workload:ro", binary.display()));
         }
         Place { docker, mounts, _dir: dir }
@@ -261,19 +256,16 @@ fn run_under(profile: &str, prints: &str, engine: &dyn Engine, container: &Conta
     Err(format!("under its profile {name} ends with {} and prints {printed:?}: {told}\n{profile}", out.status))
 }
 
-/// Compiles a gadget's own workload, if it has one; gives the files that it needs at the same paths to run.
-pub fn compile_workload(folder: &Path, binary: &Path) -> Vec<String> {
-    let source = folder.join("workload.c");
-    if !source.is_file() {
-        return Vec::new();
-    }
-    match parse(folder).libraries {
+/// Compiles a gadget's own workload, if it has one; gives the shared libraries that it needs.
+pub fn compile_workload(folder: &Path, binary: &Path) -> Option<Vec<String>> {
+    let source = Some(folder.join("workload.c")).filter(|p| p.is_file())?;
+    Some(match parse(folder).libraries {
+        Some(libraries) => load::compile_dynamic(&source, binary, &libraries),
         None => {
             load::compile(&source, binary);
             Vec::new()
         }
-        Some(libraries) => load::compile_dynamic(&source, binary, &libraries),
-    }
+    })
 }
 
 /// What became of a case.
@@ -314,17 +306,24 @@ impl Case {
         }
     }
 
+    /// The gadget with the case's parameters.
+    pub fn command(&self, gadget: &str) -> Ig {
+        let ig = Ig::new(&["run", gadget, "-o", "json", "--ledger", "-v"]);
+        self.params.iter().fold(ig, |ig, (key, value)| ig.arg(format!("--{key}={value}")))
+    }
+
     /// Runs the workload under the gadget, whatever the case says of its needs.
     pub fn attempt(&self, gadget: &str, engine: &dyn Engine, container: &str) -> Verdict {
-        let mut ig = Ig::new(&["run", gadget, "-o", "json", "--ledger", "-v"]);
+        let mut ig = self.command(gadget);
         for flag in engine.flags() {
             ig = ig.arg(flag);
         }
-        for (key, value) in &self.params {
-            ig = ig.arg(format!("--{key}={value}"));
-        }
         if let Some(seconds) = self.seconds {
             ig = ig.arg(format!("--timeout={seconds}"));
+        }
+        if !self.documents.is_empty() {
+            // Other containers of the machine would have theirs.
+            ig = ig.arg(format!("--containername={container}"));
         }
         let container = Container { name: container, options: &self.docker, script: &self.script };
         let done = if self.hold { run_held(ig, engine, &container) } else { self.run_live(ig, engine, &container) };

@@ -191,6 +191,14 @@ impl Running {
         assert!(ok, "signal {signal} could not be sent to ig");
     }
 
+    /// As `stop`, of one that may have ended by itself.
+    pub fn interrupt(mut self) -> Finished {
+        if self.poll().is_none() {
+            self.signal("INT");
+        }
+        self.wait()
+    }
+
     /// SIGINT, then wait for the end.
     pub fn stop(self) -> Finished {
         self.signal("INT");

@@ -5,6 +5,7 @@ use ig_tests::{
     ig::{Ig, at},
     load::{Load, UID},
 };
+use serde_json::Value;
 use std::process::Command;
 
 mod root {
@@ -37,7 +38,9 @@ mod root {
         assert!(Command::new("/bin/true").args(&arguments).status().unwrap().success());
         let done = ig.stop().expect_success();
         let rows = done.rows();
-        let row = rows.iter().find(|r| at(r, "proc.comm") == "true").expect("a row of true");
+        // Ours, not that of somebody's script.
+        let ours = |r: &&Value| at(r, "proc.comm") == "true" && at(r, "proc.parent.pid") == std::process::id();
+        let row = rows.iter().find(ours).expect("a row of true");
         let whole = format!("/bin/true {}", arguments.join(" "));
         let shown = at(row, "args").as_str().unwrap();
         let cut = at(row, "args_truncated").as_bool().expect("a flag that says whether arguments were cut");

@@ -53,7 +53,7 @@ pub(crate) const ATTR: &Names = &[
 pub(crate) fn write(flags: u64, names: &Names, out: &mut Vec<u8>) {
     let mut left = flags;
     let start = out.len();
-    let mut next = |name: &[u8], out: &mut Vec<u8>| {
+    let next = |name: &[u8], out: &mut Vec<u8>| {
         if out.len() > start {
             out.push(b'|');
         }

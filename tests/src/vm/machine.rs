@@ -253,8 +253,10 @@ fn copy_cases(to: &Path) {
         for file in ["gadget.yaml", "test.yaml"] {
             put(&from.join(file), &to.join(file));
         }
-        for library in gadget_case::compile_workload(&from, &to.join("workload")) {
-            let copy = to.join("libraries").join(library.trim_start_matches('/'));
+        let extra = to.join("rootfs");
+        fs::create_dir_all(&extra).expect("a writable directory");
+        for library in gadget_case::compile_workload(&from, &extra.join("workload")).unwrap_or_default() {
+            let copy = extra.join(library.trim_start_matches('/'));
             fs::create_dir_all(copy.parent().expect("a file in a directory")).expect("a writable directory");
             put(Path::new(&library), &copy);
         }
