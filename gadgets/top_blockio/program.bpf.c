@@ -26,6 +26,8 @@ struct io_key {
 };
 
 struct io_sum {
+	// When the last of them was asked for: tells whose the mount namespace was, whose number may be used again.
+	gadget_timestamp timestamp_raw;
 	__u64 bytes;
 	__u64 us;
 	__u64 io;
@@ -57,7 +59,7 @@ static __always_inline int begin(__u64 rq)
 		return 0;
 	__builtin_memset(&who, 0, sizeof(who));
 	gadget_process_populate(&who.proc);
-	who.start = bpf_ktime_get_ns();
+	who.start = bpf_ktime_get_boot_ns();
 	gadget_update_or_count(&started, &rq, &who);
 	return 0;
 }
@@ -107,10 +109,11 @@ int ig_topio_done(struct bpf_raw_tracepoint_args *ctx)
 	gadget_io_disk(rq, &key.major, &key.minor);
 	sum = sum_of(&key);
 	if (sum) {
+		sum->timestamp_raw = who->start;
 		__sync_fetch_and_add(&sum->bytes, bytes);
 		// Of a request that completes in parts, the last one counts.
 		if (whole) {
-			__sync_fetch_and_add(&sum->us, (bpf_ktime_get_ns() - who->start) / 1000);
+			__sync_fetch_and_add(&sum->us, (bpf_ktime_get_boot_ns() - who->start) / 1000);
 			__sync_fetch_and_add(&sum->io, 1);
 		}
 	}

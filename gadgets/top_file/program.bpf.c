@@ -37,6 +37,8 @@ struct file_key {
 };
 
 struct file_sum {
+	// When the last of them returned: tells whose the mount namespace was, whose number may be used again.
+	gadget_timestamp timestamp_raw;
 	__u64 reads;
 	__u64 writes;
 	__u64 rbytes;
@@ -193,6 +195,7 @@ static __noinline int seen(__s32 fd, __u64 bytes, bool written)
 	sum = sum_of(&key, file, task);
 	if (!sum)
 		return 0;
+	sum->timestamp_raw = bpf_ktime_get_boot_ns();
 	if (written) {
 		__sync_fetch_and_add(&sum->writes, 1);
 		__sync_fetch_and_add(&sum->wbytes, bytes);

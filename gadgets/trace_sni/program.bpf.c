@@ -84,6 +84,16 @@ static __always_inline bool begins(const __u8 *head, __u32 len)
 	       (len < 4 || head[3] < 0x41) && (len < 6 || head[5] == HANDSHAKE_CLIENT_HELLO);
 }
 
+// An index into the data. Written so that the compiler cannot do the bounding elsewhere: before Linux 6.2 the verifier sees it
+// only in the register that is used.
+static __always_inline __u64 inside(__u32 at)
+{
+	__u64 index = at;
+
+	asm volatile("%[index] &= %[mask]" : [index] "+r"(index) : [mask] "i"(HELLO_MAX - 1));
+	return index;
+}
+
 enum state { WAITS, COMPLETE, NO_HELLO };
 
 // Walks over the TLS records to where the hello ends.
@@ -100,17 +110,18 @@ static __always_inline enum state state_of(const struct event *e)
 	if (e->data[6] || all < ((__u32)e->data[3] << 8 | e->data[4]))
 		return NO_HELLO;
 	for (int i = 0; i < RECORDS_MAX; i++) {
+		__u64 head;
 		__u32 len;
 
 		if (have >= HELLO_MAX)
 			return COMPLETE;
 		if (have < at + RECORD_HEADER)
 			return WAITS;
-		at &= HELLO_MAX - 1;
+		head = inside(at);
 		// What follows is no part of it: the other half says what is wrong.
-		if (e->data[at] != RECORD_HANDSHAKE)
+		if (e->data[head] != RECORD_HANDSHAKE)
 			return COMPLETE;
-		len = (__u32)e->data[at + 3] << 8 | e->data[at + 4];
+		len = (__u32)e->data[head + 3] << 8 | e->data[head + 4];
 		got += len;
 		at += RECORD_HEADER + len;
 		if (got >= all)

@@ -42,6 +42,11 @@ fn on(docker: &Docker, arguments: &[&str]) -> Ig {
     Ig::new(arguments).args(&["--docker-socketpath", &docker.socket().display().to_string()])
 }
 
+/// A name that no other run of these tests on the same machine gives its containers: `ig` sees all of them.
+fn own(name: &str) -> String {
+    format!("{name}-{}", std::process::id())
+}
+
 mod root {
     use super::*;
 
@@ -57,14 +62,16 @@ mod root {
 
         let calls = "sleep 4; /program many; sleep 1";
         // one that runs already, one that starts later while the first still runs, one when the library was let go again
-        docker.run(&["run", "-d", "--net=none", "--name", "early", "with-libc", "/bin/sh", "-c", calls]);
+        let names = ["early", "later", "last", "static"].map(own);
+        let [early, later, last, bare] = names.each_ref().map(String::as_str);
+        docker.run(&["run", "-d", "--net=none", "--name", early, "with-libc", "/bin/sh", "-c", calls]);
         let running = on(&docker, &["run", "trace_malloc", "-o", "json", "--ledger"]).start_ready();
-        docker.run(&["run", "--net=none", "--name", "later", "with-libc", "/bin/sh", "-c", calls]);
-        docker.run(&["run", "--net=none", "--name", "last", "with-libc", "/bin/sh", "-c", calls]);
-        docker.run(&["run", "--net=none", "--name", "static", "busybox", "/bin/sh", "-c", "sleep 15"]);
+        docker.run(&["run", "--net=none", "--name", later, "with-libc", "/bin/sh", "-c", calls]);
+        docker.run(&["run", "--net=none", "--name", last, "with-libc", "/bin/sh", "-c", calls]);
+        docker.run(&["run", "--net=none", "--name", bare, "busybox", "/bin/sh", "-c", "sleep 15"]);
         let done = running.stop();
         let rows = done.rows();
-        for name in ["early", "later", "last"] {
+        for name in [early, later, last] {
             for size in [777, 778] {
                 let seen = rows
                     .iter()
@@ -76,7 +83,7 @@ mod root {
         }
         assert!(rows.iter().all(|r| at(r, "runtime.containerName") != ""), "rows of the host");
         // said by name: a container without a C library
-        assert!(done.stderr.contains("container static: nothing to probe"), "{}", done.stderr);
+        assert!(done.stderr.contains(&format!("container {bare}: nothing to probe")), "{}", done.stderr);
         done.ledger().check();
     }
 
@@ -89,24 +96,25 @@ mod root {
         std::fs::write(&source, BURNER).expect("a writable directory");
         let libraries = load::compile_dynamic(&source, &program, &[]);
         image(&docker, "burner", &program, &libraries);
-        docker.run(&["run", "-d", "--net=none", "--name", "burn", "burner", "/program"]);
+        let name = own("burn");
+        docker.run(&["run", "-d", "--net=none", "--name", &name, "burner", "/program"]);
 
-        let folded = on(&docker, &["run", "profile_cpu", "-c", "burn", "-o", "folded", "--timeout", "4"]).run();
+        let folded = on(&docker, &["run", "profile_cpu", "-c", &name, "-o", "folded", "--timeout", "4"]).run();
         let text = folded.expect_success().stdout();
         let samples: u64 = text
             .lines()
-            .filter(|l| l.starts_with("burn;program;") && l.contains(";main;burn_outer;burn_inner "))
+            .filter(|l| l.starts_with(&format!("{name};program;")) && l.contains(";main;burn_outer;burn_inner "))
             .filter_map(|l| l.rsplit_once(' ')?.1.parse::<u64>().ok())
             .sum();
         let all: u64 = text.lines().filter_map(|l| l.rsplit_once(' ')?.1.parse::<u64>().ok()).sum();
         assert!(samples > 20 && samples * 10 > all * 9, "{samples} of {all}:\n{text}");
-        assert!(text.lines().all(|l| l.starts_with("burn;")), "{text}");
+        assert!(text.lines().all(|l| l.starts_with(&format!("{name};"))), "{text}");
 
-        let svg = on(&docker, &["run", "profile_cpu", "-c", "burn", "-o", "flamegraph", "--timeout", "3"]).run();
+        let svg = on(&docker, &["run", "profile_cpu", "-c", &name, "-o", "flamegraph", "--timeout", "3"]).run();
         let svg = svg.expect_success().stdout();
         assert!(svg.starts_with("<?xml") && svg.ends_with("</svg>\n"), "{svg}");
         assert!(svg.contains("<title>burn_inner ("), "{svg}");
-        docker.run(&["rm", "-f", "burn"]);
+        docker.run(&["rm", "-f", &name]);
 
         let none = on(&docker, &["run", "trace_open", "-o", "flamegraph", "--timeout", "1"]).run();
         assert_eq!(none.code(), 2, "{}", none.stderr);

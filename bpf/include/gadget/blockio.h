@@ -30,10 +30,11 @@ struct request___known {
 	struct gendisk___known *rq_disk; /* until Linux 5.16 */
 } __attribute__((preserve_access_index));
 
-/* Gone in Linux 5.11, together with the first argument of the tracepoints of requests that are inserted and issued. */
-struct hd_struct___until_5_10 {
-	int partno;
-} __attribute__((preserve_access_index));
+struct request_queue;
+struct request;
+
+/* The tracepoints of inserted and issued requests before 5.11, and before it was changed in 5.10 too (5.10.137). */
+typedef void (*btf_trace_block_rq_issue___old)(void *, struct request_queue *, struct request *);
 
 /*
  * The request of block_rq_insert and block_rq_issue. The two reads must stay two: of a context, the verifier takes only
@@ -44,7 +45,7 @@ static __always_inline struct request___known *gadget_io_request(struct bpf_raw_
 {
 	__u64 rq;
 
-	if (bpf_core_type_exists(struct hd_struct___until_5_10))
+	if (bpf_core_type_matches(btf_trace_block_rq_issue___old))
 		asm volatile("%[rq] = *(u64 *)(%[ctx] + 8)" : [rq] "=r"(rq) : [ctx] "r"(ctx));
 	else
 		asm volatile("%[rq] = *(u64 *)(%[ctx] + 0)" : [rq] "=r"(rq) : [ctx] "r"(ctx));

@@ -363,6 +363,7 @@ mod tests {
             alias,
             mandatory: false,
             one_of: Vec::new(),
+            ports: false,
         }
     }
 

@@ -64,6 +64,8 @@ pub struct ParamNotes {
     pub mandatory: bool,
     /// The only values that are taken; empty: any.
     pub one_of: Vec<String>,
+    /// A list of ports (`typeHint: ports`).
+    pub ports: bool,
 }
 
 impl From<&ParamMetadata> for ParamNotes {
@@ -75,6 +77,7 @@ impl From<&ParamMetadata> for ParamNotes {
             default: p.default_value.clone(),
             mandatory: p.is_mandatory,
             one_of: p.one_of.clone(),
+            ports: p.type_hint == "ports",
         }
     }
 }
@@ -112,6 +115,9 @@ pub struct Param {
     /// The only values that users may give; empty: any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub one_of: Vec<String>,
+    /// A text that holds ports, with commas between them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ports: bool,
 }
 
 /// What is wrong with a parameter or a value for it.
@@ -137,6 +143,8 @@ pub enum ParamError {
     NotIp { key: String, text: String },
     #[error("parameter {key}: {text:?} is none of the values it takes: {}", one_of.join(", "))]
     NotOffered { key: String, text: String, one_of: Vec<String> },
+    #[error("parameter {key}: {part:?} is no port, which is a number from 1 to 65535")]
+    NotPort { key: String, part: String },
     #[error("parameter {key} must be given{}", offered(.one_of))]
     Missing { key: String, one_of: Vec<String> },
 }
@@ -269,6 +277,7 @@ impl Param {
             alias: note.alias,
             mandatory: note.mandatory && note.default.as_deref().is_none_or(str::is_empty),
             one_of: note.one_of,
+            ports: note.ports,
             default: note.default.unwrap_or(compiled_in),
         }
     }
@@ -280,6 +289,13 @@ impl Param {
                 Err(ParamError::Missing { key: self.key.clone(), one_of: self.one_of.clone() })
             }
             None => Ok(&self.default),
+            Some(text) if self.ports => {
+                let wrong = |p: &&str| !p.parse().is_ok_and(|n: u16| n > 0);
+                match text.split(',').filter(|_| !text.is_empty()).find(wrong) {
+                    Some(part) => Err(ParamError::NotPort { key: self.key.clone(), part: part.to_owned() }),
+                    None => Ok(text),
+                }
+            }
             Some(text) if self.one_of.is_empty() || self.one_of.iter().any(|o| o == text) => Ok(text),
             Some(text) => Err(ParamError::NotOffered {
                 key: self.key.clone(),
@@ -385,6 +401,18 @@ mod tests {
         assert_eq!((all[0].var.as_ref(), all[0].ty.to_string().as_str()), (None, "string"));
         assert_eq!((all[0].choose(None), all[0].choose(Some("any"))), (Ok("1"), Ok("any")));
         assert_eq!(all[1].choose(None), Ok(""));
+    }
+
+    #[test]
+    fn lists_of_ports_are_checked() {
+        let p = &wasm("    ports: {typeHint: ports}\n")[0];
+        for good in ["", "1", "53,65535"] {
+            assert_eq!(p.choose(Some(good)), Ok(good));
+        }
+        for (text, bad) in [("abc", "abc"), ("53,", ""), ("0", "0"), ("53,65536", "65536"), ("1-5", "1-5")] {
+            let e = ParamError::NotPort { key: "ports".into(), part: bad.into() };
+            assert_eq!(p.choose(Some(text)), Err(e), "{text}");
+        }
     }
 
     #[test]

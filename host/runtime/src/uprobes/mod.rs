@@ -238,17 +238,15 @@ impl Attached {
         let mut again: Vec<(Instant, usize, Arc<Container>)> = Vec::new();
         while !stop.load(Ordering::Acquire) {
             match changes.next(TICK) {
-                Some(Change::Created(c) | Change::Undecided(c)) => {
-                    if self.container(&c, false) == Some(0) {
-                        again.push((Instant::now() + AGAIN[0], 0, c));
-                    }
+                Some(Change::Created(c) | Change::Undecided(c)) if self.container(&c, false) == Some(0) => {
+                    again.push((Instant::now() + AGAIN[0], 0, c));
                 }
+                Some(Change::Created(_) | Change::Undecided(_)) | None => {}
                 Some(Change::Removed { container, .. }) => {
                     again.retain(|(_, _, c)| c.instance != container.instance);
                     self.forget(container.instance);
                 }
                 Some(Change::Missed(n)) => self.note(UprobeNote::Missed(n)),
-                None => {}
             }
             let now = Instant::now();
             let (due, rest) = again.into_iter().partition(|(at, _, _)| *at <= now);
