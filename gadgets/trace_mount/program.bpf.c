@@ -327,7 +327,7 @@ static __always_inline void read_request(struct event *e, void *regs, bool compa
 	}
 }
 
-static __always_inline int call_ended(void *ctx, void *regs, int call, bool compat, long ret)
+static __noinline int call_ended(void *ctx, void *regs, int call, bool compat, long ret)
 {
 	__u64 delta = duration();
 	struct event *e;

@@ -126,7 +126,7 @@ pub(super) fn iterators() {
     let udp = std::net::UdpSocket::bind("0.0.0.0:0").expect("a port");
     let file = std::fs::File::open("/bin/target").expect("a file");
     let inode = file.metadata().expect("a file").ino();
-    let done = run("tables", &[]).run().expect_success();
+    let done = run("tables", &["--host"]).run().expect_success();
     let rows = done.rows();
     let count = |kind: &str, pid: u64, number: u64, value: u64| {
         let fits = |r: &&Value| {
