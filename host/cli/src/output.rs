@@ -71,6 +71,10 @@ impl Terminal {
         let mode = output_mode(args)?;
         let columns = args.output.as_deref().map_or(Ok(None), Columns::of)?;
         let width = terminal_width();
+        if sources.is_empty() && matches!(mode, OutputMode::Folded | OutputMode::Flamegraph) {
+            return Err(CliError::user("the gadget has no rows, so there are no stacks to fold")
+                .hint("-o folded and -o flamegraph are for gadgets with stacks, such as profile_cpu"));
+        }
         let mut printers = Vec::with_capacity(sources.len());
         for source in sources {
             let selection = columns::selection(columns, &args.fields, source)?;
@@ -297,6 +301,18 @@ pub(crate) fn terminal_width() -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stacks_of_a_gadget_without_rows_are_refused() {
+        for mode in ["folded", "flamegraph"] {
+            let args = OutputArgs { output: Some(mode.into()), ..OutputArgs::default() };
+            let e = Terminal::new(&[], &args, &Arc::new(HostNames::default()), false).map(drop).unwrap_err();
+            assert_eq!(
+                (e.kind, e.message.as_str()),
+                (Kind::User, "the gadget has no rows, so there are no stacks to fold")
+            );
+        }
+    }
 
     #[test]
     fn what_is_said_cannot_steer_the_terminal() {
