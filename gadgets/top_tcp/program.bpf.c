@@ -18,6 +18,8 @@ struct connection {
 };
 
 struct traffic {
+	// Whose it was: the number of a mount namespace may belong to another container when the table is read.
+	gadget_timestamp timestamp_raw;
 	gadget_bytes sent_raw;
 	gadget_bytes received_raw;
 };
@@ -70,6 +72,7 @@ static __noinline int moved(const struct sock *sk, long bytes, bool received)
 		if (!t)
 			return 0;
 	}
+	t->timestamp_raw = bpf_ktime_get_boot_ns();
 	if (received)
 		__sync_fetch_and_add(&t->received_raw, bytes);
 	else
