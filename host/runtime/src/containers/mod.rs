@@ -28,7 +28,7 @@ pub(crate) use clients::default_sockets;
 pub(crate) use container::MEMBERS;
 pub use container::{Container, ImageAnswer, Pod, RuntimeName, UnknownRuntime};
 pub use filter::{Attribute, Selector, SelectorError, Verdict};
-pub(crate) use namespaces::{NetworkNamespace, network_namespaces};
+pub(crate) use namespaces::{NetworkNamespace, hosts_network, network_namespaces};
 pub(crate) use networks::{NetworkFeed, NetworkNews, NetworkOwner, Waker, Way};
 pub use tracker::TrackerLoss;
 

@@ -20,6 +20,10 @@ pub(crate) struct NetworkNamespace {
 }
 
 impl NetworkNamespace {
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Has this thread live in it from now on; the rest of the process does not.
     pub(crate) fn enter(&self) -> io::Result<()> {
         sys::enter_network_namespace(self.file.as_fd())
@@ -35,6 +39,13 @@ fn open(proc: &Path, pid: u32, wanted: Option<u64>) -> Option<NetworkNamespace> 
     (wanted.is_none() || wanted == Some(number)).then_some(NetworkNamespace { number, file })
 }
 
+/// That of the host: of its first process, or of the kernel's first thread where that one is closed to us. Whoever can see
+/// neither is taken to live in it. `proc` is the host's, if it can be seen.
+pub(crate) fn hosts_network(proc: Option<&Path>) -> Option<NetworkNamespace> {
+    let hosts = proc.and_then(|proc| [1, 2].into_iter().find_map(|pid| open(proc, pid, None)));
+    hosts.or_else(|| open(Path::new("/proc"), std::process::id(), None))
+}
+
 /// The namespaces of running containers that `selector` does not rule out, and that of the host where `host` is true. Those of
 /// which no process is left are left out, and so is the host's where only containers were asked for that use it.
 pub(crate) fn network_namespaces(
@@ -46,10 +57,7 @@ pub(crate) fn network_namespaces(
     let proc = host_root::proc(root);
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
-    let hosts = proc.as_deref().and_then(|proc| [1, 2].into_iter().find_map(|pid| open(proc, pid, None)));
-    // Whoever cannot see the host's is taken to live in it.
-    let hosts = hosts.or_else(|| open(Path::new("/proc"), std::process::id(), None));
-    if let Some(hosts) = hosts {
+    if let Some(hosts) = hosts_network(proc.as_deref()) {
         seen.insert(hosts.number);
         found.extend(host.then_some(hosts));
     }

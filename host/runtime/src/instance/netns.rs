@@ -8,7 +8,7 @@
 use crate::{
     bpf::socket::{SocketError, SocketProgram},
     bpf::sys,
-    containers::{Container, Containers, NetworkFeed, NetworkNews, Selector, Verdict, Waker, Way},
+    containers::{Container, Containers, NetworkFeed, NetworkNews, Selector, Verdict, Waker, Way, hosts_network},
     enrich::container::Include,
     host_root,
 };
@@ -302,17 +302,9 @@ impl Worker {
         drop(ready.send(answer));
     }
 
-    /// The network namespace of the host's first process; where its /proc cannot be seen, this program's own.
     fn look_into_host(&mut self) {
-        let first = self.proc.as_ref().map(|p| p.join("1/ns/net"));
-        let found = match first {
-            Some(path) => File::open(path).map_err(WhyNot::Enter),
-            None => self.home.try_clone().map_err(WhyNot::Enter),
-        };
-        let opened = found.and_then(|ns| {
-            let netns = ns.metadata().map_err(WhyNot::Enter)?.ino();
-            Ok((netns, self.open(&ns, netns)?))
-        });
+        let found = hosts_network(self.proc.as_deref()).ok_or(WhyNot::Gone);
+        let opened = found.and_then(|ns| Ok((ns.number, self.open(ns.file(), ns.number)?)));
         match opened {
             Ok((netns, sockets)) => {
                 // Instance 0 is nobody: the host's stays open for the whole run.
