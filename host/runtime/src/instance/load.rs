@@ -78,7 +78,7 @@ impl Gadget {
         let pipeline = Pipeline::new(&sources, guest, &options.pipeline)?;
 
         let sockets = match self.object.as_ref().is_some_and(Sockets::wanted_by) {
-            true => Some(Arc::new(Sockets::start(&self.kernel, &options.containers.host_root)?)),
+            true => Some(shared.sockets(&options, &self.kernel)?),
             false => None,
         };
         let load = |object| {
@@ -312,6 +312,7 @@ fn needs_containers(gadget: &Gadget, sources: &[DataSource]) -> bool {
 pub(super) struct Shared {
     containers: Option<Containers>,
     engine: Option<Arc<Engine>>,
+    sockets: Option<Arc<Sockets>>,
 }
 
 impl Shared {
@@ -337,6 +338,15 @@ impl Shared {
             }
             Err(e) => Err(e.into()),
         }
+    }
+
+    fn sockets(&mut self, options: &LiveOptions, kernel: &KernelBtf) -> Result<Arc<Sockets>, RunError> {
+        if let Some(running) = &self.sockets {
+            return Ok(running.clone());
+        }
+        let sockets = Arc::new(Sockets::start(kernel, &options.containers.host_root)?);
+        self.sockets = Some(sockets.clone());
+        Ok(sockets)
     }
 
     fn engine(&mut self, options: &LiveOptions) -> Result<Arc<Engine>, RunError> {
