@@ -26,11 +26,12 @@ pub fn run(args: &ReplayArgs, ctx: &Context) -> Result<ExitCode, CliError> {
     let mut terminal = Terminal::new(replay.sources(), &args.out, &names, ctx.verbose)?;
     start(&mut terminal, &stop)?;
     let (summary, failed) = replay.run(&stop, &mut terminal);
-    finish(&mut terminal)?;
+    // Whatever becomes of the last words, the account comes.
+    let finished = finish(&mut terminal);
     let code = report(&summary, &args.out, ctx.verbose)?;
     match failed {
         Some(e) => Err(named(e.into())),
-        None => Ok(code),
+        None => finished.map(|()| code),
     }
 }
 

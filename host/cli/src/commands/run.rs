@@ -216,11 +216,12 @@ fn one(gadget: Gadget, setup: &Setup<'_>, matches: &ArgMatches) -> Result<ExitCo
     live.attach(&mut terminal)?;
     start(&mut terminal, &setup.stop)?;
     let (summary, failed) = live.run(&setup.stop, &mut terminal);
-    finish(&mut terminal)?;
+    // Whatever becomes of the last words, the account comes.
+    let finished = finish(&mut terminal);
     let code = report(&summary, &args.out, ctx.verbose)?;
     match failed {
         Some(e) => Err(e.into()),
-        None => Ok(code),
+        None => finished.map(|()| code),
     }
 }
 

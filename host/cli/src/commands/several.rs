@@ -140,13 +140,13 @@ pub(super) fn run(gadgets: Vec<Named>, setup: &Setup<'_>, matches: &ArgMatches) 
     }
     stop_when_nobody_reads(&setup.stop).map_err(|e| CliError::internal(format!("watching stdout: {e}")))?;
     let ended = several.run(&setup.stop, &mut sinks);
-    for sink in &mut sinks {
-        finish(&mut sink.terminal).map_err(|e| named(&sink.name, e))?;
-    }
+    // All are finished, and whatever becomes of their last words, the account comes.
+    let finish_one = |s: &mut Shown<'_>| finish(&mut s.terminal).map_err(|e| named(&s.name, e));
+    let finished: Vec<Result<(), CliError>> = sinks.iter_mut().map(finish_one).collect();
     let code = report(&ended, &args.out, ctx.verbose)?;
     match ended.into_iter().find_map(|e| Some((e.gadget, e.failed?))) {
         Some((gadget, e)) => Err(named(&gadget, e.into())),
-        None => Ok(code),
+        None => finished.into_iter().collect::<Result<(), CliError>>().map(|()| code),
     }
 }
 
