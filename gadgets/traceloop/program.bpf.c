@@ -79,11 +79,6 @@ struct {
 
 GADGET_MAPITER(traceloop, calls);
 
-struct namespace {
-	__u64 mntns_id;
-	__u64 generation;
-};
-
 struct recorder {
 	__u64 written;
 	__u32 ring;
@@ -94,7 +89,7 @@ struct recorder {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, CONTAINERS);
-	__type(key, struct namespace);
+	__type(key, struct gadget_mntns_key);
 	__type(value, struct recorder);
 } recorders SEC(".maps");
 
@@ -126,7 +121,7 @@ struct {
 	__type(value, struct call);
 } scratch SEC(".maps");
 
-static __always_inline struct recorder *add(const struct namespace *key, bool started)
+static __always_inline struct recorder *add(const struct gadget_mntns_key *key, bool started)
 {
 	__u32 zero = 0;
 	__u64 *next = bpf_map_lookup_elem(&rings, &zero);
@@ -135,19 +130,8 @@ static __always_inline struct recorder *add(const struct namespace *key, bool st
 	if (!next)
 		return NULL;
 	new.ring = __sync_fetch_and_add(next, 1) % RINGS;
-	// Another CPU may have been quicker: then its entry counts, and a ring is left out in this turn.
-	if (bpf_map_update_elem(&recorders, key, &new, BPF_NOEXIST) && !bpf_map_lookup_elem(&recorders, key))
-		gadget_count(&gadget_map_full);
-	return bpf_map_lookup_elem(&recorders, key);
-}
-
-static __always_inline bool current_key(struct namespace *key, struct task_struct *task)
-{
-	key->mntns_id = gadget_get_mntns_id(task);
-	if (!key->mntns_id || gadget_should_discard_mntns_id(key->mntns_id))
-		return false;
-	key->generation = gadget_get_mntns_generation(task);
-	return true;
+	// If another CPU has been quicker, its entry counts, and a ring is left out in this turn.
+	return gadget_lookup_or_insert(&recorders, key, &new);
 }
 
 static __always_inline void read_args(struct call *c, void *regs)
@@ -267,12 +251,12 @@ int ig_loop_enter(struct bpf_raw_tracepoint_args *ctx)
 	__u64 thread = (__u64)task, ids;
 	struct open_call open = {};
 	struct recorder *recorder;
-	struct namespace key;
+	struct gadget_mntns_key key;
 	struct call *c;
 	__u32 zero = 0;
 	__u32 nr = ctx->args[1];
 
-	if (!current_key(&key, task))
+	if (!gadget_wanted_mntns_key(&key, task))
 		return 0;
 	recorder = bpf_map_lookup_elem(&recorders, &key);
 	if (!recorder) {
@@ -329,10 +313,10 @@ SEC("raw_tracepoint/sys_exit")
 int ig_loop_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct namespace key;
+	struct gadget_mntns_key key;
 	int nr;
 
-	if (!current_key(&key, task))
+	if (!gadget_wanted_mntns_key(&key, task))
 		return 0;
 	close_call((__u64)task, ctx->args[1]);
 	nr = gadget_syscall_nr_probed(ctx->args[0]);
@@ -349,10 +333,10 @@ int ig_loop_exec(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct recorder *recorder;
-	struct namespace key;
+	struct gadget_mntns_key key;
 
 	(void)ctx;
-	if (!current_key(&key, task))
+	if (!gadget_wanted_mntns_key(&key, task))
 		return 0;
 	recorder = bpf_map_lookup_elem(&recorders, &key);
 	if (recorder)
