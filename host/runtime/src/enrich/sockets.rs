@@ -5,7 +5,7 @@
 //! its own. Dropping it detaches everything. Never decides about a packet.
 
 use crate::{
-    bpf::{self, Btf, KernelBtf, LoadError, LoadOptions, Loaded, Object, iter, loader::State, object, sys},
+    bpf::{self, Btf, KernelBtf, LoadError, LoadOptions, Loaded, Object, State, iter, object, sys},
     containers::Cgroups,
 };
 use std::{

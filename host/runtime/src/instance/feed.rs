@@ -3,9 +3,8 @@
 use super::TableTimes;
 use crate::{
     bpf::{
-        Loaded, Object, iter,
+        Hook, Loaded, Object, iter,
         maps::RawMap,
-        object::Hook,
         perf::PerfReader,
         ring::Ring,
         wait::{self, LostCounter},

@@ -12,8 +12,7 @@ use super::{
 };
 use crate::{
     bpf::{
-        Loaded, Object,
-        loader::State,
+        self, LoadError, Loaded, Object, State,
         maps::RawMap,
         perf::PerfReader,
         ring::Ring,
@@ -150,7 +149,12 @@ impl Live {
         let attached = loaded.attach();
         let reports = loaded.reports();
         let hooks = reports.iter().filter(|r| matches!(r.state, State::Attached | State::PerFile)).count();
-        reports.into_iter().for_each(|r| sink.note(Note::Program(r)));
+        // An error that nothing started has the list itself.
+        if !matches!(attached, Err(LoadError::NothingStarted { .. })) {
+            bpf::skips(&reports).into_iter().for_each(|s| sink.note(Note::Skipped(s)));
+        }
+        let others = reports.into_iter().filter(|r| !matches!(r.state, State::Skipped { .. }));
+        others.for_each(|r| sink.note(Note::Program(r)));
         attached?;
         if let Some(scope) = self.scope.take() {
             self.uprobes = load::start_uprobes(loaded, scope, &self.name)?;

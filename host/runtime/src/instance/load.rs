@@ -10,7 +10,7 @@ use super::{
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{KernelBtf, LoadOptions, Loaded, Object, loader::DISABLED, object::Hook},
+    bpf::{Hook, KernelBtf, LoadOptions, Loaded, Object, loader::DISABLED},
     containers::Containers,
     enrich::{
         container::ContainerEnricher,
