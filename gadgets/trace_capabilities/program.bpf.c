@@ -8,7 +8,9 @@
 #include <gadget/common.h>
 #include <gadget/current_syscall.h>
 #include <gadget/filter.h>
+#include <gadget/kernel_stack_map.h>
 #include <gadget/maps.h>
+#include <gadget/user_stack_map.h>
 #include <linux/ptrace.h>
 #include <bpf/bpf_tracing.h>
 
@@ -74,6 +76,8 @@ struct event {
 	enum known_or_not insetid_raw;
 	bool cap_effective;
 	bool capable;
+	gadget_kernel_stack kstack_raw;
+	struct gadget_user_stack ustack;
 };
 
 const volatile bool audit_only = false;
@@ -81,6 +85,9 @@ GADGET_PARAM(audit_only);
 
 const volatile bool unique = false;
 GADGET_PARAM(unique);
+
+const volatile bool collect_kstack = true;
+GADGET_PARAM(collect_kstack);
 
 GADGET_TRACER_MAP(events, 256 * 1024);
 GADGET_TRACER(capabilities, events, event);
@@ -173,6 +180,8 @@ static __always_inline int answered(void *ctx, const struct question *q, int ret
 	e->insetid_raw = q->insetid;
 	e->cap_effective = effective(q);
 	e->capable = ret == 0;
+	e->kstack_raw = collect_kstack ? gadget_get_kernel_stack(ctx) : GADGET_NO_KERNEL_STACK;
+	gadget_get_user_stack(ctx, &e->ustack);
 	gadget_submit_buf(ctx, &events, e, sizeof(*e));
 	return 0;
 }

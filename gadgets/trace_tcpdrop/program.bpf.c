@@ -5,6 +5,7 @@
 
 #include <gadget/common.h>
 #include <gadget/filter.h>
+#include <gadget/kernel_stack_map.h>
 #include <gadget/sock.h>
 #include <gadget/sockets.h>
 #include <gadget/tcp.h>
@@ -22,6 +23,7 @@ struct event {
 	enum gadget_tcp_state state_raw;
 	enum tcp_flags_set tcpflags_raw;
 	enum skb_drop_reason reason_raw;
+	gadget_kernel_stack kernel_stack_raw;
 };
 
 GADGET_TRACER_MAP(events, 256 * 1024);
@@ -130,6 +132,7 @@ static __noinline int dropped(void *ctx, const struct sk_buff *skb, __u32 reason
 	e->timestamp_raw = bpf_ktime_get_boot_ns();
 	gadget_process_populate_from_socket(owner, &e->proc);
 	e->reason_raw = reason;
+	e->kernel_stack_raw = gadget_get_kernel_stack(ctx);
 	gadget_submit_buf(ctx, &events, e, sizeof(*e));
 	return 0;
 unwanted:

@@ -201,7 +201,7 @@ impl Symbolizer {
         let Some((m, _)) = self.processes.get(&pid).and_then(|p| p.mappings.get(at)) else {
             return unknown(shown, "unknown", out);
         };
-        let name = module.as_ref().and_then(|module| module.name(address - m.start + m.offset));
+        let name = module.as_ref().and_then(|module| module.name((address - m.start).saturating_add(m.offset)));
         match name {
             Some(name) => readable(name, out),
             None => unknown(shown, &m.label(), out),
@@ -312,6 +312,36 @@ impl fmt::Write for Clean<'_> {
         }
         Ok(())
     }
+}
+
+/// Reads `bytes` as a program's file, and names addresses in it.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_file(file: std::fs::File) {
+    let Ok(elf) = Elf::read(file) else { return };
+    assert!(elf.build_id().is_none_or(|id| (8..=64).contains(&id.len())));
+    let Ok(m) = Module::read(&elf) else { return };
+    assert!(m.functions.is_sorted_by_key(|f| f.address));
+    for f in m.functions.iter().take(32) {
+        if let Some(name) = m.layout.offset_of(f.address).and_then(|offset| m.name(offset)) {
+            fuzz_name(name);
+        }
+    }
+}
+
+/// The readable form of any name keeps to its bound and breaks no line.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_name(name: &[u8]) {
+    let mut out = String::new();
+    readable(name, &mut out);
+    assert!(out.chars().count() <= MAX_READABLE, "{out}");
+    assert!(!out.contains(';') && !out.chars().any(char::is_control), "{out:?}");
+}
+
+/// Reads `bytes` as each of the texts of the kernel that symbols are found with.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_texts(bytes: &[u8]) {
+    KernelSymbols::fuzz(bytes);
+    process::fuzz(bytes);
 }
 
 #[cfg(test)]

@@ -81,9 +81,22 @@ pub(super) fn open(process: &Path, mapping: &Mapping) -> Result<(File, Identity)
 
 /// When a process started, in clock ticks since boot: with its number, which process it is.
 pub(super) fn start_time(process: &Path) -> Option<u64> {
-    let stat = fs::read(process.join("stat")).ok()?;
-    let close = memchr::memrchr(b')', &stat)?;
+    started(&fs::read(process.join("stat")).ok()?)
+}
+
+/// The name before the numbers may hold anything, parentheses too.
+fn started(stat: &[u8]) -> Option<u64> {
+    let close = memchr::memrchr(b')', stat)?;
     std::str::from_utf8(&stat[close + 1..]).ok()?.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// What a fuzzer calls.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(bytes: &[u8]) {
+    for m in bytes.split(|b| *b == b'\n').filter_map(mapping) {
+        assert!(!m.label().is_empty());
+    }
+    started(bytes);
 }
 
 #[cfg(test)]

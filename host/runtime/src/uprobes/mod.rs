@@ -31,9 +31,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-#[cfg(fuzzing)]
-pub use library::fuzz_cache;
-
 /// How soon the thread notices that it is to end.
 const TICK: Duration = Duration::from_millis(100);
 /// When a container is looked at again that had none of the libraries: they may come with a volume or an installation.
@@ -398,7 +395,7 @@ fn offsets(file: File, symbols: &[&str]) -> Result<BTreeMap<String, u64>, ElfErr
             if f.name == name.as_bytes()
                 && let Some(offset) = elf.layout.offset_of(f.address)
             {
-                out.entry((*symbol).to_owned()).or_insert(offset + add);
+                out.entry((*symbol).to_owned()).or_insert(offset.wrapping_add(*add));
             }
         }
     })?;
@@ -412,6 +409,11 @@ fn elf_machine() -> u16 {
         "aarch64" => 183,
         _ => 0,
     }
+}
+
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_cache(bytes: &[u8]) {
+    library::fuzz_cache(bytes);
 }
 
 #[cfg(test)]
