@@ -129,9 +129,11 @@ impl Gadget {
             },
             object: self.object,
             sockets,
-            _filter: filter,
+            filter,
             notes,
             told: BTreeSet::new(),
+            closed_networks: BTreeSet::new(),
+            unprobed: 0,
             timeout: options.timeout,
             tables: TablePlan::new(&times, asked),
         })
