@@ -68,8 +68,13 @@ impl Gadget {
         let guest = self.guest(&options, (shared, &services), &mut sources, &mut notes)?;
         let has_guest = guest.is_some();
         for (plan, source) in self.plans.iter().zip(&mut sources) {
-            plan.finish(source)
-                .map_err(|source| GadgetError::Schema { image: self.image.reference.clone(), source })?;
+            if let Err(source) = plan.finish(source) {
+                let image = self.image.reference.clone();
+                if self.is_strict() {
+                    return Err(GadgetError::Schema { image, source }.into());
+                }
+                notes.push(Note::Metadata(format!("{image}: {source}")));
+            }
         }
         if let Some(tag) = &options.tag {
             sources.iter_mut().try_for_each(|s| tag.add(s))?;
