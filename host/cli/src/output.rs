@@ -134,6 +134,11 @@ impl Terminal {
         self.buf.splice(0..0, heading);
     }
 
+    /// True where rows are added up, and nothing is written before the end.
+    pub(crate) fn writes_at_the_end(&self) -> bool {
+        matches!(self.mode, OutputMode::Folded | OutputMode::Flamegraph)
+    }
+
     /// Prints what comes after the last row.
     pub fn finish(&mut self) -> Result<(), SinkError> {
         for p in &mut self.printers {

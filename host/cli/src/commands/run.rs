@@ -219,9 +219,9 @@ fn one(gadget: Gadget, setup: &Setup<'_>, matches: &ArgMatches) -> Result<ExitCo
     if started.is_err() {
         setup.stop.request();
     }
-    let (summary, failed) = live.run(&setup.stop, &mut terminal);
+    let (mut summary, failed) = live.run(&setup.stop, &mut terminal);
     // Whatever becomes of the first words and the last, the account comes.
-    let finished = started.and(finish(&mut terminal));
+    let finished = started.and(finish(&mut terminal, &mut summary));
     let code = report(&summary, &args.out, ctx.verbose)?;
     match failed {
         Some(e) => Err(e.into()),
@@ -269,10 +269,18 @@ pub fn start(terminal: &mut Terminal, stop: &Stop) -> Result<(), CliError> {
     stop_when_nobody_reads(stop).map_err(|e| CliError::internal(format!("watching stdout: {e}")))
 }
 
-/// Prints what some outputs keep for the end of the run.
-pub fn finish(terminal: &mut Terminal) -> Result<(), CliError> {
-    match terminal.finish() {
-        Ok(()) | Err(SinkError::Closed) => Ok(()),
+/// Prints what some outputs keep for the end of the run; where that fails, the account says that nothing was delivered.
+pub fn finish(terminal: &mut Terminal, summary: &mut Summary) -> Result<(), CliError> {
+    let done = terminal.finish();
+    if done.is_err() && terminal.writes_at_the_end() {
+        summary.undeliver();
+    }
+    match done {
+        Ok(()) => Ok(()),
+        Err(SinkError::Closed) => {
+            summary.closed = true;
+            Ok(())
+        }
         Err(e) => Err(CliError::chain(Kind::Environment, &e, None)),
     }
 }

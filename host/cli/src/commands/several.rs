@@ -141,10 +141,11 @@ pub(super) fn run(gadgets: Vec<Named>, setup: &Setup<'_>, matches: &ArgMatches) 
         say(&format!("running {}; Ctrl-C ends them", names.join(", ")));
     }
     stop_when_nobody_reads(&setup.stop).map_err(|e| CliError::internal(format!("watching stdout: {e}")))?;
-    let ended = several.run(&setup.stop, &mut sinks);
+    let mut ended = several.run(&setup.stop, &mut sinks);
     // All are finished, and whatever becomes of their last words, the account comes.
-    let finish_one = |s: &mut Shown<'_>| finish(&mut s.terminal).map_err(|e| named(&s.name, e));
-    let finished: Vec<Result<(), CliError>> = sinks.iter_mut().map(finish_one).collect();
+    let finish_one =
+        |(s, e): (&mut Shown<'_>, &mut Ended)| finish(&mut s.terminal, &mut e.summary).map_err(|e| named(&s.name, e));
+    let finished: Vec<Result<(), CliError>> = sinks.iter_mut().zip(&mut ended).map(finish_one).collect();
     let code = report(&ended, &args.out, ctx.verbose)?;
     let failed = ended.into_iter().filter_map(|e| Some(named(&e.gadget, e.failed?.into())));
     let mut errors = failed.chain(finished.into_iter().filter_map(Result::err)).collect::<Vec<_>>();
