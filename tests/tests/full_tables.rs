@@ -2,8 +2,6 @@
 //!
 //! The load is made by the test itself, on the loopback interface of the host, and the gadget filters on its process.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up its case has failed")]
-
 use ig_tests::{
     alone,
     ig::{Finished, Ig, at},
