@@ -10,11 +10,19 @@
 #define S_IFMT 0170000
 
 // In the order of the bits of --type-mask. The names are those of `type`.
-enum file_kind { regular, character_device, block_device, fifo, directory, symbolic_link, socket, unknown };
+enum opened_file_kind { REGULAR, SOCKET, PIPE, BPF_MAP, DIRECTORY, CHAR_DEV, BLOCK_DEV, SYMLINK, OTHER };
+
+// Of the file system of eventfd, epoll, BPF objects and others that are no files, whatever kind their inodes claim to be.
+#define ANON_INODE_FS_MAGIC 0x09041934
+
+struct super_block___open {
+	unsigned long s_magic;
+} __attribute__((preserve_access_index));
 
 struct inode___open {
 	__u16 i_mode;
 	unsigned long i_ino;
+	struct super_block___open *i_sb;
 } __attribute__((preserve_access_index));
 
 struct file___open {
@@ -36,7 +44,7 @@ struct file_entry {
 	gadget_uid uid;
 	gadget_gid gid;
 	__u32 fd;
-	enum file_kind type_raw;
+	enum opened_file_kind type_raw;
 	__u64 inode;
 	gadget_file_flags flags_raw;
 	bool path_truncated;
@@ -47,31 +55,41 @@ const volatile bool paths = false;
 GADGET_PARAM(paths);
 
 // Regular files and directories.
-const volatile __u32 file_type_mask = 1 << regular | 1 << directory;
+const volatile __u32 file_type_mask = 1 << REGULAR | 1 << DIRECTORY;
 GADGET_PARAM(file_type_mask);
 
 GADGET_ITER(files, file_entry, ig_snapshot_file);
 GADGET_HEAP(entry_heap, sizeof(struct file_entry));
 
-static __always_inline enum file_kind kind_of(__u16 mode)
+static __always_inline bool is_bpf_map(struct file *file)
 {
-	switch (mode & S_IFMT) {
+	char name[sizeof("bpf-map")] = {};
+
+	bpf_probe_read_kernel_str(name, sizeof(name), BPF_CORE_READ(file, f_path.dentry, d_name.name));
+	return !__builtin_memcmp(name, "bpf-map", sizeof(name));
+}
+
+static __always_inline enum opened_file_kind kind_of(struct file *file, struct inode___open *inode)
+{
+	if (BPF_CORE_READ(inode, i_sb, s_magic) == ANON_INODE_FS_MAGIC)
+		return is_bpf_map(file) ? BPF_MAP : OTHER;
+	switch (BPF_CORE_READ(inode, i_mode) & S_IFMT) {
 	case 0100000:
-		return regular;
+		return REGULAR;
 	case 0020000:
-		return character_device;
+		return CHAR_DEV;
 	case 0060000:
-		return block_device;
+		return BLOCK_DEV;
 	case 0010000:
-		return fifo;
+		return PIPE;
 	case 0040000:
-		return directory;
+		return DIRECTORY;
 	case 0120000:
-		return symbolic_link;
+		return SYMLINK;
 	case 0140000:
-		return socket;
+		return SOCKET;
 	default:
-		return unknown;
+		return OTHER;
 	}
 }
 
@@ -89,13 +107,13 @@ int ig_snapshot_file(struct bpf_iter__task_file *ctx)
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 	struct inode___open *inode;
-	enum file_kind kind;
+	enum opened_file_kind kind;
 	struct file_entry *e;
 
 	if (!task || !file)
 		return 0;
 	inode = (struct inode___open *)BPF_CORE_READ(file, f_inode);
-	kind = kind_of(BPF_CORE_READ(inode, i_mode));
+	kind = kind_of(file, inode);
 	if (!(file_type_mask & 1u << kind))
 		return 0;
 	e = gadget_heap_get(&entry_heap);

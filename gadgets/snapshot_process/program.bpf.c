@@ -6,36 +6,32 @@
 #include <gadget/filter.h>
 #include <bpf/bpf_tracing.h>
 
-struct process_entry {
-	struct gadget_process proc;
-};
-
 const volatile bool threads = false;
 GADGET_PARAM(threads);
 
-GADGET_ITER(processes, process_entry, ig_snapshot_process);
+// A row is a process: the fields stand at the top, without a `proc` around them.
+GADGET_ITER(processes, gadget_process, ig_snapshot_process);
 
 SEC("iter/task")
 int ig_snapshot_process(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
-	struct process_entry entry;
+	struct gadget_process p;
 
 	if (!task)
 		return 0;
-	__builtin_memset(&entry, 0, sizeof(entry));
-	entry.proc.pid = task->tgid;
-	entry.proc.tid = task->pid;
-	if (!threads && entry.proc.pid != entry.proc.tid)
+	__builtin_memset(&p, 0, sizeof(p));
+	p.pid = task->tgid;
+	p.tid = task->pid;
+	if (!threads && p.pid != p.tid)
 		return 0;
 	// One that is exiting and has left its namespaces belongs to no container; the filter then leaves it out.
 	if (gadget_filter_by_mntns && gadget_should_discard_mntns_id(gadget_get_mntns_id(task)))
 		return 0;
-	gadget_process_populate_from_task(&entry.proc, task);
-	if (gadget_should_discard_data(entry.proc.mntns_id, entry.proc.pid, entry.proc.tid, entry.proc.comm,
-				       entry.proc.creds.uid, entry.proc.creds.gid))
+	gadget_process_populate_from_task(&p, task);
+	if (gadget_should_discard_data(p.mntns_id, p.pid, p.tid, p.comm, p.creds.uid, p.creds.gid))
 		return 0;
-	bpf_seq_write(ctx->meta->seq, &entry, sizeof(entry));
+	bpf_seq_write(ctx->meta->seq, &p, sizeof(p));
 	return 0;
 }
 

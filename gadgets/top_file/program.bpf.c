@@ -41,8 +41,8 @@ struct file_sum {
 	gadget_timestamp timestamp_raw;
 	__u64 reads;
 	__u64 writes;
-	__u64 rbytes;
-	__u64 wbytes;
+	gadget_bytes rbytes_raw;
+	gadget_bytes wbytes_raw;
 	bool file_truncated;
 	char file[GADGET_PATH_MAX];
 };
@@ -198,10 +198,10 @@ static __noinline int seen(__s32 fd, __u64 bytes, bool written)
 	sum->timestamp_raw = bpf_ktime_get_boot_ns();
 	if (written) {
 		__sync_fetch_and_add(&sum->writes, 1);
-		__sync_fetch_and_add(&sum->wbytes, bytes);
+		__sync_fetch_and_add(&sum->wbytes_raw, bytes);
 	} else {
 		__sync_fetch_and_add(&sum->reads, 1);
-		__sync_fetch_and_add(&sum->rbytes, bytes);
+		__sync_fetch_and_add(&sum->rbytes_raw, bytes);
 	}
 	return 0;
 }

@@ -15,7 +15,7 @@
 struct event {
 	gadget_timestamp timestamp_raw;
 	// The victim's. First of its kind, so that the row is that of the victim's container.
-	gadget_mntns_id mntns_id;
+	gadget_mntns_id tmntns_id;
 	gadget_pid tpid;
 	gadget_comm tcomm[TASK_COMM_LEN];
 	gadget_uid tuid;
@@ -26,7 +26,7 @@ struct event {
 };
 
 GADGET_TRACER_MAP(events, 64 * 1024);
-GADGET_TRACER(events, events, event);
+GADGET_TRACER(oomkill, events, event);
 
 struct oom_control {
 	unsigned long totalpages;
@@ -92,7 +92,7 @@ static __always_inline void describe(struct event *e, struct task_struct *task)
 	struct signal_struct___oom *signal = (struct signal_struct___oom *)BPF_CORE_READ(task, signal);
 	struct mm_struct___size *mm = (struct mm_struct___size *)BPF_CORE_READ(task, mm);
 
-	e->mntns_id = gadget_get_mntns_id(task);
+	e->tmntns_id = gadget_get_mntns_id(task);
 	e->tpid = BPF_CORE_READ(task, tgid);
 	bpf_probe_read_kernel(e->tcomm, sizeof(e->tcomm), &task->comm);
 	e->tuid = BPF_CORE_READ(task, cred, uid.val);
@@ -120,10 +120,10 @@ int ig_oom_victim(struct bpf_raw_tracepoint_args *ctx)
 		describe(e, task);
 	} else {
 		e->tpid = ctx->args[0];
-		e->mntns_id = e->fprocess.mntns_id;
+		e->tmntns_id = e->fprocess.mntns_id;
 		e->tuid = (gadget_uid)-1;
 	}
-	if (gadget_should_discard_data(e->mntns_id, e->tpid, e->tpid, e->tcomm, e->tuid, targ_gid)) {
+	if (gadget_should_discard_data(e->tmntns_id, e->tpid, e->tpid, e->tcomm, e->tuid, targ_gid)) {
 		gadget_discard_buf(e);
 		return 0;
 	}

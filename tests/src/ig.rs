@@ -247,6 +247,8 @@ pub struct Ledger {
     pub balanced: bool,
     /// Runs of programs that the kernel skipped; each may have been an event.
     pub missed_runs: u64,
+    /// Networks, containers and sockets that could not be followed.
+    pub blind_spots: u64,
 }
 
 impl Ledger {

@@ -88,7 +88,7 @@ mod root {
             .run()
             .expect_success()
             .rows();
-        assert!(rows.iter().any(|r| at(r, "proc.pid") == std::process::id()), "{} rows", rows.len());
+        assert!(rows.iter().any(|r| at(r, "pid") == std::process::id()), "{} rows", rows.len());
     }
 
     #[test]

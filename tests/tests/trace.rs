@@ -104,11 +104,11 @@ mod root {
         let _alone = alone();
         let rows = Ig::new(&["run", "snapshot_process", "--host", "-o", "json"]).run().expect_success().rows();
         let me = u64::from(std::process::id());
-        assert_eq!(rows.iter().filter(|r| at(r, "proc.pid") == me).count(), 1, "of {} rows", rows.len());
+        assert_eq!(rows.iter().filter(|r| at(r, "pid") == me).count(), 1, "of {} rows", rows.len());
         let threads =
             Ig::new(&["run", "snapshot_process", "--host", "--threads", "-o", "json"]).run().expect_success().rows();
         // The test harness runs each test in a thread of its own.
-        assert!(threads.iter().filter(|r| at(r, "proc.pid") == me).count() > 1, "of {} rows", threads.len());
+        assert!(threads.iter().filter(|r| at(r, "pid") == me).count() > 1, "of {} rows", threads.len());
     }
 
     #[test]

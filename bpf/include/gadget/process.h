@@ -12,6 +12,7 @@ static __always_inline void gadget_process_relations(struct gadget_process *p, s
 
 	p->mntns_id = gadget_get_mntns_id(task);
 	p->parent.pid = BPF_CORE_READ(parent, tgid);
+	p->parent.tid = BPF_CORE_READ(parent, pid);
 	bpf_probe_read_kernel(p->parent.comm, sizeof(p->parent.comm), &parent->comm);
 }
 

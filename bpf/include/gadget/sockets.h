@@ -178,6 +178,7 @@ static __always_inline bool gadget_process_populate_from_socket(const struct gad
 	__builtin_memcpy(p->comm, v->task, sizeof(p->comm));
 	__builtin_memcpy(p->parent.comm, v->ptask, sizeof(p->parent.comm));
 	p->parent.pid = v->ppid;
+	p->parent.tid = v->ptid;
 	return true;
 }
 

@@ -26,10 +26,11 @@ typedef __u64 gadget_syscall;
 typedef __u32 gadget_uid;
 /** A group id of the initial user namespace. */
 typedef __u32 gadget_gid;
-/** Ids of the host's pid namespace: process (tgid), thread, parent process. */
+/** Ids of the host's pid namespace: process (tgid), thread, parent process, its thread. */
 typedef __u32 gadget_pid;
 typedef __u32 gadget_tid;
 typedef __u32 gadget_ppid;
+typedef __u32 gadget_ptid;
 /** Element of a NUL-terminated array of 16: the name of a thread, of its parent. */
 typedef char gadget_comm;
 typedef char gadget_pcomm;
@@ -99,6 +100,7 @@ struct gadget_creds {
 struct gadget_parent {
 	gadget_pcomm comm[TASK_COMM_LEN];
 	gadget_ppid pid;
+	gadget_ptid tid;
 };
 
 /** Who did it: filled by gadget_process_populate (gadget/process.h). */

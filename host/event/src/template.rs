@@ -5,7 +5,7 @@
 //!
 //! | key | value | default | meaning |
 //! |---|---|---|---|
-//! | `columns.template` | see [`Template::named`] | by derivation, type tag or name | defaults for the keys below |
+//! | `template`, `columns.template` | see [`Template::named`] | by derivation, type tag or name | defaults for the keys below |
 //! | `columns.hidden` | `true`, `false` | template, else `false` | not among the default columns; can be asked for |
 //! | `columns.alias` | text | full name | heading, upper-cased; `--fields`, `--filter` and `--sort` know it too |
 //! | `columns.width` | cells | template, else 16 | weight when columns are fitted to a terminal; 0: what the kind needs |
@@ -55,7 +55,8 @@ const PLAIN: Template =
 
 impl Template {
     /// The template of this name: `timestamp`, `node`, `pod`, `namespace`, `container`, `containerPid`, `pid`, `uid`,
-    /// `gid`, `ns`, `comm`, `l4endpoint`, `syscall`, `errorString`, `bytes`, `duration`.
+    /// `gid`, `ns`, `comm`, `l4endpoint`, `syscall`, `errorString`, `bytes`, `duration`; and those of what is hidden
+    /// unless asked for: `ppid`, `ptid`, `pcomm`, `mntns_id`, `netns_id`, `user_stack`.
     pub fn named(name: &str) -> Option<Template> {
         let right = Template { align: Align::Right, ..PLAIN };
         let middle = Template { ellipsis: Ellipsis::Middle, ..PLAIN };
@@ -64,10 +65,13 @@ impl Template {
             "node" | "pod" => Template { width: Some(30), ..middle },
             "namespace" | "container" => Template { width: Some(30), ..PLAIN },
             "containerPid" => Template { width: Some(6), hidden: true, ..PLAIN },
-            "pid" => Template { min: Some(7), ..right },
+            "pid" | "tid" => Template { min: Some(7), ..right },
+            "ppid" | "ptid" => Template { min: Some(7), hidden: true, ..right },
             "uid" | "gid" => Template { min: Some(8), ..right },
-            "ns" => Template { width: Some(12), hidden: true, ..right },
+            "ns" | "mntns_id" | "netns_id" => Template { width: Some(12), hidden: true, ..right },
             "comm" => Template { max: Some(16), ..PLAIN },
+            "pcomm" => Template { max: Some(16), hidden: true, ..PLAIN },
+            "user_stack" => Template { hidden: true, ..PLAIN },
             "l4endpoint" => Template { width: Some(40), min: Some(22), max: Some(52), ..middle },
             "syscall" => Template { width: Some(18), max: Some(28), ..PLAIN },
             "errorString" => Template { width: Some(12), ..PLAIN },
@@ -79,11 +83,9 @@ impl Template {
 
     /// The template a field asks for, else the one its meaning suggests, else the plain one.
     pub fn of(field: &Field) -> Template {
-        field
-            .annotation("columns.template")
-            .and_then(Template::named)
-            .or_else(|| meaning(field).and_then(Template::named))
-            .unwrap_or(PLAIN)
+        // Images in the field have the short key.
+        let asked = field.annotation("columns.template").or_else(|| field.annotation("template"));
+        asked.and_then(Template::named).or_else(|| meaning(field).and_then(Template::named)).unwrap_or(PLAIN)
     }
 }
 
@@ -102,11 +104,14 @@ fn meaning(field: &Field) -> Option<&'static str> {
     }
     let tagged = field.def.tags.iter().find_map(|tag| {
         Some(match tag.as_str() {
-            "type:gadget_pid" | "type:gadget_ppid" | "type:gadget_tid" => "pid",
+            "type:gadget_pid" | "type:gadget_tid" => "pid",
+            "type:gadget_ppid" => "ppid",
+            "type:gadget_ptid" => "ptid",
             "type:gadget_uid" => "uid",
             "type:gadget_gid" => "gid",
             "type:gadget_mntns_id" | "type:gadget_netns_id" => "ns",
-            "type:gadget_comm" | "type:gadget_pcomm" => "comm",
+            "type:gadget_comm" => "comm",
+            "type:gadget_pcomm" => "pcomm",
             _ => return None,
         })
     });
@@ -139,9 +144,14 @@ mod tests {
         let time = FieldDef::new("t", Kind::Text, how);
         assert_eq!(Template::of(&field(time.clone())).width, Some(35));
         assert_eq!(Template::of(&field(time.clone().annotate("columns.template", "pid"))).min, Some(7));
+        assert_eq!(Template::of(&field(time.clone().annotate("template", "pid"))).min, Some(7));
         assert_eq!(Template::of(&field(time.annotate("columns.template", "nope"))).width, Some(35));
         let plain = FieldDef::new("p", Kind::U32, Storage::Record { offset: 0, size: 4 });
         assert_eq!(Template::of(&field(plain.clone())), PLAIN);
-        assert_eq!(Template::of(&field(plain.tag("type:gadget_uid"))).min, Some(8));
+        assert_eq!(Template::of(&field(plain.clone().tag("type:gadget_uid"))).min, Some(8));
+        for parent in ["type:gadget_ppid", "type:gadget_ptid", "type:gadget_pcomm"] {
+            assert!(field(plain.clone().tag(parent)).hidden(), "{parent}");
+            assert!(!field(plain.clone().tag(parent).annotate("columns.hidden", "false")).hidden(), "{parent}");
+        }
     }
 }

@@ -332,7 +332,7 @@ pub(super) fn total(summary: &Summary) -> Ledger {
 /// Whoever closes the output has seen enough: what was on its way then is in the ledger, and is nothing to warn of.
 pub(super) fn has_lost(ledger: &Ledger, closed: bool) -> bool {
     let unread = if closed { ledger.loss.get(Reason::OutputClosed) } else { 0 };
-    ledger.lost() > unread || ledger.missed_runs > 0 || !ledger.balanced()
+    ledger.lost() > unread || ledger.has_doubt()
 }
 
 /// Says what was lost, if anything was or if asked, and turns it into the exit code.

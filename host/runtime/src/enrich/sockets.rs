@@ -5,7 +5,7 @@
 //! its own. Dropping it detaches everything. Never decides about a packet.
 
 use crate::{
-    bpf::{self, Btf, KernelBtf, LoadError, LoadOptions, Loaded, Object, iter, loader::State, object, sys},
+    bpf::{self, Btf, KernelBtf, LoadError, LoadOptions, Loaded, Object, State, iter, object, sys},
     containers::Cgroups,
 };
 use std::{
@@ -116,15 +116,30 @@ impl Sockets {
         counter.and_then(|c| c.sum_u64(0).ok()).unwrap_or(0)
     }
 
+    /// Runs of its programs that the kernel skipped since the start: sockets without their process, or with one that has
+    /// closed them.
+    pub fn missed_runs(&self) -> u64 {
+        self.loaded.missed_runs()
+    }
+
     /// What a user should be told, one line each; empty when all is well.
     pub fn notes(&self) -> Vec<String> {
-        let mut notes = self.notes.clone();
-        match self.overflow() {
-            0 => {}
-            n => notes.push(format!("{NAME}: {n} sockets found its map full: their processes are not known")),
-        }
-        notes
+        notes(&self.notes, self.overflow(), self.missed_runs())
     }
+}
+
+fn notes(start: &[String], overflow: u64, missed: u64) -> Vec<String> {
+    let mut notes = start.to_vec();
+    if overflow > 0 {
+        notes.push(format!("{NAME}: {overflow} sockets found its map full: their processes are not known"));
+    }
+    if missed > 0 {
+        notes.push(format!(
+            "{NAME}: {missed} runs of its programs were left out by the kernel: as many sockets may have no process, or \
+             another's"
+        ));
+    }
+    notes
 }
 
 fn create_map(object: &Object) -> Result<OwnedFd, SocketsError> {
@@ -173,4 +188,19 @@ fn start(
     let mut loaded = bpf::load(NAME, object, kernel, options).map_err(load)?;
     loaded.attach().map_err(load)?;
     Ok(loaded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_it_could_not_do_is_told() {
+        assert_eq!(notes(&["late".into()], 0, 0), ["late"]);
+        let told = notes(&[], 3, 4);
+        assert!(
+            told[0].contains("3 sockets found its map full") && told[1].contains("4 runs of its programs"),
+            "{told:?}"
+        );
+    }
 }

@@ -5,8 +5,8 @@
 
 use super::metadata::{GadgetMetadata, ParamMetadata};
 use crate::bpf::{
+    Marker, Object,
     btf::{Kind, Type},
-    object::{Marker, Object},
 };
 use std::{collections::BTreeMap, net::IpAddr, num::IntErrorKind};
 
@@ -235,6 +235,11 @@ fn param_type(object: &Object, t: &Type, len: usize) -> Option<ParamType> {
 }
 
 impl ParamType {
+    /// Whether the empty text is a value.
+    fn takes_nothing(self) -> bool {
+        matches!(self, ParamType::String { .. } | ParamType::Text | ParamType::Ip { .. })
+    }
+
     /// A value's bytes as text.
     pub fn show(self, bytes: &[u8]) -> String {
         let mut word = [0u8; 8];
@@ -278,7 +283,8 @@ impl Param {
             mandatory: note.mandatory && note.default.as_deref().is_none_or(str::is_empty),
             one_of: note.one_of,
             ports: note.ports,
-            default: note.default.unwrap_or(compiled_in),
+            // Images in the field write "" where a number is meant to stay what it was compiled with.
+            default: note.default.filter(|d| !d.is_empty() || ty.takes_nothing()).unwrap_or(compiled_in),
         }
     }
 
@@ -423,6 +429,19 @@ mod tests {
             let e = p.choose(Some(bad)).unwrap_err().to_string();
             assert_eq!(e, format!("parameter mode: {bad:?} is none of the values it takes: fast, slow"));
         }
+    }
+
+    #[test]
+    fn an_empty_default_leaves_a_number_what_it_was_compiled_with() {
+        let of = |ty, compiled_in: &str| {
+            let note = ParamNotes { default: Some(String::new()), ..ParamNotes::default() };
+            Param::new("p", Some("p".into()), ty, note, compiled_in.into()).default
+        };
+        assert_eq!(of(ParamType::Int { bits: 32 }, "-1"), "-1");
+        assert_eq!(of(ParamType::Uint { bits: 16 }, "443"), "443");
+        assert_eq!(of(ParamType::Bool, "true"), "true");
+        assert_eq!(of(ParamType::Float { bits: 64 }, "0.5"), "0.5");
+        assert_eq!(of(ParamType::String { len: 16 }, "sh"), "");
     }
 
     #[test]

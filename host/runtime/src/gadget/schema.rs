@@ -5,8 +5,9 @@
 
 use crate::{
     bpf::{
+        Marker,
         btf::{Btf, KernelBtf, Kind as BtfKind, Member, Type},
-        object::{MAP_HASH, MAP_LRU_HASH, Marker, Object},
+        object::{MAP_HASH, MAP_LRU_HASH, Object},
     },
     host_sources::HostSource,
 };
@@ -85,18 +86,20 @@ impl SchemaError {
 
 impl SourcePlan {
     /// Applies what gadget.yaml says about fields that came after the object's: call it when the schema is complete.
+    /// The first that nobody has is an error, told when all others are applied.
     pub fn finish(&self, source: &mut DataSource) -> Result<(), SchemaError> {
+        let mut wrong = Ok(());
         for (field, annotations) in &self.pending {
-            if !annotate(source, field, annotations) {
+            if !annotate(source, field, annotations) && wrong.is_ok() {
                 let known = source.fields().iter().map(|f| f.full_name.as_str());
-                return Err(SchemaError::UnknownField {
+                wrong = Err(SchemaError::UnknownField {
                     source_name: source.name.clone(),
                     field: field.clone(),
                     near: near(field, known),
                 });
             }
         }
-        Ok(())
+        wrong
     }
 
     /// Fields that gadget.yaml describes and nobody has declared yet.
@@ -132,6 +135,16 @@ fn near<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<String> {
         k == wanted || common >= 3 && common * 3 >= wanted.len().max(k.len()) * 2
     };
     known.filter(|k| alike(k)).take(3).map(str::to_owned).collect()
+}
+
+/// Drops what is said of data sources that the object does not declare, and tells which those are.
+pub fn drop_unknown(annotations: &mut Annotations, object: &Object) -> Vec<String> {
+    let declared = |name: &str| {
+        object.markers.iter().any(|m| matches!(m, Marker::Tracer { source, .. } | Marker::Iter { source, .. } | Marker::MapIter { source, .. } if source == name))
+    };
+    let unknown: Vec<String> = annotations.sources.keys().filter(|name| !declared(name)).cloned().collect();
+    annotations.sources.retain(|name, _| !unknown.contains(name));
+    unknown
 }
 
 /// The data sources an object declares, with the annotations of gadget.yaml on top of the defaults.
@@ -566,6 +579,7 @@ fn alias(within: &str, member: &str) -> Option<String> {
     match (within, member) {
         ("gadget_parent", "comm") => Some("pcomm".into()),
         ("gadget_parent", "pid") => Some("ppid".into()),
+        ("gadget_parent", "tid") => Some("ptid".into()),
         _ => Some(member.into()),
     }
 }

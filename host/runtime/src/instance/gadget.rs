@@ -3,12 +3,14 @@
 use crate::{
     bpf::{KernelBtf, Object, object::ObjectError},
     gadget::{
-        metadata::{self, GadgetMetadata, MetadataError, Problem},
+        metadata::{self, GadgetMetadata, MetadataError},
         params::{self, Param, ParamError},
-        schema::{Annotations, Producer, SchemaError, SourceAnnotations, SourcePlan, data_sources, host_plan},
+        schema::{
+            Annotations, Producer, SchemaError, SourceAnnotations, SourcePlan, data_sources, drop_unknown, host_plan,
+        },
     },
     host_sources::{self, HostSettings, HostSourceError},
-    image::GadgetImage,
+    image::{GadgetImage, Origin},
 };
 use ig_event::SourceKind;
 use std::{rc::Rc, time::Duration};
@@ -24,7 +26,7 @@ pub struct Gadget {
     params: Vec<Param>,
     times: Option<TableTimes>,
     /// What is odd about gadget.yaml, but does not keep the gadget from running.
-    pub(super) warnings: Vec<Problem>,
+    pub(super) warnings: Vec<String>,
 }
 
 /// When the tables of a gadget are read, unless the user says otherwise.
@@ -96,6 +98,7 @@ impl Gadget {
         let parsed = metadata::parse(&image.metadata, metadata::FILE)
             .map_err(|source| GadgetError::Metadata { image: named(), source })?;
         let metadata = parsed.metadata;
+        let mut warnings: Vec<String> = parsed.warnings.iter().map(ToString::to_string).collect();
         let host =
             host_sources::settings(&metadata).map_err(|source| GadgetError::HostSource { image: named(), source })?;
         let schema = |source| GadgetError::Schema { image: named(), source };
@@ -103,7 +106,12 @@ impl Gadget {
             (Some(elf), _) => {
                 let object = Object::parse(&metadata.name, elf)
                     .map_err(|source| GadgetError::Object { image: named(), source })?;
-                let plans = data_sources(&object, &kernel, &annotations(&metadata)).map_err(schema)?;
+                let mut annotations = annotations(&metadata);
+                if !own_work(&image) {
+                    let unknown = drop_unknown(&mut annotations, &object).into_iter();
+                    warnings.extend(unknown.map(|name| format!("data source {name} does not exist")));
+                }
+                let plans = data_sources(&object, &kernel, &annotations).map_err(schema)?;
                 let params = params::params(&object, &params::notes(&metadata))
                     .map_err(|source| GadgetError::Params { image: named(), source })?;
                 (Some(object), plans, params)
@@ -120,7 +128,7 @@ impl Gadget {
         let times = table_times(&plans, host.as_ref().filter(|_| object.is_none()))
             .map_err(|(source_name, text)| GadgetError::Interval { image: named(), source_name, text })?;
         params.extend(params::wasm_params(&metadata));
-        Ok(Gadget { image, metadata, object, kernel, plans, params, times, warnings: parsed.warnings })
+        Ok(Gadget { image, metadata, object, kernel, plans, params, times, warnings })
     }
 
     pub fn image(&self) -> &GadgetImage {
@@ -137,6 +145,11 @@ impl Gadget {
 
     pub fn params(&self) -> &[Param] {
         &self.params
+    }
+
+    /// Whether a word of gadget.yaml about a field that does not exist is an error: see [`own_work`].
+    pub(super) fn is_strict(&self) -> bool {
+        own_work(&self.image)
     }
 
     /// When its tables are read; `None` where it has none, only events.
@@ -183,6 +196,12 @@ impl Gadget {
     fn text_of<'a>(&self, p: &'a Param, given: &'a [(String, String)]) -> &'a str {
         given.iter().find(|(k, _)| *k == p.key).map_or(p.default.as_str(), |(_, v)| v.as_str())
     }
+}
+
+/// A gadget in a folder is being written: what it says of things that do not exist is a mistake to be mended. An image
+/// cannot be mended by who runs it, and such a word changes nothing but a layout: it is told, and passed over.
+fn own_work(image: &GadgetImage) -> bool {
+    image.origin == Origin::Directory
 }
 
 /// Annotation of a data source whose rows are the entries of a map: the time between two readings.

@@ -10,7 +10,7 @@ use super::{
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{KernelBtf, LoadOptions, Loaded, Object, loader::DISABLED, object::Hook},
+    bpf::{Hook, KernelBtf, LoadOptions, Loaded, Object, loader::DISABLED},
     containers::Containers,
     enrich::{
         container::ContainerEnricher,
@@ -68,8 +68,13 @@ impl Gadget {
         let guest = self.guest(&options, (shared, &services), &mut sources, &mut notes)?;
         let has_guest = guest.is_some();
         for (plan, source) in self.plans.iter().zip(&mut sources) {
-            plan.finish(source)
-                .map_err(|source| GadgetError::Schema { image: self.image.reference.clone(), source })?;
+            if let Err(source) = plan.finish(source) {
+                let image = self.image.reference.clone();
+                if self.is_strict() {
+                    return Err(GadgetError::Schema { image, source }.into());
+                }
+                notes.push(Note::Metadata(format!("{image}: {source}")));
+            }
         }
         if let Some(tag) = &options.tag {
             sources.iter_mut().try_for_each(|s| tag.add(s))?;
@@ -129,9 +134,11 @@ impl Gadget {
             },
             object: self.object,
             sockets,
-            _filter: filter,
+            filter,
             notes,
             told: BTreeSet::new(),
+            closed_networks: BTreeSet::new(),
+            unprobed: 0,
             timeout: options.timeout,
             tables: TablePlan::new(&times, asked),
         })

@@ -76,6 +76,17 @@ impl UprobeNote {
     }
 }
 
+impl UprobeNote {
+    /// Containers whose calls are not seen although they could be.
+    pub fn blind_spots(&self) -> u64 {
+        match self {
+            UprobeNote::TooMany { .. } => 1,
+            UprobeNote::Missed(n) => *n,
+            UprobeNote::Container { .. } | UprobeNote::More(_) => 0,
+        }
+    }
+}
+
 impl fmt::Display for UprobeNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -440,6 +451,14 @@ mod tests {
         assert_eq!(found[&inside], found[&name] + 4);
         assert_eq!(found["0x40"], 0x40);
         assert!(!found.contains_key("no_such_function"));
+    }
+
+    #[test]
+    fn only_containers_that_could_have_been_probed_are_blind_spots() {
+        let missing = vec![("libc".to_owned(), "malloc".to_owned(), "no such function".to_owned())];
+        let nothing = UprobeNote::Container { name: "web".into(), attached: 0, missing };
+        let all = [nothing, UprobeNote::More(3), UprobeNote::TooMany { name: "web".into() }, UprobeNote::Missed(5)];
+        assert_eq!(all.map(|n| n.blind_spots()), [0, 0, 1, 5]);
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub(super) fn trace_open() {
 
 pub(super) fn snapshot_process() {
     let done = run("snapshot_process", &["--host"]).run().expect_success();
-    let mut shown: Vec<_> = done.rows().iter().filter_map(|r| at(r, "proc.pid").as_u64()).collect();
+    let mut shown: Vec<_> = done.rows().iter().filter_map(|r| at(r, "pid").as_u64()).collect();
     shown.sort_unstable();
     let ig = shown.clone();
     shown.dedup();
@@ -137,7 +137,7 @@ fn snapshot_by_name() {
     std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).expect("a line");
     assert_eq!(line, "ready\n");
     let rows = run("snapshot_process", &["--host", "--comm", "ab"]).run().expect_success().rows();
-    let seen: Vec<_> = rows.iter().map(|r| (at(r, "proc.comm").as_str(), at(r, "proc.pid").as_u64())).collect();
+    let seen: Vec<_> = rows.iter().map(|r| (at(r, "comm").as_str(), at(r, "pid").as_u64())).collect();
     assert_eq!(seen, [(Some("ab"), Some(u64::from(child.id())))], "{rows:#?}");
     child.kill().expect("a child of ours");
     child.wait().expect("a child of ours");

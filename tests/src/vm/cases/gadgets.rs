@@ -3,7 +3,6 @@
 
 #![expect(clippy::print_stdout, reason = "the console is where facts go")]
 
-use super::kernel;
 use crate::{
     gadget_case::{self, Container, Engine, Verdict},
     gadget_table,
@@ -39,7 +38,7 @@ const CAPABILITIES: [&str; 14] = [
 ];
 
 /// Gadgets whose test cannot pass in these machines, and why: they are only started, and their programs attached.
-const ATTACHED_ONLY: [(&str, &str); 6] = [
+const ATTACHED_ONLY: [(&str, &str); 5] = [
     (
         "bpfstats",
         "its workload makes BPF maps, which before Linux 5.11 takes more locked memory than the container may have",
@@ -47,7 +46,6 @@ const ATTACHED_ONLY: [(&str, &str); 6] = [
     ("profile_blockio", "there is no disk"),
     ("profile_cpu", "an emulated processor spends its samples elsewhere than the test expects"),
     ("top_blockio", "there is no disk"),
-    ("traceloop", "calls of its workload are missing from what it shows on 5.10 and 7.2; why is not understood yet"),
     ("trace_ssl", "finding the functions in four libraries takes longer here than its workload waits"),
 ];
 
@@ -94,14 +92,9 @@ pub(super) fn run(gadget: &str) {
     println!("{FACT} {gadget} {}", cell.expect("a case"));
 }
 
-/// Gadgets whose programs the verifier of kernels before a version does not take. To be made smaller; not to grow.
-const REFUSED_BEFORE: [(&str, (u32, u32)); 4] =
-    [("profile_blockio", (5, 11)), ("trace_sni", (6, 13)), ("trace_tcp", (6, 12)), ("traceloop", (5, 12))];
-
-/// A refusal must say what the kernel lacks, unless it is known.
+/// A refusal must say what the kernel lacks.
 fn may_be_refused(gadget: &str, stderr: &str) {
-    let known = REFUSED_BEFORE.iter().any(|(name, before)| *name == gadget && kernel() < *before);
-    assert!(known || stderr.contains("this kernel has no "), "{gadget}: a refusal that names no feature:\n{stderr}");
+    assert!(stderr.contains("this kernel has no "), "{gadget}: a refusal that names no feature:\n{stderr}");
 }
 
 /// Containers of runc, each with a root file system of its own.
