@@ -328,7 +328,7 @@ int ig_trace_dns(struct __sk_buff *skb)
 	if (p->proto == GADGET_IPPROTO_TCP)
 		segment(skb, p);
 	else
-		message(skb, p->payload, p->payload_len, p->payload_len);
+		message(skb, p->payload, p->payload_here, p->payload_len);
 	return 0;
 }
 
