@@ -186,9 +186,9 @@ struct {
 	__type(value, __u32);
 } watched SEC(".maps");
 
-/* threads inside unshare(CLONE_NEWNS) -> the namespace they leave */
+/* threads inside unshare(CLONE_NEWNS) -> the namespace they leave; taken out when the call ends */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4096);
 	__type(key, __u32);
 	__type(value, __u64);
@@ -395,7 +395,8 @@ int ig_ctr_unshare(struct sys_enter_args *ctx)
 	__u32 tid = (__u32)bpf_get_current_pid_tgid();
 	if (ctx->args[0] & CLONE_NEWNS) {
 		__u64 from = mntns_of((void *)bpf_get_current_task());
-		bpf_map_update_elem(&unsharing, &tid, &from, BPF_ANY);
+		if (bpf_map_update_elem(&unsharing, &tid, &from, BPF_ANY))
+			count(BIRTHS_FULL);
 	} else {
 		/* What an unshare left here whose end was not seen. */
 		bpf_map_delete_elem(&unsharing, &tid);
@@ -453,7 +454,8 @@ static __always_inline void runtime_started(struct task_struct *task, __u32 tgid
 	__u32 as = A_RUNTIME;
 	struct runtime_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 
-	bpf_map_update_elem(&watched, &tgid, &as, BPF_ANY);
+	if (bpf_map_update_elem(&watched, &tgid, &as, BPF_ANY))
+		count(BIRTHS_FULL);
 	if (!e) {
 		count(LOST_EVENTS);
 		return;

@@ -8,11 +8,12 @@ pub fn show(batch: &Batch) {
     let source = Arc::clone(batch.source());
     for mode in OutputMode::ALL {
         for width in [None, Some(40)] {
-            let env = PrinterEnv { names: Arc::default(), zone: TextEnv::default().zone, width, clear_screen: false };
+            let env = PrinterEnv { names: Arc::default(), zone: TextEnv::default().zone, width };
             let Ok(mut printer) = printer(&source, mode, &FieldSelection::default(), env) else { continue };
             let mut out = Vec::new();
             printer.header(&mut out);
             printer.batch(batch, &mut out);
+            printer.finish(&mut out);
             if mode == OutputMode::Json {
                 let text = std::str::from_utf8(&out).expect("JSON is UTF-8");
                 for line in text.lines() {

@@ -1,7 +1,10 @@
 //! Records as a gadget's ring buffer brings them, of any length, shown in every output mode.
 #![no_main]
 
-use ig_event::{Batch, DataSource, Derive, FieldDef, FieldId, Kind, SourceKind, Storage};
+use ig_event::{
+    Batch, DataSource, Derive, FieldDef, FieldId, Kind, SourceKind, Storage,
+    output::{KERNEL_STACK_TAG, USER_STACK_TAG},
+};
 use libfuzzer_sys::fuzz_target;
 use std::sync::{Arc, LazyLock};
 
@@ -24,6 +27,18 @@ static SOURCE: LazyLock<Arc<DataSource>> = LazyLock::new(|| {
     field(&mut s, "yes", Kind::Bool, 1);
     field(&mut s, "bytes", Kind::Bytes, 5);
     field(&mut s, "text", Kind::CString, 64);
+    let mut tagged = |s: &mut DataSource, name: &str, kind, size, tag: &str| {
+        let storage = Storage::Record { offset: at, size };
+        at += size;
+        s.add(FieldDef::new(name, kind, storage).tag(tag)).expect("names are unique");
+    };
+    for (name, size, tag) in
+        [("slots", 26, "gadget_histogram_slot__u32"), ("wide_slots", 32, "gadget_histogram_slot__u64")]
+    {
+        tagged(&mut s, name, Kind::Bytes, size, &format!("type:{tag}"));
+    }
+    tagged(&mut s, "user_stack", Kind::CString, 48, USER_STACK_TAG);
+    tagged(&mut s, "kernel_stack", Kind::CString, 32, KERNEL_STACK_TAG);
     let bits = Arc::new(vec![(1, "ONE".to_owned()), (4, "FOUR".to_owned())]);
     let names = Arc::new(vec![(1, "one".to_owned())]);
     let derived = [

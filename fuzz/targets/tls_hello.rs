@@ -20,6 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
     let len = |n: usize| (n as u16).to_be_bytes();
     let body = [&[3, 3][..], &[0; 32], &[0, 0, 2, 0x13, 1, 1, 0], &len(rest.len()), rest].concat();
     let message = [&[1, 0][..], &len(body.len()), &body].concat();
-    let records = message.chunks(usize::from(*size).max(1)).flat_map(|c| [&[0x16, 3, 1][..], &len(c.len()), c].concat());
+    let records =
+        message.chunks(usize::from(*size).max(1)).flat_map(|c| [&[0x16, 3, 1][..], &len(c.len()), c].concat());
     check(&records.collect::<Vec<u8>>(), &mut hellos);
 });

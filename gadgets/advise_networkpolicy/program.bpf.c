@@ -9,10 +9,14 @@
 #include <gadget/filter.h>
 #include <gadget/maps.h>
 #include <gadget/packet.h>
+#include <gadget/recent.h>
 #include <gadget/sockets.h>
 
 #define FLOWS_MAX 65536
 #define ASKED_MAX 16384
+// Nanoseconds without a packet after which none is expected: without an answer, and after one.
+#define GIVEN_UP 10000000000ULL
+#define SETTLED 1000000000ULL
 #define GADGET_TCP_ACK 0x10
 #define LOOPBACK_INTERFACE 1
 
@@ -52,18 +56,31 @@ struct asked_key {
 	__u16 pad;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, ASKED_MAX);
-	__type(key, struct asked_key);
-	__type(value, __u8);
-} asked SEC(".maps");
+struct asked {
+	// Of the latest packet of either way.
+	__u64 time;
+	__u64 answered;
+};
+
+GADGET_RECENT_MAP(asked, struct asked_key, struct asked, ASKED_MAX)
+
+// An answer after that is taken for the beginning of something, and gives a flow that is none.
+static __always_inline bool asked_goes(void *ctx, struct asked *a, bool must)
+{
+	(void)ctx;
+	if (bpf_ktime_get_boot_ns() - a->time > (a->answered ? SETTLED : GIVEN_UP))
+		return true;
+	if (must)
+		gadget_count(&gadget_map_full);
+	return false;
+}
 
 // Whether the packet begins something, and which way it goes.
 static __always_inline bool is_first(const struct __sk_buff *skb, const struct gadget_packet *p, bool egress)
 {
+	struct asked now = { .time = bpf_ktime_get_boot_ns() };
 	struct asked_key key = {};
-	__u8 one = 1;
+	struct asked *before;
 
 	if (p->proto == GADGET_IPPROTO_TCP)
 		return (p->tcp_flags & (GADGET_TCP_SYN | GADGET_TCP_ACK)) == GADGET_TCP_SYN;
@@ -73,10 +90,14 @@ static __always_inline bool is_first(const struct __sk_buff *skb, const struct g
 	key.peer_port = egress ? p->dport : p->sport;
 	key.version = p->version;
 	key.egress = !egress;
-	if (bpf_map_lookup_elem(&asked, &key))
+	before = bpf_map_lookup_elem(&asked, &key);
+	if (before) {
+		before->time = now.time;
+		before->answered = true;
 		return false;
+	}
 	key.egress = egress;
-	bpf_map_update_elem(&asked, &key, &one, BPF_ANY);
+	asked_remember(NULL, &key, &now);
 	return true;
 }
 

@@ -10,6 +10,7 @@
 #include <gadget/heap.h>
 #include <gadget/maps.h>
 #include <gadget/packet.h>
+#include <gadget/recent.h>
 #include <gadget/sockets.h>
 
 // Bytes of a message that are copied; of a longer one the event says so. EDNS rarely allows more than 4096.
@@ -19,6 +20,8 @@
 #define MESSAGES_PER_SEGMENT 8
 #define QUERIES_MAX 8192
 #define STREAMS_MAX 4096
+// Nanoseconds after which nothing more is expected: of a query that nobody answers, of a message whose rest does not come.
+#define GIVEN_UP 10000000000ULL
 
 // Second word of a message.
 #define DNS_QR 0x8000
@@ -71,12 +74,18 @@ struct query_key {
 	__u8 version;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, QUERIES_MAX);
-	__type(key, struct query_key);
-	__type(value, __u64);
-} queries SEC(".maps");
+GADGET_RECENT_MAP(queries, struct query_key, __u64, QUERIES_MAX)
+
+// An answer may still come: without its query it has no latency.
+static __always_inline bool queries_goes(void *ctx, __u64 *asked, bool must)
+{
+	(void)ctx;
+	if (bpf_ktime_get_boot_ns() - *asked > GIVEN_UP)
+		return true;
+	if (must)
+		gadget_count(&gadget_map_full);
+	return false;
+}
 
 // One direction of a TCP connection.
 struct stream_key {
@@ -90,19 +99,28 @@ struct stream_key {
 
 // Where the next segment continues.
 struct stream {
+	// Of the latest segment.
+	__u64 time;
 	__u32 next_seq;
 	// Bytes of a message that are still to come.
 	__u32 rest;
 	// All of it is to come: the length came alone.
 	__u32 whole;
+	__u32 pad;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, STREAMS_MAX);
-	__type(key, struct stream_key);
-	__type(value, struct stream);
-} streams SEC(".maps");
+GADGET_RECENT_MAP(streams, struct stream_key, struct stream, STREAMS_MAX)
+
+// Between two messages nothing has to be known of a stream. In the middle of one, it is lost with what follows it.
+static __always_inline bool streams_goes(void *ctx, struct stream *s, bool must)
+{
+	(void)ctx;
+	if (!s->rest || bpf_ktime_get_boot_ns() - s->time > GIVEN_UP)
+		return true;
+	if (must)
+		gadget_count(&gadget_map_full);
+	return false;
+}
 
 // The time between a query that was sent and its response that arrived; 0: one of them was not seen.
 static __always_inline __u64 latency(const struct event *e, __u16 id)
@@ -123,8 +141,7 @@ static __always_inline __u64 latency(const struct event *e, __u16 id)
 	key.proto = e->src.proto_raw;
 	key.version = e->src.version;
 	if (!e->qr_raw) {
-		// Where the kernel makes room for it, the oldest queries lose their latency, and nothing else.
-		gadget_update_or_count(&queries, &key, &e->timestamp_raw);
+		queries_remember(NULL, &key, &e->timestamp_raw);
 		return 0;
 	}
 	asked = bpf_map_lookup_elem(&queries, &key);
@@ -211,6 +228,7 @@ static __always_inline void segment(struct __sk_buff *skb, const struct gadget_p
 	struct stream_key key = {};
 	struct stream now = {};
 	struct stream *known;
+	__u32 seq = p->seq;
 	bool in_step = false;
 
 	key.src = p->src;
@@ -219,16 +237,23 @@ static __always_inline void segment(struct __sk_buff *skb, const struct gadget_p
 	key.pkt_type = skb->pkt_type;
 	key.sport = p->sport;
 	key.dport = p->dport;
-	if (p->tcp_flags & (GADGET_TCP_SYN | GADGET_TCP_FIN | GADGET_TCP_RST))
+	if (p->tcp_flags & (GADGET_TCP_SYN | GADGET_TCP_RST))
 		bpf_map_delete_elem(&streams, &key);
-	if (!left)
+	if (p->tcp_flags & GADGET_TCP_SYN) {
+		// Here the stream begins, and the first message.
+		seq++;
+		in_step = true;
+	} else if (!left) {
+		if (p->tcp_flags & GADGET_TCP_FIN)
+			bpf_map_delete_elem(&streams, &key);
 		return;
+	}
 	known = bpf_map_lookup_elem(&streams, &key);
 	if (known) {
 		// Sent again: it has been shown.
-		if ((__s32)(p->seq - known->next_seq) < 0)
+		if ((__s32)(seq - known->next_seq) < 0)
 			return;
-		in_step = p->seq == known->next_seq;
+		in_step = seq == known->next_seq;
 		if (in_step && known->rest) {
 			__u32 part = known->rest < left ? known->rest : left;
 
@@ -238,6 +263,9 @@ static __always_inline void segment(struct __sk_buff *skb, const struct gadget_p
 			left -= part;
 			now.rest = known->rest - part;
 		}
+		// What lies between is missing, or comes too late to be told from what was sent again.
+		if (!in_step)
+			gadget_count(&gadget_map_full);
 	}
 	for (int i = 0; i < MESSAGES_PER_SEGMENT && left >= 2 && !now.rest; i++) {
 		__be16 prefix;
@@ -259,13 +287,19 @@ static __always_inline void segment(struct __sk_buff *skb, const struct gadget_p
 		at += there;
 		left -= there;
 	}
-	now.next_seq = p->seq + p->payload_len;
+	// In the middle of something: each of the next segments may be the one where a message begins.
+	if (!in_step || p->tcp_flags & (GADGET_TCP_FIN | GADGET_TCP_RST)) {
+		bpf_map_delete_elem(&streams, &key);
+		return;
+	}
+	now.next_seq = seq + p->payload_len;
 	// More messages than are looked at, or one whose length is cut in two: lost, and counted as such.
-	if (in_step && left && !now.rest) {
+	if (left && !now.rest) {
 		gadget_count(&gadget_map_full);
 		now.next_seq--;
 	}
-	bpf_map_update_elem(&streams, &key, &now, BPF_ANY);
+	now.time = bpf_ktime_get_boot_ns();
+	streams_remember(NULL, &key, &now);
 }
 
 static __always_inline bool is_dns(const struct gadget_packet *p)
@@ -294,7 +328,7 @@ int ig_trace_dns(struct __sk_buff *skb)
 	if (p->proto == GADGET_IPPROTO_TCP)
 		segment(skb, p);
 	else
-		message(skb, p->payload, p->payload_len, p->payload_len);
+		message(skb, p->payload, p->payload_here, p->payload_len);
 	return 0;
 }
 

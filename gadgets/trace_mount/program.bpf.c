@@ -9,6 +9,7 @@
 #include <gadget/common.h>
 #include <gadget/filesystem.h>
 #include <gadget/filter.h>
+#include <gadget/maps.h>
 #include <gadget/syscall_hooks.h>
 
 #define TEXT_ROOM 512
@@ -74,9 +75,9 @@ GADGET_TRACER_MAP(events, 256 * 1024);
 GADGET_TRACER(mount, events, event);
 GADGET_HEAP(event_heap, sizeof(struct event));
 
-// When the calls that are under way began, by thread. The oldest makes room: its delta is then 0.
+// When the calls that are under way began, by thread. Each is taken out when its call ends.
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4096);
 	__type(key, __u32);
 	__type(value, __u64);
@@ -142,8 +143,7 @@ static __always_inline int call_began(void *ctx, void *regs, int call, bool comp
 	__u32 tid = bpf_get_current_pid_tgid();
 	__u64 now = bpf_ktime_get_ns();
 
-	// In an LRU map an update fails only where memory is short; then there is no delta.
-	bpf_map_update_elem(&began, &tid, &now, BPF_ANY);
+	gadget_update_or_count(&began, &tid, &now);
 	return 0;
 }
 

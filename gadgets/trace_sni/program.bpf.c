@@ -10,6 +10,7 @@
 #include <gadget/heap.h>
 #include <gadget/maps.h>
 #include <gadget/packet.h>
+#include <gadget/recent.h>
 #include <gadget/sockets.h>
 
 // Bytes of a ClientHello that are kept. Those with post-quantum keys have some 1,800.
@@ -17,6 +18,8 @@
 // Hellos that came in part and wait for the rest.
 #define PARTS_MAX 256
 #define DONE_MAX 4096
+// Nanoseconds after which the rest of a hello is no longer expected.
+#define GIVEN_UP 10000000000ULL
 // TLS records that one hello is spread over.
 #define RECORDS_MAX 4
 
@@ -62,14 +65,9 @@ struct part {
 
 GADGET_HEAP(part_heap, sizeof(struct part));
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, PARTS_MAX);
-	__type(key, struct stream_key);
-	__type(value, struct part);
-} parts SEC(".maps");
+GADGET_RECENT_MAP(parts, struct stream_key, struct part, PARTS_MAX)
 
-// Where the hello of a connection began: one that is sent again is shown once.
+// Where the hello of a connection began: one that is sent again is shown once, or, where the oldest made room, twice.
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, DONE_MAX);
@@ -140,6 +138,16 @@ static __always_inline void send(struct __sk_buff *skb, struct event *e, bool tr
 	if (len > HELLO_MAX)
 		len = HELLO_MAX;
 	gadget_output_buf(skb, &events, e, offsetof(struct event, data) + (len & (2 * HELLO_MAX - 1)));
+}
+
+// What made room is shown as far as it came.
+static __always_inline bool parts_goes(void *ctx, struct part *part, bool must)
+{
+	bool goes = must || bpf_ktime_get_boot_ns() - part->e.timestamp_raw > GIVEN_UP;
+
+	if (goes)
+		send(ctx, &part->e, true);
+	return goes;
 }
 
 // Puts the segment behind what is there. False if the packet does not hold what it says.
@@ -270,7 +278,7 @@ int ig_trace_sni(struct __sk_buff *skb)
 		return 0;
 	}
 	part->next_seq = p->seq + p->payload_len;
-	gadget_update_or_count(&parts, &key, part);
+	parts_remember(skb, &key, part);
 	return 0;
 }
 

@@ -9,6 +9,7 @@
 #include <gadget/common.h>
 #include <gadget/filter.h>
 #include <gadget/maps.h>
+#include <gadget/recent.h>
 #include <gadget/sock.h>
 #include <gadget/socket_calls.h>
 #include <gadget/tcp.h>
@@ -62,7 +63,8 @@ struct {
 	__type(value, struct pending);
 } undecided SEC(".maps");
 
-// Sockets whose connect was told although its caller may still ask how it ended, by connecting once more.
+// Sockets whose connect was told although its caller may still ask how it ended, by connecting once more. Where the oldest made
+// room, that connect is told twice.
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
@@ -71,21 +73,28 @@ struct {
 } told SEC(".maps");
 
 struct ends {
+	__u64 time;
 	struct gadget_l4endpoint_t src;
 	struct gadget_l4endpoint_t dst;
 };
 
 // What connects wanted that failed, until their system calls end.
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 4096);
-	__type(key, __u64);
-	__type(value, struct ends);
-} failed SEC(".maps");
+GADGET_RECENT_MAP(failed, __u64, struct ends, 4096)
 
-// Whose a connection is, for one that ends with a reset.
+// A call that waits for it is about to return.
+static __always_inline bool failed_goes(void *ctx, struct ends *ends, bool must)
+{
+	(void)ctx;
+	if (bpf_ktime_get_ns() - ends->time > 1000000000ULL)
+		return true;
+	if (must)
+		gadget_count(&gadget_map_full);
+	return false;
+}
+
+// Whose a connection is, for one that ends with a reset. Each is taken out when its socket is closed.
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
 	__type(key, __u64);
 	__type(value, struct pending);
@@ -153,7 +162,11 @@ static __always_inline void remember_owner(const struct sock *sk, int fd)
 		return;
 	gadget_process_populate(&p.proc);
 	p.fd = fd;
-	bpf_map_update_elem(&owners, &key, &p, BPF_ANY);
+	if (gadget_update_or_count(&owners, &key, &p))
+		return;
+	// The connection may have ended before it was entered: nobody would take it out.
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) == CLOSE)
+		bpf_map_delete_elem(&owners, &key);
 }
 
 // The address that a program gave to connect.
@@ -223,7 +236,7 @@ static __noinline void undecided_ended(void *ctx, const struct sock *sk, bool es
 	if (established) {
 		bpf_map_update_elem(&told, &key, &yes, BPF_ANY);
 		if (!connect_only && !accept_only && !failure_only)
-			bpf_map_update_elem(&owners, &key, &p, BPF_ANY);
+			gadget_update_or_count(&owners, &key, &p);
 	}
 	if (!is_wanted(connect, established))
 		return;
@@ -359,12 +372,12 @@ static __noinline int state_changed(void *ctx, const struct sock *sk, int before
 		return 0;
 	}
 	if (before == SYN_SENT && after == CLOSE) {
-		struct ends ends;
+		struct ends ends = { .time = bpf_ktime_get_ns() };
 
 		undecided_ended(ctx, sk, false);
 		// Which of them is needed shows when the system call ends; most sockets that come here are in one.
 		gadget_l4endpoints_from_sock(&ends.src, &ends.dst, sk);
-		bpf_map_update_elem(&failed, &key, &ends, BPF_ANY);
+		failed_remember(ctx, &key, &ends);
 		return 0;
 	}
 	if ((before == ESTABLISHED && (after == FIN_WAIT1 || after == CLOSE)) ||

@@ -7,6 +7,10 @@
 // which entry a call overwrites, so that the numbers of the rows tell how many came before. Containers share
 // RINGS recorders in turn: beyond that many, the oldest and the newest write into the same one, and each loses calls to the
 // other; numbers then have gaps.
+//
+// Three ways to the same rows, of which the host takes one (gadget.yaml): raw tracepoints; plain ones, which from Linux 7.0 on
+// are the only ones that see every call; and raw ones that count under a lock, for kernels before 5.12, where no atomic
+// operation gives back what it made.
 
 #include <gadget/common.h>
 #include <gadget/maps.h>
@@ -121,15 +125,52 @@ struct {
 	__type(value, struct call);
 } scratch SEC(".maps");
 
-static __always_inline struct recorder *add(const struct gadget_mntns_key *key, bool started)
+// Recorders in which a number is being given out, for kernels without the atomic operation. Only the key matters.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, RINGS + 1);
+	__type(key, __u32);
+	__type(value, __u8);
+} locks SEC(".maps");
+
+// The lock of `rings`.
+#define RINGS_LOCK RINGS
+// How often a lock is tried. Its holder cannot be preempted, and needs well below a microsecond.
+#define LOCK_TRIES 512
+
+// Adds 1 and gives the sum; 0 where the lock was not to be had. `locked` is a constant: each program has one of the two.
+static __always_inline __u64 next(__u64 *counter, __u32 lock, bool locked)
+{
+	__u64 n;
+	__u8 held = 1;
+
+	if (!locked)
+		return __sync_fetch_and_add(counter, 1) + 1;
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		if (bpf_map_update_elem(&locks, &lock, &held, BPF_NOEXIST))
+			continue;
+		n = *(volatile __u64 *)counter + 1;
+		*(volatile __u64 *)counter = n;
+		bpf_map_delete_elem(&locks, &lock);
+		return n;
+	}
+	gadget_count(&gadget_map_full);
+	return 0;
+}
+
+static __always_inline struct recorder *add(const struct gadget_mntns_key *key, bool started, bool locked)
 {
 	__u32 zero = 0;
-	__u64 *next = bpf_map_lookup_elem(&rings, &zero);
+	__u64 *given = bpf_map_lookup_elem(&rings, &zero);
 	struct recorder new = {.started = started};
+	__u64 turn;
 
-	if (!next)
+	if (!given)
 		return NULL;
-	new.ring = __sync_fetch_and_add(next, 1) % RINGS;
+	turn = next(given, RINGS_LOCK, locked);
+	if (!turn)
+		return NULL;
+	new.ring = (turn - 1) % RINGS;
 	// If another CPU has been quicker, its entry counts, and a ring is left out in this turn.
 	return gadget_lookup_or_insert(&recorders, key, &new);
 }
@@ -162,6 +203,11 @@ static __always_inline void read_args(struct call *c, void *regs)
 	c->a4 = BPF_CORE_READ(saved, regs[4]);
 	c->a5 = BPF_CORE_READ(saved, regs[5]);
 #endif
+}
+
+static __always_inline __u64 narrow(__u64 arg, bool compat)
+{
+	return compat ? (__u32)arg : arg;
 }
 
 // Gives the size without the NUL; -1 where nothing could be read.
@@ -244,36 +290,38 @@ static __always_inline bool ends_the_thread(const struct call *c)
 	return c->syscall_raw == NR_EXIT || c->syscall_raw == NR_EXIT_GROUP;
 }
 
-SEC("raw_tracepoint/sys_enter")
-int ig_loop_enter(struct bpf_raw_tracepoint_args *ctx)
-{
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	__u64 thread = (__u64)task, ids;
-	struct open_call open = {};
+struct now {
+	struct task_struct *task;
 	struct recorder *recorder;
 	struct gadget_mntns_key key;
+};
+
+// The recorder of this call, and a call to fill; NULL where it is not to be recorded.
+static __always_inline struct call *begin(struct now *now, __u32 nr, bool locked)
+{
 	struct call *c;
 	__u32 zero = 0;
-	__u32 nr = ctx->args[1];
+	__u64 ids;
 
-	if (!gadget_wanted_mntns_key(&key, task))
-		return 0;
-	recorder = bpf_map_lookup_elem(&recorders, &key);
-	if (!recorder) {
+	now->task = (struct task_struct *)bpf_get_current_task();
+	if (!gadget_wanted_mntns_key(&now->key, now->task))
+		return NULL;
+	now->recorder = bpf_map_lookup_elem(&recorders, &now->key);
+	if (!now->recorder) {
 		// Not seen while it was made, so that it has been there before.
-		recorder = add(&key, true);
-		if (!recorder)
-			return 0;
+		now->recorder = add(&now->key, true, locked);
+		if (!now->recorder)
+			return NULL;
 	}
 	c = bpf_map_lookup_elem(&scratch, &zero);
-	if (!recorder->started || !c)
-		return 0;
+	if (!now->recorder->started || !c)
+		return NULL;
 #if defined(GADGET_X32_BIT)
 	nr &= ~GADGET_X32_BIT;
 #endif
 	c->timestamp_raw = bpf_ktime_get_boot_ns();
-	c->mntns_id = key.mntns_id;
-	c->compat = gadget_syscall_is_compat(task);
+	c->mntns_id = now->key.mntns_id;
+	c->compat = gadget_syscall_is_compat(now->task);
 	c->returned = false;
 	c->ret_raw = 0;
 	c->syscall_raw = nr;
@@ -282,16 +330,67 @@ int ig_loop_enter(struct bpf_raw_tracepoint_args *ctx)
 	c->pid = ids >> 32;
 	c->tid = ids;
 	bpf_get_current_comm(c->comm, sizeof(c->comm));
-	read_args(c, (void *)ctx->args[0]);
+	return c;
+}
+
+// With its arguments known.
+static __always_inline int keep(struct call *c, const struct now *now, bool locked)
+{
+	__u64 thread = (__u64)now->task;
+	__u32 nr = c->syscall_raw, ring = now->recorder->ring;
+	struct open_call open = {};
+
 	read_texts(c, c->compat ? compat_text[nr & 511] : native_text[nr & 1023]);
-	c->number = __sync_fetch_and_add(&recorder->written, 1) + 1;
+	c->number = next(&now->recorder->written, ring, locked);
+	if (!c->number)
+		return 0;
 	open.number = c->number;
-	open.place.ring = recorder->ring;
+	open.place.ring = ring;
 	open.place.slot = (c->number - 1) & (RING_CALLS - 1);
 	if (gadget_update_or_count(&calls, &open.place, c) || ends_the_thread(c))
 		return 0;
 	gadget_update_or_count(&open_calls, &thread, &open);
 	return 0;
+}
+
+static __always_inline int enter_raw(struct bpf_raw_tracepoint_args *ctx, bool locked)
+{
+	struct now now = {};
+	struct call *c = begin(&now, ctx->args[1], locked);
+
+	if (!c)
+		return 0;
+	read_args(c, (void *)ctx->args[0]);
+	return keep(c, &now, locked);
+}
+
+SEC("raw_tracepoint/sys_enter")
+int ig_loop_enter(struct bpf_raw_tracepoint_args *ctx)
+{
+	return enter_raw(ctx, false);
+}
+
+SEC("raw_tracepoint/sys_enter")
+int ig_loop_enter_lock(struct bpf_raw_tracepoint_args *ctx)
+{
+	return enter_raw(ctx, true);
+}
+
+SEC("tracepoint/raw_syscalls/sys_enter")
+int ig_loop_enter_plain(struct trace_event_raw_sys_enter *ctx)
+{
+	struct now now = {};
+	struct call *c = begin(&now, ctx->id, false);
+
+	if (!c)
+		return 0;
+	c->a0 = narrow(ctx->args[0], c->compat);
+	c->a1 = narrow(ctx->args[1], c->compat);
+	c->a2 = narrow(ctx->args[2], c->compat);
+	c->a3 = narrow(ctx->args[3], c->compat);
+	c->a4 = narrow(ctx->args[4], c->compat);
+	c->a5 = narrow(ctx->args[5], c->compat);
+	return keep(c, &now, false);
 }
 
 static __always_inline void close_call(__u64 thread, long ret)
@@ -309,39 +408,66 @@ static __always_inline void close_call(__u64 thread, long ret)
 	bpf_map_delete_elem(&open_calls, &thread);
 }
 
-SEC("raw_tracepoint/sys_exit")
-int ig_loop_exit(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int leave(int nr, long ret, bool locked)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct gadget_mntns_key key;
-	int nr;
 
 	if (!gadget_wanted_mntns_key(&key, task))
 		return 0;
-	close_call((__u64)task, ctx->args[1]);
-	nr = gadget_syscall_nr_probed(ctx->args[0]);
+	close_call((__u64)task, ret);
 	// A namespace that is made under our eyes: its first program is still to come.
 	if (nr != NR_UNSHARE && nr != NR_CLONE && nr != NR_CLONE3)
 		return 0;
 	if (!bpf_map_lookup_elem(&recorders, &key))
-		add(&key, false);
+		add(&key, false, locked);
 	return 0;
 }
 
-SEC("raw_tracepoint/sched_process_exec")
-int ig_loop_exec(struct bpf_raw_tracepoint_args *ctx)
+SEC("raw_tracepoint/sys_exit")
+int ig_loop_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	return leave(gadget_syscall_nr_probed(ctx->args[0]), ctx->args[1], false);
+}
+
+SEC("raw_tracepoint/sys_exit")
+int ig_loop_exit_lock(struct bpf_raw_tracepoint_args *ctx)
+{
+	return leave(gadget_syscall_nr_probed(ctx->args[0]), ctx->args[1], true);
+}
+
+SEC("tracepoint/raw_syscalls/sys_exit")
+int ig_loop_exit_plain(struct trace_event_raw_sys_exit *ctx)
+{
+	return leave(ctx->id & ~GADGET_X32_BIT, ctx->ret, false);
+}
+
+static __always_inline int runs_a_program(void)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct recorder *recorder;
 	struct gadget_mntns_key key;
 
-	(void)ctx;
 	if (!gadget_wanted_mntns_key(&key, task))
 		return 0;
 	recorder = bpf_map_lookup_elem(&recorders, &key);
 	if (recorder)
 		recorder->started = 1;
 	return 0;
+}
+
+SEC("raw_tracepoint/sched_process_exec")
+int ig_loop_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+	(void)ctx;
+	return runs_a_program();
+}
+
+SEC("tracepoint/sched/sched_process_exec")
+int ig_loop_exec_plain(void *ctx)
+{
+	(void)ctx;
+	return runs_a_program();
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -100,6 +100,41 @@ mod root {
         assert!(done.stderr.contains("--pid=host") && done.stderr.contains("HOST_ROOT"), "{}", done.stderr);
     }
 
+    /// What nobody can enter is no silence: packets and sockets of such networks are a gap in the account.
+    #[test]
+    fn networks_that_cannot_be_entered_are_in_the_account() {
+        let _alone = alone();
+        let (docker, root) = (Docker::start(), ContainerRoot::new());
+        let run = |gadget: &str, flags: &[&str]| {
+            let ig = Ig::new(&["run", gadget, "-o", "json", "--ledger", "--fail-on-loss", "--auto-mount-filesystems"]);
+            let ig = ig.args(&["--docker-socketpath", "/docker/docker.sock"]).args(flags);
+            root.run(ig, NOTHING, &dir(&docker)).start_ready()
+        };
+        let (packets, table) = (run("trace_dns", &[]), run("snapshot_socket", &["--interval", "200ms"]));
+        early(&docker);
+        short(&docker, 2);
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        for (running, least) in [(packets, 3), (table, 1)] {
+            interrupt(&running);
+            let done = running.wait();
+            assert_eq!(done.code(), 4, "{}", done.stderr);
+            let ledger = done.ledger();
+            ledger.check();
+            assert!(ledger.blind_spots >= least, "{ledger:?}\n{}", done.stderr);
+            let told = |l: &&str| l.starts_with("warning: network ") && l.contains("another pid namespace");
+            let told = done.stderr.lines().filter(told).count() as u64;
+            assert_eq!(told, ledger.blind_spots, "each is told once:\n{}", done.stderr);
+        }
+        // The same containers, to one who can see them.
+        let ig = Ig::new(&["run", "trace_dns", "-o", "json", "--ledger", "--fail-on-loss"]);
+        let ig = ig.args(&["--docker-socketpath", docker.socket().to_str().unwrap()]);
+        let ig = root.run(ig, OWN_PIDS, &dir(&docker)).start_ready();
+        short(&docker, 2);
+        interrupt(&ig);
+        let done = ig.wait();
+        assert_eq!((done.code(), done.ledger().blind_spots), (0, 0), "{}", done.stderr);
+    }
+
     /// The status of a check of `ig doctor -o json`.
     fn status(report: &Value, check: &str) -> String {
         let all = report["groups"].as_array().unwrap().iter().flat_map(|g| g["checks"].as_array().unwrap());

@@ -170,9 +170,13 @@ pub struct Ledger {
     pub produced: u64,
     pub delivered: u64,
     pub loss: Loss,
-    /// Runs of the gadget's programs that the kernel skipped. Only the program could say which of them would have been an
-    /// event, so they stand beside the equation, and count as loss where one has to be feared.
+    /// Runs of the gadget's programs, and of those that tell it whose a socket is, that the kernel skipped. Only the program
+    /// could say which of them would have been an event, so they stand beside the equation, and count as loss where one has
+    /// to be feared.
     pub missed_runs: u64,
+    /// Networks that could not be entered, containers that could not be followed or probed, sockets whose process found no
+    /// room: nobody can say how many events that cost, so they stand beside the equation, too.
+    pub blind_spots: u64,
 }
 
 impl Ledger {
@@ -198,11 +202,18 @@ impl Ledger {
         self.delivered = self.delivered.saturating_add(other.delivered);
         self.loss.merge(&other.loss);
         self.missed_runs = self.missed_runs.saturating_add(other.missed_runs);
+        self.blind_spots = self.blind_spots.saturating_add(other.blind_spots);
     }
 
-    /// True where a row was lost or may have been, or the account does not balance: then one was lost without a reason.
+    /// True where a row may have been lost that is in no count, or the account does not balance: then one was lost without a
+    /// reason.
+    pub fn has_doubt(&self) -> bool {
+        self.missed_runs > 0 || self.blind_spots > 0 || !self.balanced()
+    }
+
+    /// True where a row was lost, or may have been.
     pub fn has_loss(&self) -> bool {
-        self.lost() > 0 || self.missed_runs > 0 || !self.balanced()
+        self.lost() > 0 || self.has_doubt()
     }
 
     /// For people: one line with the equation, one for each reason. Ends with a newline.
@@ -225,6 +236,12 @@ impl Ledger {
                 self.missed_runs
             ));
         }
+        if self.blind_spots > 0 {
+            text.push_str(&format!(
+                "  maybe lost: {} networks, containers or sockets could not be followed (blind_spots)\n",
+                self.blind_spots
+            ));
+        }
         let accounted = self.accounted();
         if self.produced > accounted {
             text.push_str(&format!("  unaccounted for: {} events\n", self.produced - accounted));
@@ -243,6 +260,7 @@ impl Ledger {
         };
         serde_json::json!({
             "balanced": self.balanced(),
+            "blind_spots": self.blind_spots,
             "delivered": self.delivered,
             "incomplete": of(Class::Degraded),
             "left_out": of(Class::Intent),
@@ -286,11 +304,13 @@ mod tests {
         l.loss.add(Reason::Filtered, 12);
         l.loss.add(Reason::Undecoded, 3);
         l.missed_runs = 4;
+        l.blind_spots = 2;
         insta::assert_snapshot!(format!("{}{}\n", l.summary(), l.to_json()));
         l.delivered += 1;
         assert_eq!(l.summary().lines().last(), Some("  accounted for twice: 1 events"));
         assert_eq!(Ledger::default().summary(), "ledger: 0 produced = 0 delivered + 0 lost + 0 left out\n");
         assert!(!Ledger::default().has_loss());
         assert!(Ledger { missed_runs: 1, ..Ledger::default() }.has_loss(), "a skipped run may have been an event");
+        assert!(Ledger { blind_spots: 1, ..Ledger::default() }.has_loss(), "nobody knows what was not seen");
     }
 }

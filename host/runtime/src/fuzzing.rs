@@ -1,12 +1,29 @@
 //! Ways in for the fuzz targets in `fuzz/`, which may not call what is private. Compiled with `--cfg fuzzing` only.
 
-use crate::{instance, wasm};
+use crate::{host_sources, instance, symbols, uprobes, wasm};
 use ig_event::Batch;
 use std::sync::Arc;
 
 /// Everything that reads what container runtimes and other processes leave behind.
 pub fn runtimes(bytes: &[u8]) {
     crate::containers::fuzz(bytes);
+}
+
+/// A program's file, whose functions are named.
+pub fn elf_symbols(file: std::fs::File) {
+    symbols::fuzz_file(file);
+}
+
+/// A function's name as compilers write it.
+pub fn function_name(bytes: &[u8]) {
+    symbols::fuzz_name(bytes);
+}
+
+/// What a container and /proc tell of libraries and processes: `ld.so.cache`, `maps`, `stat`, `status`, `kallsyms`.
+pub fn host_files(bytes: &[u8]) {
+    uprobes::fuzz_cache(bytes);
+    symbols::fuzz_texts(bytes);
+    host_sources::fuzz(bytes);
 }
 
 /// A recording; `show` gets every batch.

@@ -78,10 +78,12 @@ fn kernels_name(name: &str) -> &str {
     }
 }
 
-/// Fields after `__syscall_nr` are the parameters: `field:const char * filename; offset:24; …`.
+/// Fields after `__syscall_nr` are the parameters: `field:const char * filename; offset:24; …`. Newer kernels (7.2 does) append copies of
+/// the texts that they point to, as fields `__data_loc char[] __filename_val`: no parameters.
 fn parse_format(text: &str) -> Vec<Param> {
     let fields = text.lines().filter_map(|l| l.trim_start().strip_prefix("field:")?.split(';').next());
-    let after_number = fields.skip_while(|f| !f.ends_with("__syscall_nr")).skip(1);
+    let after_number =
+        fields.skip_while(|f| !f.ends_with("__syscall_nr")).skip(1).filter(|f| !f.starts_with("__data_loc "));
     let one = |field: &str| {
         let (type_name, name) = field.trim().rsplit_once(' ')?;
         let stars = name.len() - name.trim_start_matches('*').len();
@@ -119,6 +121,11 @@ mod tests {
         let got: Vec<_> =
             parse_format(text).into_iter().map(|p| format!("{}|{}|{}", p.type_name, p.name, p.pointer)).collect();
         assert_eq!(got, ["int|dfd|false", "const char *|filename|true", "umode_t|mode|false", "char*|buf|true"]);
+        let copied = text.replace(
+            "\n\nprint",
+            "\n\tfield:__data_loc char[] __filename_val;\toffset:48;\tsize:4;\tsigned:0;\n\nprint",
+        );
+        assert_eq!((parse_format(&copied).len(), parse_format(&copied)), (4, parse_format(text)));
         assert!(parse_format("").is_empty() && parse_format("field:;\nfield:int __syscall_nr;\nfield:x;").is_empty());
     }
 

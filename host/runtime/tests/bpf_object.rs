@@ -10,10 +10,10 @@ use aya_obj::btf::BtfFeatures;
 use ig_event::Storage;
 use ig_runtime::{
     bpf::{
-        KernelBtf, Object,
+        Hook, KernelBtf, Marker, Object,
         btf::{Btf, Kind, essential},
         core_reloc::{self, CoreError, Fault, RelocKind},
-        object::{Hook, MapFault, Marker, ObjectError},
+        object::{MapFault, ObjectError},
         prepare::{self, PrepareError},
     },
     gadget::{

@@ -6,8 +6,7 @@
 mod clang;
 
 use ig_runtime::bpf::{
-    KernelBtf, LoadError, LoadOptions, Loaded, Object, iter, load,
-    loader::State,
+    KernelBtf, LoadError, LoadOptions, Loaded, Object, State, iter, load,
     maps::{RawMap, Update},
     perf::PerfReader,
     ring::Ring,

@@ -3,7 +3,7 @@
 //!
 //! Everything is held by descriptors: all of it goes away with the process, however it ends.
 
-use super::{object::Hook, socket::SocketProgram, sys};
+use super::{hook::Hook, socket::SocketProgram, sys};
 use aya::{
     Btf,
     programs::{
@@ -289,6 +289,19 @@ pub(super) fn security_hooks() -> Result<(), AttachError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Functions and security hooks are reached by code that the kernel writes into itself. One that cannot says so with no
+/// more than a number, and only when a program is loaded; maps were made before that, so privileges are not what lacks.
+pub(super) fn lacks_trampolines(hook: &Hook, refusal: &io::Error) -> Option<AttachError> {
+    let (what, option) = match hook {
+        Hook::Lsm { .. } => {
+            ("security hooks for BPF programs", "CONFIG_BPF_LSM, CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS")
+        }
+        Hook::Fentry { .. } => ("fentry and fexit for BPF programs", "CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS"),
+        _ => return None,
+    };
+    (refusal.raw_os_error() == Some(libc::EPERM)).then_some(AttachError::NoKernelSupport { what, option })
 }
 
 /// Dynamic probes are a kind of perf event, with a number that sysfs tells.

@@ -6,7 +6,8 @@
 
 use super::{
     btf::{Btf, Kind, Type, essential},
-    insn::{self, Insn},
+    core_patch::patch,
+    core_shapes::{compatible_kinds, fields_compatible, types_compatible, types_match},
     object::Object,
 };
 
@@ -222,9 +223,9 @@ pub struct Resolved {
     /// Nothing fits: the instruction must not be reached.
     pub poison: bool,
     /// Sizes of the field there and here, for loads and stores.
-    sizes: Option<(u32, u32)>,
+    pub(super) sizes: Option<(u32, u32)>,
     /// The sizes differ and the load cannot simply be widened.
-    bad_size: bool,
+    pub(super) bad_size: bool,
 }
 
 /// One step of an access: into a member, or to an element.
@@ -281,10 +282,6 @@ pub fn resolve(local: &Btf, r: &CoreReloc, targets: &[&Btf]) -> Result<Resolved,
             bad_size: false,
         },
     })
-}
-
-fn compatible_kinds(a: Kind, b: Kind) -> bool {
-    a == b || a.is_enum() && b.is_enum()
 }
 
 fn parse_access(btf: &Btf, r: &CoreReloc) -> Result<Spec, Fault> {
@@ -431,119 +428,6 @@ fn find_member(local: &Btf, step: &Step, target: &Btf, t: &Type, out: &mut Spec,
     None
 }
 
-/// Whether a field of one type may be read as the other: same shape, names of enums alike.
-fn fields_compatible(local: &Btf, l: u32, target: &Btf, t: u32, depth: u32) -> bool {
-    let (Some(l), Some(t)) = (local.resolve(l), target.resolve(t)) else {
-        return false;
-    };
-    if l.kind.is_composite() && t.kind.is_composite() {
-        return true;
-    }
-    if depth == 0 || !compatible_kinds(l.kind, t.kind) {
-        return false;
-    }
-    match l.kind {
-        Kind::Ptr | Kind::Float => true,
-        Kind::Fwd | Kind::Enum | Kind::Enum64 => {
-            let (a, b) = (essential(local.name(l.name_off)), essential(target.name(t.name_off)));
-            a.is_empty() || b.is_empty() || a == b
-        }
-        Kind::Int => plain_int(local, &l) && plain_int(target, &t),
-        Kind::Array => match (local.array(&l), target.array(&t)) {
-            (Some(a), Some(b)) => fields_compatible(local, a.elem, target, b.elem, depth - 1),
-            _ => false,
-        },
-        _ => false,
-    }
-}
-
-fn plain_int(btf: &Btf, t: &Type) -> bool {
-    btf.int(t).is_some_and(|i| i.bit_offset == 0)
-}
-
-/// Whether two types are of the same shape, names and sizes aside (TYPE_EXISTS and the like).
-fn types_compatible(local: &Btf, l: u32, target: &Btf, t: u32, depth: u32) -> bool {
-    let (Some(l), Some(t)) = (local.resolve(l), target.resolve(t)) else {
-        return false;
-    };
-    if depth == 0 || !compatible_kinds(l.kind, t.kind) {
-        return false;
-    }
-    match l.kind {
-        Kind::Void | Kind::Struct | Kind::Union | Kind::Enum | Kind::Enum64 | Kind::Fwd => true,
-        Kind::Int => plain_int(local, &l) && plain_int(target, &t),
-        Kind::Ptr => types_compatible(local, l.size_or_type, target, t.size_or_type, depth - 1),
-        Kind::Array => match (local.array(&l), target.array(&t)) {
-            (Some(a), Some(b)) => types_compatible(local, a.elem, target, b.elem, depth - 1),
-            _ => false,
-        },
-        Kind::FuncProto => {
-            l.vlen == t.vlen
-                && local
-                    .params(&l)
-                    .zip(target.params(&t))
-                    .all(|(a, b)| types_compatible(local, a, target, b, depth - 1))
-                && types_compatible(local, l.size_or_type, target, t.size_or_type, depth - 1)
-        }
-        _ => false,
-    }
-}
-
-/// Whether all that the local type declares is in the target, names included (TYPE_MATCHES).
-fn types_match(local: &Btf, l: u32, target: &Btf, t: u32, behind_ptr: bool, depth: u32) -> bool {
-    let (Some(l), Some(t)) = (local.resolve(l), target.resolve(t)) else {
-        return false;
-    };
-    if depth == 0 || essential(local.name(l.name_off)) != essential(target.name(t.name_off)) {
-        return false;
-    }
-    let same = l.kind == t.kind;
-    match l.kind {
-        Kind::Void => same,
-        Kind::Fwd if same => l.kflag == t.kflag,
-        // a forward declaration says struct or union by its flag
-        Kind::Fwd => behind_ptr && t.kind == if l.kflag { Kind::Union } else { Kind::Struct },
-        Kind::Enum | Kind::Enum64 => {
-            compatible_kinds(l.kind, t.kind)
-                && l.vlen <= t.vlen
-                && local.enumerators(&l).all(|a| {
-                    let name = essential(local.name(a.name_off));
-                    target.enumerators(&t).any(|b| essential(target.name(b.name_off)) == name)
-                })
-        }
-        Kind::Struct | Kind::Union if behind_ptr => same || t.kind == Kind::Fwd && t.kflag == (l.kind == Kind::Union),
-        Kind::Struct | Kind::Union => same && members_match(local, &l, target, &t, depth),
-        Kind::Int => match (local.int(&l), target.int(&t)) {
-            (Some(a), Some(b)) => l.size_or_type == t.size_or_type && a.signed == b.signed,
-            _ => false,
-        },
-        Kind::Ptr => same && types_match(local, l.size_or_type, target, t.size_or_type, true, depth - 1),
-        Kind::Array => match (local.array(&l), target.array(&t)) {
-            (Some(a), Some(b)) => a.len == b.len && types_match(local, a.elem, target, b.elem, behind_ptr, depth - 1),
-            _ => false,
-        },
-        Kind::FuncProto => {
-            same && l.vlen == t.vlen
-                && local
-                    .params(&l)
-                    .zip(target.params(&t))
-                    .all(|(a, b)| types_match(local, a, target, b, behind_ptr, depth - 1))
-                && types_match(local, l.size_or_type, target, t.size_or_type, behind_ptr, depth - 1)
-        }
-        _ => false,
-    }
-}
-
-fn members_match(local: &Btf, l: &Type, target: &Btf, t: &Type, depth: u32) -> bool {
-    l.vlen <= t.vlen
-        && local.members(l).all(|a| {
-            let name = essential(local.name(a.name_off));
-            target.members(t).any(|b| {
-                essential(target.name(b.name_off)) == name && types_match(local, a.ty, target, b.ty, false, depth - 1)
-            })
-        })
-}
-
 /// A relocation's value in one BTF.
 #[derive(Clone, Copy, Debug)]
 struct Number {
@@ -656,85 +540,4 @@ fn known_old(btf: &Btf, kind: K, spec: &Spec, old: &Number) -> Option<u64> {
     let shifts = matches!(kind, K::FieldByteOffset | K::FieldByteSize | K::FieldLshiftU64 | K::FieldRshiftU64);
     // and type ids change whenever objects are linked
     (!(bitfield && shifts) && kind != K::TypeIdTarget).then_some(old.number)
-}
-
-fn get(code: &[u8], at: usize) -> Option<Insn> {
-    Some(Insn(code.get(at..at.checked_add(insn::SIZE)?)?.try_into().ok()?))
-}
-
-fn put(code: &mut [u8], at: usize, i: Insn) {
-    code[at..at + insn::SIZE].copy_from_slice(&i.0);
-}
-
-fn poison(code: &mut [u8], at: usize) {
-    put(code, at, Insn::new(insn::CALL, 0, 0, 0, POISON));
-}
-
-/// Writes a resolved value into the instruction at byte `at`.
-fn patch(code: &mut [u8], at: usize, r: &Resolved) -> Result<(), Fault> {
-    let mut i = get(code, at).filter(|_| at.is_multiple_of(insn::SIZE)).ok_or(Fault::Range)?;
-    let wide = i.is_wide();
-    let second = if wide { Some(get(code, at + insn::SIZE).ok_or(Fault::Range)?) } else { None };
-    if r.poison {
-        poison(code, at);
-        if wide {
-            poison(code, at + insn::SIZE);
-        }
-        return Ok(());
-    }
-    let check = |held: u64, mask: u64| r.old.is_none_or(|o| (o & mask) == (held & mask));
-    match i.class() {
-        insn::CLASS_ALU | insn::CLASS_ALU64 => {
-            if i.code() & 0x08 != 0 {
-                return Err(Fault::Instruction);
-            }
-            if !check(i.imm() as u32 as u64, 0xffff_ffff) {
-                return Err(Fault::Value);
-            }
-            i.set_imm(r.new as u32 as i32);
-        }
-        insn::CLASS_LDX | insn::CLASS_ST | insn::CLASS_STX => {
-            if !check(i.off() as u16 as u64, 0xffff) {
-                return Err(Fault::Value);
-            }
-            if r.bad_size {
-                poison(code, at);
-                return Ok(());
-            }
-            let off = i16::try_from(r.new).map_err(|_e| Fault::Overflow)?;
-            i.set_off(off);
-            if let Some((from, to)) = r.sizes {
-                resize(&mut i, from, to)?;
-            }
-        }
-        _ if wide => {
-            let mut hi = second.ok_or(Fault::Range)?;
-            let held = u64::from(i.imm() as u32) | u64::from(hi.imm() as u32) << 32;
-            if i.src() != 0 || i.off() != 0 || hi.code() != 0 {
-                return Err(Fault::Instruction);
-            }
-            if !check(held, u64::MAX) {
-                return Err(Fault::Value);
-            }
-            i.set_imm(r.new as u32 as i32);
-            hi.set_imm((r.new >> 32) as u32 as i32);
-            put(code, at + insn::SIZE, hi);
-        }
-        _ => return Err(Fault::Instruction),
-    }
-    put(code, at, i);
-    Ok(())
-}
-
-/// Changes the width of a load or store.
-fn resize(i: &mut Insn, from: u32, to: u32) -> Result<(), Fault> {
-    // the size bits of the opcode: W 0x00, H 0x08, B 0x10, DW 0x18
-    const WIDTHS: [(u32, u8); 4] = [(4, 0x00), (2, 0x08), (1, 0x10), (8, 0x18)];
-    let held = WIDTHS.iter().find(|(_, bits)| i.code() & 0x18 == *bits).map(|(w, _)| *w);
-    if held != Some(from) {
-        return Err(Fault::Instruction);
-    }
-    let bits = WIDTHS.iter().find(|(w, _)| *w == to).map(|(_, b)| *b).ok_or(Fault::Overflow)?;
-    i.set_code(i.code() & !0x18 | bits);
-    Ok(())
 }

@@ -7,6 +7,8 @@
 use super::{
     btf::{Btf, BtfError, Kind, Type},
     elf::{self, Section, Symbol},
+    hook::Hook,
+    marker::{Marker, MarkerFault, parse_marker},
 };
 use std::collections::BTreeMap;
 
@@ -62,154 +64,6 @@ pub enum MapFault {
     Name,
     #[error("declared in the old form (section maps), which is not supported")]
     OldForm,
-}
-
-/// What is wrong with a marker.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum MarkerFault {
-    #[error("needs {wanted} parts separated by ___, has {found}")]
-    Parts { wanted: &'static str, found: usize },
-    #[error("there is no map {0}")]
-    NoMap(String),
-    #[error("map {map} is a {kind}, wanted {wanted}")]
-    MapKind { map: String, kind: &'static str, wanted: &'static str },
-    #[error("there is no struct {0}")]
-    NoStruct(String),
-    #[error("there is no program {0}")]
-    NoProgram(String),
-    #[error("program {program} is in section {section}, wanted an iterator (iter/…)")]
-    NotIterator { program: String, section: String },
-    #[error("there is no read-only variable {0}")]
-    NoVariable(String),
-}
-
-/// Where a program is to be attached.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Hook {
-    Tracepoint {
-        category: String,
-        name: String,
-    },
-    RawTracepoint {
-        name: String,
-    },
-    BtfTracepoint {
-        name: String,
-    },
-    Kprobe {
-        function: String,
-        ret: bool,
-    },
-    Fentry {
-        function: String,
-        exit: bool,
-    },
-    Lsm {
-        hook: String,
-    },
-    Iter {
-        target: String,
-    },
-    PerfEvent {
-        name: String,
-    },
-    Uprobe {
-        path: String,
-        symbol: String,
-        ret: bool,
-    },
-    SocketFilter {
-        section: String,
-    },
-    Classifier {
-        section: String,
-    },
-    /// Of a control group: `cgroup/…` and `sockops`. Only the host's own objects get to attach there.
-    Cgroup {
-        section: String,
-    },
-    /// A section name this host does not know.
-    Unknown {
-        section: String,
-    },
-}
-
-impl Hook {
-    /// From a section name, or a section name's first part and an overriding target.
-    pub fn parse(section: &str) -> Hook {
-        let (kind, rest) = section.split_once('/').unwrap_or((section, ""));
-        let owned = rest.to_owned();
-        match kind.trim_end_matches(".s") {
-            "tracepoint" | "tp" => match rest.split_once('/') {
-                Some((c, n)) => Hook::Tracepoint { category: c.into(), name: n.into() },
-                None => Hook::Unknown { section: section.into() },
-            },
-            "raw_tp" | "raw_tracepoint" => Hook::RawTracepoint { name: owned },
-            "tp_btf" => Hook::BtfTracepoint { name: owned },
-            "kprobe" => Hook::Kprobe { function: owned, ret: false },
-            "kretprobe" => Hook::Kprobe { function: owned, ret: true },
-            "fentry" => Hook::Fentry { function: owned, exit: false },
-            "fexit" => Hook::Fentry { function: owned, exit: true },
-            "lsm" => Hook::Lsm { hook: owned },
-            "iter" => Hook::Iter { target: owned },
-            "perf_event" => Hook::PerfEvent { name: owned },
-            k @ ("uprobe" | "uretprobe") => {
-                let (path, symbol) = rest.rsplit_once(':').unwrap_or((rest, ""));
-                Hook::Uprobe { path: path.into(), symbol: symbol.into(), ret: k == "uretprobe" }
-            }
-            k if k.starts_with("socket") => Hook::SocketFilter { section: section.into() },
-            "classifier" | "tc" | "action" => Hook::Classifier { section: section.into() },
-            "cgroup" | "sockops" => Hook::Cgroup { section: section.into() },
-            _ => Hook::Unknown { section: section.into() },
-        }
-    }
-
-    /// The same kind of hook at another target (`attach_to` of gadget.yaml).
-    pub fn retarget(&self, target: &str) -> Hook {
-        let prefix = match self {
-            Hook::Tracepoint { .. } => "tracepoint",
-            Hook::RawTracepoint { .. } => "raw_tp",
-            Hook::BtfTracepoint { .. } => "tp_btf",
-            Hook::Kprobe { ret: false, .. } => "kprobe",
-            Hook::Kprobe { ret: true, .. } => "kretprobe",
-            Hook::Fentry { exit: false, .. } => "fentry",
-            Hook::Fentry { exit: true, .. } => "fexit",
-            Hook::Lsm { .. } => "lsm",
-            Hook::Iter { .. } => "iter",
-            Hook::PerfEvent { .. } => "perf_event",
-            Hook::Uprobe { ret: false, .. } => "uprobe",
-            Hook::Uprobe { ret: true, .. } => "uretprobe",
-            Hook::SocketFilter { .. } | Hook::Classifier { .. } | Hook::Cgroup { .. } | Hook::Unknown { .. } => {
-                return self.clone();
-            }
-        };
-        Hook::parse(&format!("{prefix}/{target}"))
-    }
-}
-
-impl std::fmt::Display for Hook {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Hook::Tracepoint { category, name } => write!(f, "tracepoint/{category}/{name}"),
-            Hook::RawTracepoint { name } => write!(f, "raw_tp/{name}"),
-            Hook::BtfTracepoint { name } => write!(f, "tp_btf/{name}"),
-            Hook::Kprobe { function, ret } => write!(f, "{}/{function}", if *ret { "kretprobe" } else { "kprobe" }),
-            Hook::Fentry { function, exit } => {
-                write!(f, "{}/{function}", if *exit { "fexit" } else { "fentry" })
-            }
-            Hook::Lsm { hook } => write!(f, "lsm/{hook}"),
-            Hook::Iter { target } => write!(f, "iter/{target}"),
-            Hook::PerfEvent { name } => write!(f, "perf_event/{name}"),
-            Hook::Uprobe { path, symbol, ret } => {
-                write!(f, "{}/{path}:{symbol}", if *ret { "uretprobe" } else { "uprobe" })
-            }
-            Hook::SocketFilter { section }
-            | Hook::Classifier { section }
-            | Hook::Cgroup { section }
-            | Hook::Unknown { section } => f.write_str(section),
-        }
-    }
 }
 
 /// A program of the object.
@@ -313,50 +167,6 @@ pub fn map_kind_name(kind: u32) -> &'static str {
         "arena",
     ];
     NAMES.get(kind as usize).copied().unwrap_or("unknown map type")
-}
-
-/// What an author declared with the macros of gadget/macros.h.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(tag = "marker", rename_all = "snake_case")]
-pub enum Marker {
-    /// Rows of `structure` arrive through `map`.
-    Tracer {
-        source: String,
-        map: String,
-        structure: String,
-    },
-    /// `map` carries events: the host may choose its size and type.
-    MapTracer {
-        map: String,
-    },
-    /// Rows of `structure` are what the iterator programs write.
-    Iter {
-        source: String,
-        structure: String,
-        programs: Vec<String>,
-    },
-    /// Rows are the entries of `map`.
-    MapIter {
-        source: String,
-        map: String,
-    },
-    /// The iterator `program` walks `map`.
-    MapElemTarget {
-        program: String,
-        map: String,
-    },
-    SocketTarget {
-        program: String,
-        map: String,
-    },
-    /// The read-only variable can be set by the user.
-    Param {
-        var: String,
-    },
-    /// A function that a packet filter replaces.
-    PacketFilter {
-        name: String,
-    },
 }
 
 /// A variable in a data section, with its value as compiled.
@@ -683,70 +493,6 @@ impl Object {
             Marker::PacketFilter { .. } => Ok(()),
         }
     }
-}
-
-impl std::fmt::Display for Marker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Marker::Tracer { source, map, structure } => write!(f, "gadget_tracer_{source}___{map}___{structure}"),
-            Marker::MapTracer { map } => write!(f, "gadget_map_tracer_{map}"),
-            Marker::Iter { source, structure, programs } => {
-                write!(f, "gadget_iter_{source}___{structure}___{}", programs.join("___"))
-            }
-            Marker::MapIter { source, map } => write!(f, "gadget_mapiter_{source}___{map}"),
-            Marker::MapElemTarget { program, map } => {
-                write!(f, "gadget_mapelem_iter_target_{program}___{map}")
-            }
-            Marker::SocketTarget { program, map } => {
-                write!(f, "gadget_sk_prog_target_{program}___{map}")
-            }
-            Marker::Param { var } => write!(f, "gadget_param_{var}"),
-            Marker::PacketFilter { name } => write!(f, "gadget_pf_{name}"),
-        }
-    }
-}
-
-/// `None` for names that only look like markers.
-fn parse_marker(name: &str) -> Result<Option<Marker>, MarkerFault> {
-    let split = |rest: &str| rest.split("___").map(str::to_owned).collect::<Vec<_>>();
-    let pair = |rest: &str| match <[String; 2]>::try_from(split(rest)) {
-        Ok(p) => Ok(p),
-        Err(v) => Err(MarkerFault::Parts { wanted: "2", found: v.len() }),
-    };
-    let Some(rest) = name.strip_prefix("gadget_") else {
-        return Ok(None);
-    };
-    if let Some(r) = rest.strip_prefix("tracer_") {
-        return match <[String; 3]>::try_from(split(r)) {
-            Ok([source, map, structure]) => Ok(Some(Marker::Tracer { source, map, structure })),
-            Err(v) => Err(MarkerFault::Parts { wanted: "3", found: v.len() }),
-        };
-    }
-    if let Some(r) = rest.strip_prefix("iter_").or_else(|| rest.strip_prefix("snapshotter_")) {
-        let mut parts = split(r);
-        if parts.len() < 3 {
-            return Err(MarkerFault::Parts { wanted: "at least 3", found: parts.len() });
-        }
-        let programs = parts.split_off(2);
-        let structure = parts.remove(1);
-        return Ok(Some(Marker::Iter { source: parts.remove(0), structure, programs }));
-    }
-    if let Some(r) = rest.strip_prefix("mapiter_") {
-        let [source, map] = pair(r)?;
-        return Ok(Some(Marker::MapIter { source, map }));
-    }
-    if let Some(r) = rest.strip_prefix("mapelem_iter_target_") {
-        let [program, map] = pair(r)?;
-        return Ok(Some(Marker::MapElemTarget { program, map }));
-    }
-    if let Some(r) = rest.strip_prefix("sk_prog_target_") {
-        let [program, map] = pair(r)?;
-        return Ok(Some(Marker::SocketTarget { program, map }));
-    }
-    Ok(rest
-        .strip_prefix("map_tracer_")
-        .map(|map| Marker::MapTracer { map: map.into() })
-        .or_else(|| rest.strip_prefix("param_").map(|var| Marker::Param { var: var.into() })))
 }
 
 fn is_data(name: &str, prefix: &str) -> bool {

@@ -9,9 +9,10 @@ use super::{
     btf::{Btf, Kind},
     core_reloc::{self, CoreError, CoreReloc, ext_part, walk_ext},
     elf::Section,
+    hook::Hook,
     insn::{self, Insn},
     kernel_form,
-    object::{Hook, Object},
+    object::Object,
     sys,
 };
 

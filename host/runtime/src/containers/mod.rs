@@ -28,7 +28,7 @@ pub(crate) use clients::default_sockets;
 pub(crate) use container::MEMBERS;
 pub use container::{Container, ImageAnswer, Pod, RuntimeName, UnknownRuntime};
 pub use filter::{Attribute, Selector, SelectorError, Verdict};
-pub(crate) use namespaces::{NetworkNamespace, hosts_network, network_namespaces};
+pub(crate) use namespaces::{ClosedNetwork, NetworkSurvey, hosts_network, network_namespaces};
 pub(crate) use networks::{NetworkFeed, NetworkNews, NetworkOwner, Waker, Way};
 pub use tracker::TrackerLoss;
 
@@ -393,6 +393,12 @@ impl Containers {
         status.filter_refused = self.shared().admission().as_ref().map_or(0, Admission::refused);
         status.asking = self.shared().asking.load(Ordering::Acquire);
         status
+    }
+
+    /// Namespaces that a gadget may not have seen, because its filter had no room for them.
+    pub(crate) fn blind_spots(&self) -> u64 {
+        let status = self.status();
+        status.loss.filter_full + status.filter_refused
     }
 
     /// What a user should be told about the tracking, one line each; empty when all is well.

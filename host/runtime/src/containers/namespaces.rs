@@ -5,7 +5,7 @@
 use super::{Containers, Selector, Verdict, snapshot};
 use crate::{bpf::sys, host_root};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
     os::fd::AsFd,
@@ -46,6 +46,23 @@ pub(crate) fn hosts_network(proc: Option<&Path>) -> Option<NetworkNamespace> {
     hosts.or_else(|| open(Path::new("/proc"), std::process::id(), None))
 }
 
+/// Where to look, and what is left out although it was asked for.
+#[derive(Debug, Default)]
+pub(crate) struct NetworkSurvey {
+    pub(crate) found: Vec<NetworkNamespace>,
+    pub(crate) closed: Vec<ClosedNetwork>,
+}
+
+/// A namespace that cannot be entered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClosedNetwork {
+    /// 0 for the host's where it is not known.
+    pub(crate) number: u64,
+    /// A container in it, because the kernel reuses numbers; 0 where none is known.
+    pub(crate) instance: u64,
+    pub(crate) why: String,
+}
+
 /// The namespaces of running containers that `selector` does not rule out, and that of the host where `host` is true. Those of
 /// which no process is left are left out, and so is the host's where only containers were asked for that use it.
 pub(crate) fn network_namespaces(
@@ -53,23 +70,53 @@ pub(crate) fn network_namespaces(
     selector: &Selector,
     host: bool,
     root: &Path,
-) -> Vec<NetworkNamespace> {
+) -> NetworkSurvey {
     let proc = host_root::proc(root);
     let mut seen = BTreeSet::new();
-    let mut found = Vec::new();
-    if let Some(hosts) = hosts_network(proc.as_deref()) {
-        seen.insert(hosts.number);
-        found.extend(host.then_some(hosts));
+    let mut survey = NetworkSurvey::default();
+    match hosts_network(proc.as_deref()) {
+        Some(hosts) => {
+            seen.insert(hosts.number);
+            survey.found.extend(host.then_some(hosts));
+        }
+        None if host => {
+            survey.closed.push(ClosedNetwork {
+                number: 0,
+                instance: 0,
+                why: "its first process cannot be seen".into(),
+            });
+        }
+        None => {}
     }
-    let Some(proc) = proc else { return found };
+    let mut closed: BTreeMap<u64, ClosedNetwork> = BTreeMap::new();
     for c in containers.map(Containers::list).unwrap_or_default() {
         if c.pid == 0 || c.netns == 0 || seen.contains(&c.netns) || selector.verdict(&c) == Verdict::No {
             continue;
         }
-        if let Some(namespace) = open(&proc, c.pid, Some(c.netns)) {
-            seen.insert(namespace.number);
-            found.push(namespace);
+        match try_open(proc.as_deref(), c.pid, c.netns) {
+            Ok(Some(namespace)) => {
+                seen.insert(namespace.number);
+                survey.found.push(namespace);
+            }
+            // It ended meanwhile, or another container shows the way to what it shared.
+            Ok(None) => {}
+            Err(why) => {
+                let found = ClosedNetwork { number: c.netns, instance: c.instance, why };
+                let first = closed.entry(c.netns).or_insert_with(|| found);
+                first.instance = first.instance.min(c.instance);
+            }
         }
     }
-    found
+    survey.closed.extend(closed.into_values().filter(|n| !seen.contains(&n.number)));
+    survey
+}
+
+/// `None` where the process is over.
+fn try_open(proc: Option<&Path>, pid: u32, netns: u64) -> Result<Option<NetworkNamespace>, String> {
+    let proc = proc.ok_or("its processes cannot be seen, because /proc belongs to another pid namespace")?;
+    match File::open(proc.join(format!("{pid}/ns/net"))) {
+        Ok(_) => Ok(open(proc, pid, Some(netns))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        Err(e) => Err(format!("cannot be opened: {e}")),
+    }
 }

@@ -7,7 +7,7 @@ use super::{
     admission::{Admission, BirthRecord},
     identify::RUNTIME_COMMS,
 };
-use crate::bpf::{self, KernelBtf, LoadOptions, Loaded, Object, loader::State, ring::Ring};
+use crate::bpf::{self, KernelBtf, LoadOptions, Loaded, Object, State, ring::Ring};
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use std::os::fd::{BorrowedFd, OwnedFd};
 

@@ -5,8 +5,8 @@
 
 use super::metadata::{GadgetMetadata, ParamMetadata};
 use crate::bpf::{
+    Marker, Object,
     btf::{Kind, Type},
-    object::{Marker, Object},
 };
 use std::{collections::BTreeMap, net::IpAddr, num::IntErrorKind};
 

@@ -5,8 +5,9 @@
 
 use crate::{
     bpf::{
+        Marker,
         btf::{Btf, KernelBtf, Kind as BtfKind, Member, Type},
-        object::{MAP_HASH, MAP_LRU_HASH, Marker, Object},
+        object::{MAP_HASH, MAP_LRU_HASH, Object},
     },
     host_sources::HostSource,
 };

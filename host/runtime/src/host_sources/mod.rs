@@ -144,6 +144,11 @@ impl HostTable {
     }
 }
 
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    processes::fuzz(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

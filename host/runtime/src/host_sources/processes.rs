@@ -272,6 +272,24 @@ fn namespace(link: &str) -> Option<u64> {
     link.split_once('[')?.1.strip_suffix(']')?.parse().ok()
 }
 
+/// What a fuzzer calls: any text is refused, or gives a whole row.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let machine = Machine { proc: "/proc".into(), tick_ns: 10_000_000, page: 4096, cpus: 4.0, memory: 1e9 };
+    if let Some(mut p) = Process::parse(bytes, &machine) {
+        p.uid = effective_uid(bytes).unwrap_or(0);
+        p.shared = shared_pages(bytes).unwrap_or(0);
+        let mut row = Row::default();
+        p.write(1.0, &machine, 1, &mut row);
+        assert_eq!(row.bytes().len(), schema().record_size as usize);
+    }
+    effective_uid(bytes);
+    shared_pages(bytes);
+    cpus(bytes);
+    memory(bytes);
+    std::str::from_utf8(bytes).ok().and_then(namespace);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

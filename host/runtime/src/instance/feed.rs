@@ -3,14 +3,13 @@
 use super::TableTimes;
 use crate::{
     bpf::{
-        Loaded, Object, iter,
+        Hook, Loaded, Object, iter,
         maps::RawMap,
-        object::Hook,
         perf::PerfReader,
         ring::Ring,
         wait::{self, LostCounter},
     },
-    containers::NetworkNamespace,
+    containers::{ClosedNetwork, NetworkSurvey},
     enrich::container::ContainerEnricher,
     host_sources::HostTable,
 };
@@ -183,13 +182,14 @@ impl Iteration {
     }
 }
 
-/// Runs each program once, and those that show a network once in each of `networks`.
+/// Runs each program once, and those that show a network once in each of `networks`. What comes back are the networks that
+/// could not be entered.
 pub(super) fn run_iterators(
     loaded: &Loaded,
     programs: &[Iteration],
-    networks: impl FnOnce() -> Vec<NetworkNamespace>,
+    networks: impl FnOnce() -> NetworkSurvey,
     push: &mut (impl FnMut(&[u8]) + Send),
-) -> io::Result<()> {
+) -> io::Result<Vec<ClosedNetwork>> {
     // One that was skipped has been reported.
     let runs = |of_network| {
         let of = programs.iter().filter(move |p| p.of_network == of_network);
@@ -200,18 +200,22 @@ pub(super) fn run_iterators(
     }
     let runs = runs(true);
     if runs.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    let networks = networks();
+    let NetworkSurvey { found, mut closed } = networks();
     // A thread of its own, because it ends in another network than it began in.
     let all = || {
-        for network in &networks {
-            network.enter()?;
+        for network in &found {
+            if let Err(e) = network.enter() {
+                let why = format!("cannot be entered: {e}");
+                closed.push(ClosedNetwork { number: network.number, instance: 0, why });
+                continue;
+            }
             for (p, link) in &runs {
                 run_iterator(p, *link, push)?;
             }
         }
-        Ok(())
+        Ok(closed)
     };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("ig-iterators".into()).spawn_scoped(scope, all)?;

@@ -12,19 +12,18 @@ use super::{
 };
 use crate::{
     bpf::{
-        Loaded, Object,
-        loader::State,
+        self, LoadError, Loaded, Object, State,
         maps::RawMap,
         perf::PerfReader,
         ring::Ring,
         sys,
         wait::{LostCounter, Waiter},
     },
-    containers::{Containers, ContainersOptions, FilterHandle, Selector, network_namespaces},
+    containers::{ClosedNetwork, Containers, ContainersOptions, FilterHandle, Selector, network_namespaces},
     enrich::{container::Include, sockets::Sockets, stacks::Stacks},
     gadget::schema::Producer,
     host_sources::HostTable,
-    uprobes::{Scope, Uprobes},
+    uprobes::{Scope, UprobeNote, Uprobes},
 };
 use ig_event::{DataSource, Ledger, Reason, SourceKind};
 use std::{
@@ -109,9 +108,14 @@ pub struct Live {
     pub(super) object: Option<Object>,
     /// Tells the gadget whose a socket is, if it asks.
     pub(super) sockets: Option<Arc<Sockets>>,
-    pub(super) _filter: Option<FilterHandle>,
+    /// Held, so that the tracker goes on filling the gadget's filter.
+    pub(super) filter: Option<FilterHandle>,
     pub(super) notes: Vec<Note>,
     pub(super) told: BTreeSet<String>,
+    /// Networks that iterators could not look into, by number and a container in it.
+    pub(super) closed_networks: BTreeSet<(u64, u64)>,
+    /// Containers that probes could not be set in.
+    pub(super) unprobed: u64,
     pub(super) timeout: Option<Duration>,
     pub(super) tables: TablePlan,
 }
@@ -131,14 +135,15 @@ impl Live {
         }
         self.map_full = self.counter(LostCounter::MAP_FULL)?;
         self.notes.drain(..).for_each(|n| sink.note(n));
-        if let Some(recording) = &mut self.recording {
-            recording.open()?;
-        }
         let hooks = self.attach_programs(sink)?;
         for i in 0..self.producers.len() {
             if let Some(table) = self.table(i)? {
                 self.state[i].feed = Some(table);
             }
+        }
+        // The last that can fail: an older recording of this name ends here, and nothing was read before.
+        if let Some(recording) = &mut self.recording {
+            recording.open()?;
         }
         sink.note(Note::Running { gadget: self.name.clone(), hooks, buffer: self.ring_bytes });
         Ok(())
@@ -150,7 +155,12 @@ impl Live {
         let attached = loaded.attach();
         let reports = loaded.reports();
         let hooks = reports.iter().filter(|r| matches!(r.state, State::Attached | State::PerFile)).count();
-        reports.into_iter().for_each(|r| sink.note(Note::Program(r)));
+        // An error that nothing started has the list itself.
+        if !matches!(attached, Err(LoadError::NothingStarted { .. })) {
+            bpf::skips(&reports).into_iter().for_each(|s| sink.note(Note::Skipped(s)));
+        }
+        let others = reports.into_iter().filter(|r| !matches!(r.state, State::Skipped { .. }));
+        others.for_each(|r| sink.note(Note::Program(r)));
         attached?;
         if let Some(scope) = self.scope.take() {
             self.uprobes = load::start_uprobes(loaded, scope, &self.name)?;
@@ -226,7 +236,7 @@ impl Live {
         let looped = self.event_loop(stop, sink);
         // From here on nothing new is produced; what is in the buffers still counts.
         let last = self.uprobes.take().map(Uprobes::stop).unwrap_or_default();
-        last.into_iter().for_each(|n| sink.note(Note::Uprobes(n)));
+        last.into_iter().for_each(|n| self.uprobe_note(n, sink));
         if let Some(networks) = &self.networks {
             networks.silence();
         }
@@ -234,12 +244,15 @@ impl Live {
         if missed > 0 {
             sink.note(Note::MissedRuns { gadget: self.name.clone(), missed });
         }
+        // Told by the enricher itself.
+        let missed = missed + self.sockets.as_ref().map_or(0, |s| s.missed_runs());
         let drained = self.last_words(sink);
         let stopped = self.pipeline.stop(sink);
         let recorded = self.recording.take().map_or(Ok(()), Recording::finish);
         let closed = [&looped, &drained, &stopped].into_iter().any(|r| r.as_ref().is_err_and(is_quiet_end));
         let real = |r: Result<(), RunError>| r.err().filter(|e| !is_quiet_end(e));
         let failed = real(looped).or_else(|| real(drained)).or_else(|| real(stopped)).or_else(|| real(recorded));
+        let blind_spots = self.blind_spots();
         let mut ledgers = self.pipeline.ledgers();
         if self.sources.is_empty() {
             ledgers.push((self.name, self.silent));
@@ -247,8 +260,17 @@ impl Live {
         // Programs are not of one source, so what they missed is told to the first, as with full maps.
         if let Some((_, first)) = ledgers.first_mut() {
             first.missed_runs = missed;
+            first.blind_spots = blind_spots;
         }
         (Summary { ledgers, closed }, failed)
+    }
+
+    /// What could not be followed, and was told; see `Ledger::blind_spots`.
+    fn blind_spots(&self) -> u64 {
+        let networks = self.networks.as_ref().map_or(0, NetworkSockets::unseen) + self.closed_networks.len() as u64;
+        // Of a gadget without a filter the tracker's counts are other gadgets'.
+        let filters = self.filter.as_ref().and(self.containers.as_ref()).map_or(0, Containers::blind_spots);
+        networks + filters + self.sockets.as_ref().map_or(0, |s| s.overflow()) + self.unprobed
     }
 
     fn event_loop(&mut self, stop: &Stop, sink: &mut dyn Sink) -> Result<(), RunError> {
@@ -331,7 +353,8 @@ impl Live {
         for note in containers.chain(self.sockets.iter().flat_map(|s| s.notes())).collect::<Vec<_>>() {
             // A count of the tracker's that has grown is no news, they all do on a busy machine; a runtime that was away once
             // more is.
-            let key = match note.starts_with("container tracker:") {
+            let counts = note.starts_with("container tracker:") || note.starts_with("socket enricher:");
+            let key = match counts {
                 true => note.chars().filter(|c| !c.is_ascii_digit()).collect(),
                 false => note.clone(),
             };
@@ -344,9 +367,24 @@ impl Live {
         }
     }
 
-    fn uprobe_notes(&self, sink: &mut dyn Sink) {
-        let notes = self.uprobes.iter().flat_map(Uprobes::take_notes);
-        notes.for_each(|n| sink.note(Note::Uprobes(n)));
+    fn uprobe_notes(&mut self, sink: &mut dyn Sink) {
+        let notes: Vec<_> = self.uprobes.iter().flat_map(Uprobes::take_notes).collect();
+        notes.into_iter().for_each(|n| self.uprobe_note(n, sink));
+    }
+
+    fn uprobe_note(&mut self, note: UprobeNote, sink: &mut dyn Sink) {
+        self.unprobed += note.blind_spots();
+        sink.note(Note::Uprobes(note));
+    }
+
+    /// Tells each network that iterators could not look into once, and counts it.
+    fn closed_networks(&mut self, closed: Vec<ClosedNetwork>, sink: &mut dyn Sink) {
+        for ClosedNetwork { number, instance, why } in closed {
+            if self.closed_networks.insert((number, instance)) {
+                let what = if number == 0 { "the network of the host".into() } else { format!("network {number}") };
+                sink.note(Note::Network(format!("{what}: {why}; it is not shown")));
+            }
+        }
     }
 
     fn stack_notes(&mut self, sink: &mut dyn Sink) {
@@ -440,12 +478,13 @@ impl Live {
             let mut push = |rec: &[u8]| {
                 batch.push(rec);
             };
+            let mut closed = Vec::new();
             let read = match (feed, &self.loaded) {
                 (Feed::Iterator { programs }, Some(loaded)) => {
                     let Whose { selector, include, host_root } = &self.whose;
                     let containers = self.containers.as_ref();
                     let networks = || network_namespaces(containers, selector, include.host, host_root);
-                    run_iterators(loaded, programs, networks, &mut push)
+                    run_iterators(loaded, programs, networks, &mut push).map(|found| closed = found)
                 }
                 (Feed::Map { map }, _) => {
                     let mut row = Vec::new();
@@ -460,6 +499,7 @@ impl Live {
                 (Feed::Host(table), _) => table.read(&mut push),
                 _ => continue,
             };
+            self.closed_networks(closed, sink);
             // What was read before a failure has left the kernel: it is shown and counted all the same.
             self.pipeline.produced(i, self.state[i].batch.len() as u64);
             let handed = self.hand_on(i, sink);

@@ -10,7 +10,7 @@ use super::{
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{KernelBtf, LoadOptions, Loaded, Object, loader::DISABLED, object::Hook},
+    bpf::{Hook, KernelBtf, LoadOptions, Loaded, Object, loader::DISABLED},
     containers::Containers,
     enrich::{
         container::ContainerEnricher,
@@ -136,9 +136,11 @@ impl Gadget {
             },
             object: self.object,
             sockets,
-            _filter: filter,
+            filter,
             notes,
             told: BTreeSet::new(),
+            closed_networks: BTreeSet::new(),
+            unprobed: 0,
             timeout: options.timeout,
             tables: TablePlan::new(&times, asked),
         })

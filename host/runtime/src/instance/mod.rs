@@ -25,7 +25,7 @@ pub use several::{Ended, MemberError, Several, Tag};
 pub use stop::Stop;
 
 use crate::{
-    bpf::loader::{LoadError, ProgramReport, State},
+    bpf::{LoadError, ProgramReport, Skip, State},
     containers::ContainersError,
     enrich::sockets::SocketsError,
     gadget::params::ParamError,
@@ -34,7 +34,7 @@ use crate::{
     wasm::{CacheProblem, Document, GuestNote, WasmError},
 };
 use ig_event::{
-    Batch, Ledger, OperatorError,
+    Batch, Ledger, OperatorError, Reason,
     transform::{FilterError, LimitError, SortError},
 };
 use std::{fmt, io, sync::Arc};
@@ -62,8 +62,10 @@ pub enum SinkError {
 /// What a run says besides its data. `Display` is one line for people.
 #[derive(Debug)]
 pub enum Note {
-    /// A program that was skipped, or how it was attached.
+    /// What became of a program, other than being skipped.
     Program(ProgramReport),
+    /// Programs that were skipped.
+    Skipped(Skip),
     /// The container tracker has something to say.
     Containers(String),
     /// Packets of some network are not seen.
@@ -91,15 +93,15 @@ impl Note {
     /// False for what only `-v` shows.
     pub fn is_for_everybody(&self) -> bool {
         match self {
-            Note::Program(p) => matches!(p.state, State::Skipped { .. }),
             Note::Guest(note) => note.is_for_everybody(),
             Note::Uprobes(note) => note.is_for_everybody(),
             Note::Containers(_)
             | Note::Network(_)
+            | Note::Skipped(_)
             | Note::Symbols(_)
             | Note::GuestStop(_)
             | Note::MissedRuns { .. } => true,
-            Note::Running { .. } | Note::WasmCache(_) | Note::Metadata(_) => false,
+            Note::Program(_) | Note::Running { .. } | Note::WasmCache(_) | Note::Metadata(_) => false,
         }
     }
 }
@@ -113,11 +115,9 @@ impl fmt::Display for Note {
                 State::PerFile => write!(f, "program {} goes to {} in each container", p.name, p.hook),
                 State::Disabled => write!(f, "program {} is switched off", p.name),
                 State::NotNeeded => write!(f, "program {} ({}) is not needed: another does its job", p.name, p.hook),
-                State::Skipped { reason, hint } => {
-                    write!(f, "warning: program {} ({}) was skipped: {reason}", p.name, p.hook)?;
-                    hint.as_ref().map_or(Ok(()), |h| write!(f, "; {h}"))
-                }
+                State::Skipped { reason, .. } => write!(f, "program {} skipped: {reason}", p.name),
             },
+            Note::Skipped(skip) => write!(f, "warning: {skip}"),
             Note::Uprobes(note) => note.fmt(f),
             Note::Containers(text) | Note::Network(text) | Note::Symbols(text) => write!(f, "warning: {text}"),
             Note::Guest(note) if note.problem().is_some() => write!(f, "warning: {note}"),
@@ -144,6 +144,15 @@ pub struct Summary {
     pub ledgers: Vec<(String, Ledger)>,
     /// The reader of the output went away before the end, which is nobody's fault.
     pub closed: bool,
+}
+
+impl Summary {
+    /// Rows that an output kept for its end, which then could not be written, were not delivered after all.
+    pub fn undeliver(&mut self) {
+        for (_, ledger) in &mut self.ledgers {
+            ledger.loss.add(Reason::OutputClosed, std::mem::take(&mut ledger.delivered));
+        }
+    }
 }
 
 /// Why a run did not start, or ended before it was asked to.

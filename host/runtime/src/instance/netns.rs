@@ -23,7 +23,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
     thread::JoinHandle,
@@ -39,6 +39,9 @@ const SLEEP: Duration = Duration::from_millis(500);
 const MAX_NOTES: usize = 64;
 /// Children of a runtime's process that are looked at.
 const MAX_CHILDREN: usize = 64;
+
+/// Stands for the host's network where its number is not known, and for the host among the instances.
+const HOST: u64 = 0;
 
 /// Why no network namespace at all could be looked into.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +104,8 @@ impl From<SocketError> for WhyNot {
 struct Shared {
     stop: AtomicBool,
     notes: Mutex<Vec<String>>,
+    /// Networks whose packets were not seen, at least for a time.
+    unseen: AtomicU64,
 }
 
 impl Shared {
@@ -158,6 +163,11 @@ impl NetworkSockets {
         std::mem::take(&mut *self.shared.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Networks of those asked for that could not be looked into when they should have been.
+    pub(super) fn unseen(&self) -> u64 {
+        self.shared.unseen.load(Ordering::Acquire)
+    }
+
     /// Stops the programs everywhere; those that are at work still end.
     pub(super) fn silence(&self) {
         for p in &self.programs {
@@ -208,6 +218,9 @@ struct Worker {
     /// Instances that were known when news were missed, and of which nothing was heard since.
     stale: FxHashSet<u64>,
     networks: FxHashMap<u64, Network>,
+    /// Networks that could not be looked into, with the instances in them: each is counted once, however often it is tried,
+    /// and once more when the kernel has reused its number.
+    unseen: FxHashMap<u64, FxHashSet<u64>>,
     /// Sockets to close, beside this thread.
     closer: Option<(Sender<OwnedFd>, JoinHandle<()>)>,
     /// The first failure while starting.
@@ -240,6 +253,7 @@ impl Worker {
             members: FxHashMap::default(),
             stale: FxHashSet::default(),
             networks: FxHashMap::default(),
+            unseen: FxHashMap::default(),
             closer: Some((sender, closer)),
             failed: None,
         })
@@ -276,6 +290,8 @@ impl Worker {
                 NetworkNews::Nothing => {}
                 NetworkNews::Missed(n) => {
                     self.shared.note(format!("{n} changes of containers came too fast to follow their networks"));
+                    // Each may have been the birth of a network.
+                    self.shared.unseen.fetch_add(n, Ordering::AcqRel);
                     if let Some(c) = &containers {
                         // The old queue is dropped: everything that runs is told again, and who is not has ended.
                         self.stale = self.members.keys().copied().collect();
@@ -312,7 +328,7 @@ impl Worker {
                 network.instances.insert(0);
                 network.sockets = sockets;
             }
-            Err(source) => self.fail("the network of the host".to_owned(), source),
+            Err(source) => self.fail("the network of the host".to_owned(), (HOST, HOST), source),
         }
     }
 
@@ -337,6 +353,7 @@ impl Worker {
 
     fn ended(&mut self, instance: u64) {
         self.members.remove(&instance);
+        self.unseen.retain(|_, inside| !inside.remove(&instance) || !inside.is_empty());
         self.leave(instance);
     }
 
@@ -367,7 +384,9 @@ impl Worker {
                 network.sockets = sockets;
             }
             Err(WhyNot::Gone) if !last => {}
-            Err(source) => self.fail(format!("network {} of container {name}", way.netns), source),
+            Err(source) => {
+                self.fail(format!("network {} of container {name}", way.netns), (way.netns, instance), source)
+            }
         }
     }
 
@@ -387,7 +406,12 @@ impl Worker {
         }
     }
 
-    fn fail(&mut self, what: String, source: WhyNot) {
+    fn fail(&mut self, what: String, (netns, instance): (u64, u64), source: WhyNot) {
+        let unseen = self.unseen.entry(netns).or_default();
+        if unseen.is_empty() {
+            self.shared.unseen.fetch_add(1, Ordering::AcqRel);
+        }
+        unseen.insert(instance);
         let hint = source.hint().map(|h| format!("; {h}")).unwrap_or_default();
         self.shared.note(format!("{what}: {source}; its packets are not seen{hint}"));
         self.failed.get_or_insert(NetworkError::Network { what, source });

@@ -13,6 +13,8 @@ use std::{
 
 /// Bytes of a table of symbols or names that are read; larger ones are those of debug builds of browsers.
 const MAX_TABLE: u64 = 96 << 20;
+/// Bytes of all such tables of one file: a file may name one table thousands of times.
+const MAX_TABLES: u64 = 4 * MAX_TABLE;
 /// Sections and segments that are looked at.
 const MAX_HEADERS: u64 = 4096;
 /// Notes that are looked through for the build id.
@@ -238,20 +240,26 @@ impl Elf {
 
     /// Calls `visit` with every function the file has a name for, those for linking last. A damaged table ends there.
     pub fn functions(&self, mut visit: impl FnMut(Function<'_>)) -> Result<(), ElfError> {
+        let mut read = 0u64;
         for wanted in [SHT_SYMTAB, SHT_DYNSYM] {
             for s in self.sections.iter().filter(|s| s.kind == wanted) {
-                self.table(s, &mut visit)?;
+                read = read.saturating_add(self.table(s, MAX_TABLES.saturating_sub(read), &mut visit)?);
             }
         }
         Ok(())
     }
 
-    fn table(&self, section: &Section, visit: &mut impl FnMut(Function<'_>)) -> Result<(), ElfError> {
+    /// Returns how many bytes were read, `room` at most.
+    fn table(&self, section: &Section, room: u64, visit: &mut impl FnMut(Function<'_>)) -> Result<u64, ElfError> {
         let entry = if self.wide { 24 } else { 16 };
         if section.entry != entry {
             return Err(ElfError::Damaged { what: "symbol table" });
         }
         let names = self.sections.get(section.link as usize).ok_or(ElfError::Damaged { what: "symbol table" })?;
+        let bytes = names.size.saturating_add(section.size);
+        if bytes > room {
+            return Err(ElfError::TooLarge { what: "symbol tables", bytes });
+        }
         let names = self.bytes(names.offset, names.size, "table of names")?;
         let table = self.bytes(section.offset, section.size, "symbol table")?;
         for s in table.chunks_exact(entry as usize) {
@@ -265,12 +273,14 @@ impl Elf {
                 continue;
             }
             let Some(name) = names.get(u32_at(s, 0) as usize..) else { continue };
-            let end = memchr::memchr(0, name).unwrap_or(name.len()).min(MAX_NAME);
+            // cut before it is looked through: each of a million symbols may have a name without an end
+            let name = &name[..name.len().min(MAX_NAME)];
+            let end = memchr::memchr(0, name).unwrap_or(name.len());
             if end > 0 {
                 visit(Function { address, size, name: &name[..end] });
             }
         }
-        Ok(())
+        Ok(bytes)
     }
 }
 
@@ -367,6 +377,72 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A file of 64 bits with a table of names, and as many tables of symbols as wanted, all of them the same.
+    fn with_tables(names: &[u8], symbols: &[u8], tables: usize) -> Vec<u8> {
+        let mut out = vec![0u8; 64];
+        out[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        let (names_at, symbols_at) = (out.len(), out.len() + names.len());
+        out.extend_from_slice(names);
+        out.extend_from_slice(symbols);
+        let headers_at = out.len() as u64;
+        out[40..48].copy_from_slice(&headers_at.to_le_bytes());
+        out[58..60].copy_from_slice(&64u16.to_le_bytes());
+        out[60..62].copy_from_slice(&(tables as u16 + 1).to_le_bytes());
+        for n in 0..=tables {
+            let (kind, at, size, entry) = match n {
+                0 => (3, names_at, names.len(), 0),
+                _ => (SHT_SYMTAB, symbols_at, symbols.len(), 24u64),
+            };
+            let mut header = [0u8; 64];
+            header[4..8].copy_from_slice(&kind.to_le_bytes());
+            header[24..32].copy_from_slice(&(at as u64).to_le_bytes());
+            header[32..40].copy_from_slice(&(size as u64).to_le_bytes());
+            header[56..64].copy_from_slice(&entry.to_le_bytes());
+            out.extend(header);
+        }
+        out
+    }
+
+    fn symbol(name: u32, address: u64) -> Vec<u8> {
+        let mut s = name.to_le_bytes().to_vec();
+        s.extend([STT_FUNC, 0, 1, 0]);
+        s.extend(address.to_le_bytes());
+        s.extend(4u64.to_le_bytes());
+        s
+    }
+
+    #[test]
+    fn names_without_an_end_are_cut_before_they_are_looked_through() {
+        // looked through to the end, this would be five terabytes
+        let names = vec![b'x'; 32 << 20];
+        let symbols: Vec<u8> = (0..160_000).flat_map(|n| symbol(n, 1 + u64::from(n))).collect();
+        let file = elf(&with_tables(&names, &symbols, 1)).unwrap();
+        let (mut seen, start) = (0, std::time::Instant::now());
+        file.functions(|f| {
+            assert_eq!(f.name.len(), MAX_NAME);
+            seen += 1;
+        })
+        .unwrap();
+        assert_eq!(seen, 160_000);
+        assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn one_table_that_is_named_thousands_of_times_is_not_read_each_time() {
+        let symbols: Vec<u8> = (0..100_000).flat_map(|n| symbol(1, n)).collect();
+        let file = elf(&with_tables(&vec![0; 8 << 20], &symbols, 4000)).unwrap();
+        let mut seen = 0u64;
+        let ended = file.functions(|_| seen += 1);
+        assert!(matches!(ended, Err(ElfError::TooLarge { what: "symbol tables", .. })), "{ended:?}");
+        // the names, which are empty, cost as well
+        assert_eq!(seen, 0);
+        // two are what most files have
+        let file = elf(&with_tables(b"\0main\0", &symbol(1, 9), 2)).unwrap();
+        let mut all = Vec::new();
+        file.functions(|f| all.push((f.name.to_vec(), f.address))).unwrap();
+        assert_eq!(all, [(b"main".to_vec(), 9), (b"main".to_vec(), 9)]);
     }
 
     #[test]

@@ -41,6 +41,14 @@ impl KernelSymbols {
         out
     }
 
+    /// What a fuzzer calls: every function is found where the list says that it is.
+    #[cfg(fuzzing)]
+    pub(super) fn fuzz(text: &[u8]) {
+        let k = KernelSymbols::parse(text);
+        assert!(k.functions.iter().all(|f| k.name(f.0).is_some_and(|name| !name.contains(&0))));
+        assert_eq!(k.name(0), None);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.functions.is_empty()
     }

@@ -31,9 +31,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-#[cfg(fuzzing)]
-pub use library::fuzz_cache;
-
 /// How soon the thread notices that it is to end.
 const TICK: Duration = Duration::from_millis(100);
 /// When a container is looked at again that had none of the libraries: they may come with a volume or an installation.
@@ -76,6 +73,17 @@ impl UprobeNote {
     /// False for what only `-v` shows.
     pub fn is_for_everybody(&self) -> bool {
         !matches!(self, UprobeNote::Container { attached: 1.., .. })
+    }
+}
+
+impl UprobeNote {
+    /// Containers whose calls are not seen although they could be.
+    pub fn blind_spots(&self) -> u64 {
+        match self {
+            UprobeNote::TooMany { .. } => 1,
+            UprobeNote::Missed(n) => *n,
+            UprobeNote::Container { .. } | UprobeNote::More(_) => 0,
+        }
     }
 }
 
@@ -398,7 +406,7 @@ fn offsets(file: File, symbols: &[&str]) -> Result<BTreeMap<String, u64>, ElfErr
             if f.name == name.as_bytes()
                 && let Some(offset) = elf.layout.offset_of(f.address)
             {
-                out.entry((*symbol).to_owned()).or_insert(offset + add);
+                out.entry((*symbol).to_owned()).or_insert(offset.wrapping_add(*add));
             }
         }
     })?;
@@ -412,6 +420,11 @@ fn elf_machine() -> u16 {
         "aarch64" => 183,
         _ => 0,
     }
+}
+
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_cache(bytes: &[u8]) {
+    library::fuzz_cache(bytes);
 }
 
 #[cfg(test)]
@@ -438,6 +451,14 @@ mod tests {
         assert_eq!(found[&inside], found[&name] + 4);
         assert_eq!(found["0x40"], 0x40);
         assert!(!found.contains_key("no_such_function"));
+    }
+
+    #[test]
+    fn only_containers_that_could_have_been_probed_are_blind_spots() {
+        let missing = vec![("libc".to_owned(), "malloc".to_owned(), "no such function".to_owned())];
+        let nothing = UprobeNote::Container { name: "web".into(), attached: 0, missing };
+        let all = [nothing, UprobeNote::More(3), UprobeNote::TooMany { name: "web".into() }, UprobeNote::Missed(5)];
+        assert_eq!(all.map(|n| n.blind_spots()), [0, 0, 1, 5]);
     }
 
     #[test]

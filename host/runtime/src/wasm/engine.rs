@@ -28,7 +28,7 @@ pub struct EngineOptions {
     pub cache_dir: Option<PathBuf>,
     /// Bytes of linear memory for each guest.
     pub memory_limit: usize,
-    /// Longest time of one call, exact to some 10 ms.
+    /// Longest time of one call, and after it as much of processor time again; exact to some 10 ms.
     pub deadline: Duration,
 }
 

@@ -18,6 +18,7 @@ use super::{
     log_gate::{Level, LogGate},
     opening::Opening,
     services::{Published, ServiceError, Services},
+    ticker::TICK,
 };
 use ig_event::Column;
 use std::{
@@ -25,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 use wasmtime::{
-    Store,
+    Store, UpdateDeadline,
     component::{Component, HasSelf, InstancePre, Linker, ResourceTable},
 };
 
@@ -97,6 +98,8 @@ pub(super) struct State {
     drafted: usize,
     /// Documents of the present call.
     published: Published,
+    /// Processor time of the thread at which the present call ends, once its deadline has passed.
+    grace: Option<Duration>,
 }
 
 struct Limits {
@@ -216,11 +219,14 @@ impl Instance {
             table,
             drafted: 0,
             published: Published::default(),
+            grace: None,
         };
         let mut store = Store::new(&engine.wasmtime, state);
         store.limiter(|s| &mut s.limits);
         store.set_hostcall_fuel(LIFTED);
-        store.set_epoch_deadline(ticks(engine));
+        let deadline = engine.deadline;
+        store.epoch_deadline_callback(move |mut context| late(&mut context.data_mut().grace, deadline));
+        begin(&mut store, engine);
         let before = linker.instantiate_pre(component).map_err(NewError::Link)?;
         let lifecycle = lifecycle::GuestIndices::new(&before).map_err(NewError::Link)?;
         let optional = Optional::of(component, &before).map_err(NewError::Link)?;
@@ -240,7 +246,7 @@ impl Instance {
     }
 
     pub(super) fn lifecycle(&mut self, engine: &Engine, phase: Phase) -> Called {
-        self.store.set_epoch_deadline(ticks(engine));
+        begin(&mut self.store, engine);
         let lifecycle = &self.lifecycle;
         let returned = match phase {
             Phase::Init => lifecycle.call_init(&mut self.store),
@@ -255,7 +261,7 @@ impl Instance {
 
     /// Puts the rows to the guest. What it answers is in `State::answering`.
     pub(super) fn process(&mut self, engine: &Engine, call: &Call<'_>) -> Called {
-        self.store.set_epoch_deadline(ticks(engine));
+        begin(&mut self.store, engine);
         let Some(processor) = &self.processor else { return Ok(Err(missing("processor"))) };
         let columns: Vec<_> = call.columns.iter().map(sink::lend).collect();
         let batch = processor::Batch {
@@ -274,7 +280,7 @@ impl Instance {
     /// How often the guest wants to be called; `None`: never.
     pub(super) fn interval(&mut self, engine: &Engine) -> Result<Option<Duration>, Halt> {
         let Some(timer) = &self.timer else { return Ok(None) };
-        self.store.set_epoch_deadline(ticks(engine));
+        begin(&mut self.store, engine);
         match timer.call_interval_ms(&mut self.store) {
             Ok(0) => Ok(None),
             Ok(ms) => Ok(Some(Duration::from_millis(ms.into()).max(SHORTEST_INTERVAL))),
@@ -284,7 +290,7 @@ impl Instance {
 
     pub(super) fn tick(&mut self, engine: &Engine) -> Called {
         let Some(timer) = &self.timer else { return Ok(Ok(())) };
-        self.store.set_epoch_deadline(ticks(engine));
+        begin(&mut self.store, engine);
         let returned = timer.call_tick(&mut self.store);
         self.returned(engine, returned)
     }
@@ -315,9 +321,22 @@ pub(super) enum NewError {
     Halt(Halt),
 }
 
-fn ticks(engine: &Engine) -> u64 {
+/// Before each call of the guest's.
+fn begin(store: &mut Store<State>, engine: &Engine) {
+    store.data_mut().grace = None;
     // One more, because the first tick can come at once.
-    engine.deadline.as_millis() as u64 / super::ticker::TICK.as_millis() as u64 + 1
+    store.set_epoch_deadline(engine.deadline.as_millis() as u64 / TICK.as_millis() as u64 + 1);
+}
+
+/// A call has outlived its deadline. On a machine that is busy it may hardly have run: it gets as much processor time
+/// again, counted from here, so that the clock of the processor is read by calls that are late and by no other.
+fn late(grace: &mut Option<Duration>, deadline: Duration) -> wasmtime::Result<UpdateDeadline> {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let now = Duration::new(t.tv_sec.unsigned_abs(), t.tv_nsec.unsigned_abs() as u32);
+    if now >= *grace.get_or_insert(now + deadline) {
+        return Err(wasmtime::Trap::Interrupt.into());
+    }
+    Ok(UpdateDeadline::Continue(1))
 }
 
 fn halt(store: &Store<State>, engine: &Engine, e: wasmtime::Error) -> Halt {
@@ -395,4 +414,24 @@ fn service_error(e: ServiceError) -> types::Error {
         ServiceError::Read { .. } => types::ErrorCode::Kernel,
     };
     error(code, e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_call_ends_by_the_time_it_has_run_not_by_that_of_the_clock() {
+        let goes_on = |grace: &mut _, deadline| matches!(late(grace, deadline), Ok(UpdateDeadline::Continue(1)));
+        let mut grace = None;
+        assert!(goes_on(&mut grace, Duration::from_secs(3600)));
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(goes_on(&mut grace, Duration::from_secs(3600)), "the clock ran, the thread did not");
+        let mut grace = None;
+        let mut rounds = 0;
+        while goes_on(&mut grace, Duration::from_millis(20)) {
+            rounds += 1;
+        }
+        assert!(rounds > 0, "20 ms of processor time are not over at once");
+    }
 }

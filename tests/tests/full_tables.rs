@@ -1,0 +1,190 @@
+//! What gadgets remember for a while has bounds. Where a bound costs a fact, the account says so, or a row that is marked.
+//!
+//! The load is made by the test itself, on the loopback interface of the host, and the gadget filters on its process.
+
+use ig_tests::{
+    alone,
+    ig::{Finished, Ig, at},
+};
+use serde_json::json;
+use std::{
+    collections::BTreeSet,
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    time::Duration,
+};
+
+/// The gadget, on this process only.
+fn tracing(gadget: &str, flags: &[&str]) -> Ig {
+    let ig = Ig::new(&["run", gadget, "--host", "-o", "json", "--ledger", "--pid", &std::process::id().to_string()]);
+    // Room for all rows: it is not the ring that is to be full.
+    let ig = ig.args(&["--buffer-size", "67108864"]);
+    ig.args(flags)
+}
+
+/// Panics unless the account balances and what was lost is of this number, all of it because a map was full.
+fn check_map_full(done: &Finished, lost: u64) {
+    let ledger = done.ledger();
+    ledger.check();
+    assert_eq!(ledger.lost_total(), ledger.lost.get("map_full").copied().unwrap_or(0), "{ledger:?}");
+    assert_eq!(ledger.lost_total(), lost, "{ledger:?}\n{}", done.stderr);
+}
+
+/// A query for `a.`, or the answer to it, with this number.
+fn message(id: u16, flags: u16) -> Vec<u8> {
+    let words = [id, flags, 1, 0, 0, 0].map(u16::to_be_bytes).concat();
+    [&words[..], &[1, b'a', 0, 0, 1, 0, 1]].concat()
+}
+
+/// The beginning and the rest of a TLS ClientHello that asks for `a.test`.
+fn hello() -> (Vec<u8>, Vec<u8>) {
+    let name = [&[0, 0, 0, 11, 0, 9, 0, 0, 6][..], b"a.test"].concat();
+    let body = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0, 0, name.len() as u8], &name].concat();
+    let shake = [&[1, 0, 0, body.len() as u8][..], &body].concat();
+    let mut all = [&[22, 3, 1, 0, shake.len() as u8][..], &shake].concat();
+    let rest = all.split_off(20);
+    (all, rest)
+}
+
+mod root {
+    use super::*;
+
+    #[test]
+    fn queries_that_wait_for_too_many_others_lose_their_latency_and_are_counted() {
+        const QUERIES: u16 = 9000;
+        const KEPT: u64 = 8192;
+        let _alone = alone();
+        let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = server.local_addr().unwrap().port().to_string();
+        client.connect(server.local_addr().unwrap()).unwrap();
+        let ig = tracing("trace_dns", &["--port", &port, "--fields", "id,qr,pkt_type,latency_ns_raw"]).start_ready();
+        let mut got = [0; 512];
+        for id in 0..QUERIES {
+            client.send(&message(id, 0x0100)).unwrap();
+            server.recv(&mut got).unwrap();
+        }
+        for id in 0..QUERIES {
+            server.send_to(&message(id, 0x8180), client.local_addr().unwrap()).unwrap();
+            client.recv(&mut got).unwrap();
+        }
+        let done = ig.stop().expect_success();
+        let lost = u64::from(QUERIES) - KEPT;
+        check_map_full(&done, lost);
+        let rows = done.rows();
+        let answers: Vec<_> = rows.iter().filter(|r| at(r, "qr") == "R" && at(r, "pkt_type") == "HOST").collect();
+        let without = answers.iter().filter(|r| at(r, "latency_ns_raw") == 0).count();
+        assert_eq!((answers.len(), without as u64), (QUERIES.into(), lost));
+    }
+
+    #[test]
+    fn answered_queries_make_room_without_a_word() {
+        let _alone = alone();
+        let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = server.local_addr().unwrap().port().to_string();
+        client.connect(server.local_addr().unwrap()).unwrap();
+        let flags = ["--port", &port, "--fields", "id,qr,pkt_type,latency_ns_raw", "--fail-on-loss"];
+        let ig = tracing("trace_dns", &flags).start_ready();
+        let mut got = [0; 512];
+        // One that is never answered, and far more than the table holds that are.
+        client.send(&message(u16::MAX, 0x0100)).unwrap();
+        server.recv(&mut got).unwrap();
+        for id in 0..20_000 {
+            client.send(&message(id, 0x0100)).unwrap();
+            server.recv(&mut got).unwrap();
+            server.send_to(&message(id, 0x8180), client.local_addr().unwrap()).unwrap();
+            client.recv(&mut got).unwrap();
+        }
+        let done = ig.stop().expect_success();
+        check_map_full(&done, 0);
+        let rows = done.rows();
+        let mut answers = rows.iter().filter(|r| at(r, "qr") == "R" && at(r, "pkt_type") == "HOST");
+        assert!(answers.all(|r| at(r, "latency_ns_raw").as_u64() > Some(0)));
+    }
+
+    #[test]
+    fn a_stream_from_before_shows_messages_only_from_where_one_begins() {
+        let _alone = alone();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_nodelay(true).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let mut send = |bytes: &[u8]| {
+            client.write_all(bytes).unwrap();
+            server.read_exact(&mut vec![0; bytes.len()]).unwrap();
+        };
+        // A message of 30,000 bytes whose beginning nobody saw; its letters are no plausible one.
+        send(&[&30_000_u16.to_be_bytes()[..], &message(1, 0x0100)].concat());
+        let ig = tracing("trace_dns", &["--port", &port, "--fields", "id,pkt_type,len,malformed"]).start_ready();
+        for letter in b'A'..=b'H' {
+            send(&[letter; 3000]);
+        }
+        let whole = |id| {
+            let m = message(id, 0x0100);
+            [&(m.len() as u16).to_be_bytes()[..], &m].concat()
+        };
+        send(&whole(2));
+        send(&whole(3));
+        let done = ig.stop().expect_success();
+        check_map_full(&done, 0);
+        let rows = done.rows();
+        let mut seen: Vec<_> = rows.iter().map(|r| (at(r, "id"), at(r, "pkt_type"), at(r, "len"))).collect();
+        seen.sort_by_key(|s| format!("{s:?}"));
+        let expected = ["0002", "0003"].map(|id| ["HOST", "OUTGOING"].map(|t| (json!(id), json!(t), json!(19))));
+        let expected = expected.concat();
+        assert_eq!(seen, expected.iter().map(|(a, b, c)| (a, b, c)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn hellos_that_make_room_for_others_are_shown_as_far_as_they_came() {
+        // On the loopback interface each is seen twice.
+        const CONNECTIONS: usize = 200;
+        const KEPT: usize = 256;
+        let _alone = alone();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = u64::from(listener.local_addr().unwrap().port());
+        let ig = tracing("trace_sni", &["--fields", "dst.port,name,truncated,malformed,pkt_type"]).start_ready();
+        let (begin, rest) = hello();
+        let mut open = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            client.set_nodelay(true).unwrap();
+            let (server, _) = listener.accept().unwrap();
+            client.write_all(&begin).unwrap();
+            open.push((client, server));
+        }
+        open.iter_mut().for_each(|(client, _)| client.write_all(&rest).unwrap());
+        let done = ig.stop().expect_success();
+        check_map_full(&done, 0);
+        let rows: Vec<_> = done.rows().into_iter().filter(|r| at(r, "dst.port") == port).collect();
+        let cut = rows.iter().filter(|r| at(r, "truncated") == true);
+        let why: BTreeSet<_> = cut.clone().map(|r| at(r, "malformed").as_str().unwrap()).collect();
+        assert_eq!((rows.len(), cut.count()), (2 * CONNECTIONS, 2 * CONNECTIONS - KEPT));
+        assert_eq!(why, BTreeSet::from(["ClientHello ends too early"]));
+        assert!(rows.iter().all(|r| at(r, "truncated") == true || at(r, "name") == "a.test"), "{rows:#?}");
+    }
+
+    #[test]
+    fn connections_without_room_for_their_owner_are_counted() {
+        const KEPT: u64 = 16_384;
+        const CONNECTIONS: u64 = 8_250;
+        let _alone = alone();
+        rustix::process::setrlimit(
+            rustix::process::Resource::Nofile,
+            rustix::process::Rlimit { current: Some(20_000), maximum: Some(20_000) },
+        )
+        .unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let ig = tracing("trace_tcp", &["--fields", "type,error"]).start_ready();
+        let mut open = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            open.push((client, listener.accept().unwrap()));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        let done = ig.stop().expect_success();
+        check_map_full(&done, 2 * CONNECTIONS - KEPT);
+    }
+}
