@@ -43,8 +43,8 @@ const OLD_NAMES: &[OldName] = &[
     old("if", &["bound_dev_if", "interface"]),
     old("ip", &["src.version", "addr.version"]),
     old("local", &["src"]),
-    old("mntnsid", &["proc.mntns_id", "mntns"]),
-    old("mountnsid", &["proc.mntns_id", "mntns"]),
+    old("mntnsid", &["proc.mntns_id", "mntns", "mntns_id", "mount_ns_id"]),
+    old("mountnsid", &["proc.mntns_id", "mntns", "mntns_id", "mount_ns_id"]),
     old("name", &["runtime.containerName"]),
     old("namespace", &["k8s.namespace"]),
     old("node", &["k8s.node"]),
@@ -63,7 +63,7 @@ const OLD_NAMES: &[OldName] = &[
     old("sport", &["src.port"]),
     old("status", &["state"]),
     old("t", &["type"]),
-    old("tgid", &["proc.pid"]),
+    old("tgid", &["proc.pid", "pid"]),
 ];
 
 impl<'a> Columns<'a> {
