@@ -289,6 +289,7 @@ impl<R: Read + AsFd> Read for Interruptible<R> {
                 Err(Errno::INTR) => continue,
                 Err(e) => return Err(e.into()),
                 Ok(_) if self.stop.requested() => return Ok(0),
+                Ok(_) if fds[0].revents().is_empty() => {}
                 Ok(_) => return self.input.read(buf),
             }
         }

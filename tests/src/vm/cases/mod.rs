@@ -10,7 +10,7 @@ mod gadgets;
 mod runtimes;
 mod tidy;
 
-use super::{GADGETS, STORE};
+use super::{EVERY, GADGETS, STORE};
 use crate::{gadget_case, ig::Ig};
 use std::path::Path;
 
@@ -48,6 +48,11 @@ pub fn cases() -> Vec<Case> {
     let gadgets = gadget_case::names(Path::new(GADGETS)).into_iter();
     let gadgets = gadgets.map(|g| Case { name: format!("gadget-{g}"), run: Box::new(move || gadgets::run(&g)) });
     fixed.chain(gadgets).collect()
+}
+
+/// Whether every test of each gadget is to run, not only the first.
+pub fn every() -> bool {
+    std::env::var(EVERY).is_ok_and(|v| v == "1")
 }
 
 /// `ig run GADGET -o json`, with the machine's store.
