@@ -201,7 +201,7 @@ impl<'a> Setup<'a> {
 }
 
 /// What the user said of the times of tables.
-fn given_times(matches: &ArgMatches) -> tables::Given {
+pub(super) fn given_times(matches: &ArgMatches) -> tables::Given {
     matches.subcommand_matches("run").map(tables::Given::of).unwrap_or_default()
 }
 
