@@ -14,6 +14,22 @@
 // The kernel that runs knows the others.
 enum skb_drop_reason { SKB_NOT_DROPPED_YET, SKB_CONSUMED, SKB_DROP_REASON_NOT_SPECIFIED };
 
+// Written as users of this gadget know them.
+enum tcp_state {
+	tcp_established = 1,
+	tcp_syn_sent,
+	tcp_syn_recv,
+	tcp_fin_wait1,
+	tcp_fin_wait2,
+	tcp_time_wait,
+	tcp_close,
+	tcp_close_wait,
+	tcp_last_ack,
+	tcp_listen,
+	tcp_closing,
+	tcp_new_syn_recv,
+};
+
 struct event {
 	gadget_timestamp timestamp_raw;
 	gadget_netns_id netns_id;
@@ -27,7 +43,7 @@ struct event {
 	struct gadget_parent parent;
 	struct gadget_l4endpoint_t src;
 	struct gadget_l4endpoint_t dst;
-	enum gadget_tcp_state state_raw;
+	enum tcp_state state_raw;
 	enum tcp_flags_set tcpflags_raw;
 	enum skb_drop_reason reason_raw;
 	gadget_kernel_stack kernel_stack_raw;
