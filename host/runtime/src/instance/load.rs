@@ -10,7 +10,7 @@ use super::{
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{Hook, KernelBtf, LoadOptions, Loaded, Object, loader::DISABLED},
+    bpf::{Hook, KernelBtf, LoadOptions, Loaded, Object, loader::DISABLED, sys},
     containers::Containers,
     enrich::{
         container::ContainerEnricher,
@@ -40,6 +40,8 @@ impl Gadget {
     /// As `load`; what other gadgets of this process have started already is used, what is missing is started for all.
     pub(super) fn load_with(self, options: LiveOptions, shared: &mut Shared) -> Result<Live, RunError> {
         filesystems::ensure(options.auto_mount)?;
+        // Each probe of each library, each buffer of a processor, each network is one.
+        sys::raise_open_files();
         let values = self.values(&options.params)?;
         let mut notes = Vec::new();
         notes.extend(self.warnings.iter().map(|w| Note::Metadata(format!("{}: {w}", self.image.reference))));
