@@ -153,7 +153,8 @@ impl Stacks {
         }
     }
 
-    /// Empties the maps of stacks where room has become scarce. To be called when no row with an id is on its way.
+    /// Empties the maps of stacks where room has become scarce. To be called when no row with an id is on its way, nor set
+    /// aside: it would get no stack, or another that has its id by then.
     pub fn make_room(&mut self) {
         let half = |m: &Option<RawMap<OwnedFd>>| m.as_ref().map_or(usize::MAX, |m| m.info().max_entries as usize / 2);
         let full = self.seen_kernel.len() > half(&self.kernel) || self.seen_user.len() > half(&self.user);
@@ -204,6 +205,10 @@ impl Stacks {
             return known.clone();
         }
         let answer = self.name(id, whose);
+        // One that is not in the map now may be there for the next row: the same stack has the same id.
+        if matches!(answer, Answer::Lost) {
+            return answer;
+        }
         if self.kept.len() >= MAX_KEPT {
             self.kept.clear();
         }

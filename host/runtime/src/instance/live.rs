@@ -328,6 +328,7 @@ impl Live {
                 continue;
             }
             if all.rows == 0
+                && self.state.iter().all(Source::holds_nothing)
                 && let Some(stacks) = &mut self.stacks
             {
                 stacks.make_room();
@@ -518,7 +519,7 @@ impl Live {
         let mut result = if self.tables.done() { Ok(()) } else { self.read_tables(Tables::End, sink) };
         result = result.and(self.drain_all(sink));
         for _ in 0..LAST_LOOKS {
-            if self.state.iter().all(|s| s.enricher.as_ref().is_none_or(|e| e.held() == 0)) {
+            if self.state.iter().all(Source::holds_nothing) {
                 break;
             }
             std::thread::sleep(Duration::from_millis(2));
