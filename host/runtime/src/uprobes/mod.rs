@@ -204,7 +204,8 @@ impl Uprobes {
         let stop = Arc::new(AtomicBool::new(false));
         let ended = stop.clone();
         let thread = std::thread::Builder::new().name("uprobes".into());
-        let thread = thread.spawn(move || attached.follow(changes, &ended));
+        let Scope { containers, selector, .. } = scope;
+        let thread = thread.spawn(move || attached.follow(changes, &containers, &selector, &ended));
         let thread = thread.map_err(|source| UprobeError::Thread { source })?;
         Ok(Uprobes { notes, stop, thread: Some(thread) })
     }
@@ -261,7 +262,7 @@ struct Attached {
 }
 
 impl Attached {
-    fn follow(mut self, mut changes: Changes, stop: &AtomicBool) {
+    fn follow(mut self, mut changes: Changes, containers: &Containers, selector: &Arc<Selector>, stop: &AtomicBool) {
         let mut again: Vec<(Instant, usize, Arc<Container>)> = Vec::new();
         while !stop.load(Ordering::Acquire) {
             match changes.next(TICK) {
@@ -273,7 +274,14 @@ impl Attached {
                     again.retain(|(_, _, c)| c.instance != container.instance);
                     self.forget(container.instance);
                 }
-                Some(Change::Missed(n)) => self.note(UprobeNote::Missed(n)),
+                Some(Change::Missed(n)) => {
+                    self.note(UprobeNote::Missed(n));
+                    // All that runs is told again; who is not there has ended.
+                    changes = containers.changes_at_once(selector.clone());
+                    let present: BTreeSet<u64> = containers.list().iter().map(|c| c.instance).collect();
+                    again.retain(|(_, _, c)| present.contains(&c.instance));
+                    self.keep(&present);
+                }
             }
             let now = Instant::now();
             let (due, rest) = again.into_iter().partition(|(at, _, _)| *at <= now);
@@ -411,6 +419,12 @@ impl Attached {
             self.files.insert(key.clone(), Probed { events, missing: lacking, users });
         }
         Ok((key, count))
+    }
+
+    /// Forgets containers that are not among these.
+    fn keep(&mut self, present: &BTreeSet<u64>) {
+        let gone: Vec<u64> = self.users.keys().copied().filter(|u| *u != HOST && !present.contains(u)).collect();
+        gone.into_iter().for_each(|user| self.forget(user));
     }
 
     /// Detaches what nobody uses any more.
@@ -591,5 +605,18 @@ mod tests {
             "{missing:?}"
         );
         assert!(note.is_for_everybody() && note.to_string().contains("some of its calls are not seen"), "{note}");
+    }
+
+    #[test]
+    fn those_that_ended_unnoticed_are_forgotten_and_the_host_is_not() {
+        let mut a = refused(&["malloc"]);
+        let key = (Inode::Numbers("8:1".into(), 7), "libc".to_owned());
+        let users = BTreeSet::from([1, 2, HOST]);
+        a.files.insert(key.clone(), Probed { events: BTreeMap::new(), missing: Vec::new(), users });
+        a.users.extend([1, 2, HOST].map(|user| (user, vec![key.clone()])));
+        a.keep(&BTreeSet::from([2, 3]));
+        assert_eq!(a.files[&key].users, BTreeSet::from([2, HOST]));
+        a.keep(&BTreeSet::new());
+        assert_eq!(a.users.keys().copied().collect::<Vec<_>>(), [HOST]);
     }
 }
