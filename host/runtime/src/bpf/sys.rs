@@ -377,13 +377,6 @@ pub(crate) fn enter_cgroup_namespace(namespace: BorrowedFd<'_>) -> io::Result<()
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Has this thread live in that network namespace; the rest of the process does not.
-pub(crate) fn enter_network_namespace(namespace: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: takes plain numbers; changes which network this thread sees, and no memory
-    let r = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
-    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
 /// Asks the allocator to give back what loading needed for a moment.
 pub(super) fn trim_heap() {
     #[cfg(target_env = "gnu")]

@@ -19,6 +19,7 @@ use crate::{
         sys,
         wait::{LostCounter, Waiter},
     },
+    clocks,
     containers::{ClosedNetwork, Containers, ContainersOptions, FilterHandle, Selector, network_namespaces},
     enrich::{container::Include, sockets::Sockets, stacks::Stacks},
     gadget::schema::Producer,
@@ -419,7 +420,7 @@ impl Live {
     /// Enriches what is in the batch of a source and takes it to the sink.
     fn hand_on(&mut self, i: usize, sink: &mut dyn Sink) -> Result<(), RunError> {
         let s = &mut self.state[i];
-        s.batch.boot_to_wall = boot_to_wall();
+        s.batch.boot_to_wall = clocks::boot_to_wall();
         if let Some(stacks) = &mut self.stacks {
             stacks.look_ahead(i, &s.batch);
         }
@@ -559,13 +560,4 @@ impl Live {
         }
         result
     }
-}
-
-/// Wall-clock minus boot-clock, in nanoseconds.
-fn boot_to_wall() -> i64 {
-    let ns = |clock| {
-        let t = rustix::time::clock_gettime(clock);
-        t.tv_sec * 1_000_000_000 + t.tv_nsec
-    };
-    ns(rustix::time::ClockId::Realtime) - ns(rustix::time::ClockId::Boottime)
 }
