@@ -457,6 +457,25 @@ pub(crate) fn uprobe(kind: u32, path: &str, offset: u64, at_return: bool, prog: 
     Ok(event)
 }
 
+/// The number that a file's file system was given when it was made, if it has one. Linux 6.9.
+pub(crate) fn file_system_uuid(file: BorrowedFd<'_>) -> io::Result<[u8; 16]> {
+    #[repr(C)]
+    struct Uuid {
+        len: u8,
+        bytes: [u8; 16],
+    }
+    // _IOR(0x15, 0, struct fsuuid2)
+    const FS_IOC_GETFSUUID: u64 = 2 << 30 | (size_of::<Uuid>() as u64) << 16 | 0x15 << 8;
+    let mut uuid = Uuid { len: 0, bytes: [0; 16] };
+    // SAFETY: the command writes a structure of the size in its number, for which `uuid` is valid
+    let r = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_GETFSUUID as _, std::ptr::from_mut(&mut uuid)) };
+    match (r, uuid.len) {
+        (0, 16) => Ok(uuid.bytes),
+        (0, _) => Err(io::ErrorKind::Unsupported.into()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// The kernel's handle of a file: its kind and content, also on file systems whose files cannot be opened by it. Linux 6.6.
 pub(crate) fn file_handle(file: BorrowedFd<'_>) -> io::Result<(i32, Vec<u8>)> {
     const AT_HANDLE_FID: c_int = 0x200;
