@@ -261,7 +261,7 @@ impl Recording {
 
 /// Whether something may be read long after the container that did it has ended: tables, or maps that a guest reads.
 fn reads_late(producers: &[Producer]) -> bool {
-    producers.iter().all(|p| matches!(p, Producer::MapIter { .. }))
+    producers.is_empty() || producers.iter().any(|p| matches!(p, Producer::MapIter { .. }))
 }
 
 fn lend_maps(services: &Services, loaded: &Loaded) -> std::io::Result<()> {
@@ -366,5 +366,18 @@ impl Shared {
         let engine = Arc::new(Engine::new(EngineOptions { cache_dir, ..EngineOptions::default() })?);
         self.engine = Some(engine.clone());
         Ok(engine)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_beside_a_stream_is_read_late_too() {
+        let table = || Producer::MapIter { map: "m".into() };
+        let stream = || Producer::Tracer { map: "e".into() };
+        assert!(reads_late(&[]) && reads_late(&[table()]) && reads_late(&[stream(), table()]));
+        assert!(!reads_late(&[stream()]));
     }
 }

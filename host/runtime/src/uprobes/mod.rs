@@ -457,9 +457,9 @@ fn offsets(file: File, symbols: &[&str]) -> Result<BTreeMap<String, u64>, ElfErr
     elf.functions(|f| {
         for (symbol, name, add) in &parts {
             if f.name == name.as_bytes()
-                && let Some(offset) = elf.layout.offset_of(f.address)
+                && let Some(place) = elf.layout.offset_of(f.address).and_then(|offset| offset.checked_add(*add))
             {
-                out.entry((*symbol).to_owned()).or_insert(offset.wrapping_add(*add));
+                out.entry((*symbol).to_owned()).or_insert(place);
             }
         }
     })?;
@@ -500,7 +500,9 @@ mod tests {
             name.unwrap()
         };
         let inside = format!("{name}+0x4");
-        let found = offsets(own(), &[&name, &inside, "0x40", "no_such_function"]).unwrap();
+        let beyond = format!("{name}+{}", u64::MAX);
+        let found = offsets(own(), &[&name, &inside, &beyond, "0x40", "no_such_function"]).unwrap();
+        assert!(!found.contains_key(&beyond));
         assert_eq!(found[&inside], found[&name] + 4);
         assert_eq!(found["0x40"], 0x40);
         assert!(!found.contains_key("no_such_function"));
