@@ -481,9 +481,9 @@ pub fn error(stderr: &str) -> &str {
 pub fn hooks(stderr: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     let hook = |line: &'_ str| -> Option<String> {
-        let rest = line.strip_prefix("program ")?;
-        let of_file = || rest.split_once(" goes to ")?.1.strip_suffix(" in each container");
-        rest.split_once(" attached to ").map(|(_, hook)| hook).or_else(of_file).map(str::to_owned)
+        let (_name, rest) = line.strip_prefix("program ")?.split_once(' ')?;
+        let of_file = || rest.strip_prefix("goes to ")?.strip_suffix(" in each container");
+        rest.strip_prefix("attached to ").or_else(of_file).map(str::to_owned)
     };
     for hook in stderr.lines().filter_map(hook) {
         if !found.contains(&hook) {

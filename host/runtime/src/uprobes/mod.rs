@@ -315,9 +315,28 @@ impl Attached {
         if c.pid == 0 || c.is_sandbox() {
             return None;
         }
-        let root = Root::open(&self.proc.as_ref()?.join(c.pid.to_string()).join("root")).ok()?;
         let name = format!("container {}", c.name.as_deref().unwrap_or(&c.id));
-        Some(self.look_at(c.instance, &name, &root, last))
+        match Root::open(&self.proc.as_ref()?.join(c.pid.to_string()).join("root")) {
+            Ok(root) => Some(self.look_at(c.instance, &name, &root, last)),
+            // it has ended
+            Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => None,
+            Err(e) => {
+                if last && self.told.insert(c.instance) {
+                    let lack = |p: &Probe| Lack {
+                        file: p.file.clone(),
+                        symbol: p.symbol.clone(),
+                        reason: format!("its files cannot be looked at: {e}"),
+                        refused: true,
+                    };
+                    self.note(UprobeNote::Container {
+                        name,
+                        attached: 0,
+                        missing: self.probes.iter().map(lack).collect(),
+                    });
+                }
+                Some(0)
+            }
+        }
     }
 
     fn look_at(&mut self, user: u64, name: &str, root: &Root, last: bool) -> usize {
@@ -587,6 +606,24 @@ mod tests {
         // told once, however often it is looked at
         assert_eq!(a.container(&container(1), true), Some(0));
         assert_eq!(notes(&a), []);
+    }
+
+    #[test]
+    fn a_container_that_cannot_be_looked_at_is_told_and_one_that_has_ended_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut a = refused(&["malloc"]);
+        a.proc = Some(dir.path().into());
+        assert_eq!(a.container(&container(1), true), None);
+        assert_eq!(notes(&a), []);
+        // something that is no directory, so that it is there and cannot be opened
+        std::fs::create_dir(dir.path().join(std::process::id().to_string())).unwrap();
+        File::create(dir.path().join(format!("{}/root", std::process::id()))).unwrap();
+        assert_eq!(a.container(&container(1), false), Some(0));
+        assert_eq!(notes(&a), []);
+        assert_eq!(a.container(&container(1), true), Some(0));
+        let told = notes(&a);
+        assert_eq!(told.iter().map(UprobeNote::blind_spots).collect::<Vec<_>>(), [1]);
+        assert!(told[0].to_string().contains("its files cannot be looked at"), "{}", told[0]);
     }
 
     #[test]
