@@ -502,6 +502,9 @@ impl Live {
                 _ => continue,
             };
             self.closed_networks(closed, sink);
+            if let Some(stacks) = &mut self.stacks {
+                stacks.join(i, &mut self.state[i].batch);
+            }
             // What was read before a failure has left the kernel: it is shown and counted all the same.
             self.pipeline.produced(i, self.state[i].batch.len() as u64);
             let handed = self.hand_on(i, sink);
