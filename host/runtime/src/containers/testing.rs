@@ -16,6 +16,13 @@ pub(crate) fn named(name: &str) -> Arc<Container> {
     c.seal()
 }
 
+/// A container of which only this is known.
+pub(crate) fn container(instance: u64, pid: u32) -> Arc<Container> {
+    let mut c = Container::new(instance, format!("id-{instance}").into(), RuntimeName::Docker, 0);
+    c.pid = pid;
+    c.seal()
+}
+
 pub(crate) struct ByHand {
     pub(crate) published: Arc<Published>,
     registry: Registry,

@@ -19,6 +19,7 @@ use crate::{
         sys,
         wait::{LostCounter, Waiter},
     },
+    clocks,
     containers::{ClosedNetwork, Containers, ContainersOptions, FilterHandle, Selector, Verdict, network_namespaces},
     enrich::{container::Include, sockets::Sockets, stacks::Stacks},
     gadget::schema::Producer,
@@ -336,6 +337,7 @@ impl Live {
                 continue;
             }
             if all.rows == 0
+                && self.state.iter().all(Source::holds_nothing)
                 && let Some(stacks) = &mut self.stacks
             {
                 stacks.make_room();
@@ -453,7 +455,7 @@ impl Live {
     /// Enriches what is in the batch of a source and takes it to the sink.
     fn hand_on(&mut self, i: usize, sink: &mut dyn Sink) -> Result<(), RunError> {
         let s = &mut self.state[i];
-        s.batch.boot_to_wall = boot_to_wall();
+        s.batch.boot_to_wall = clocks::boot_to_wall();
         if let Some(stacks) = &mut self.stacks {
             stacks.look_ahead(i, &s.batch);
         }
@@ -534,6 +536,9 @@ impl Live {
                 _ => continue,
             };
             self.closed_networks(closed, sink);
+            if let Some(stacks) = &mut self.stacks {
+                stacks.join(i, &mut self.state[i].batch);
+            }
             // What was read before a failure has left the kernel: it is shown and counted all the same.
             self.pipeline.produced(i, self.state[i].batch.len() as u64);
             let handed = self.hand_on(i, sink);
@@ -553,7 +558,7 @@ impl Live {
         let mut result = if self.tables.done() { Ok(()) } else { self.read_tables(Tables::End, sink) };
         result = result.and(self.drain_all(sink));
         for _ in 0..LAST_LOOKS {
-            if self.state.iter().all(|s| s.enricher.as_ref().is_none_or(|e| e.held() == 0)) {
+            if self.state.iter().all(Source::holds_nothing) {
                 break;
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -595,13 +600,4 @@ impl Live {
         }
         result
     }
-}
-
-/// Wall-clock minus boot-clock, in nanoseconds.
-fn boot_to_wall() -> i64 {
-    let ns = |clock| {
-        let t = rustix::time::clock_gettime(clock);
-        t.tv_sec * 1_000_000_000 + t.tv_nsec
-    };
-    ns(rustix::time::ClockId::Realtime) - ns(rustix::time::ClockId::Boottime)
 }

@@ -257,7 +257,10 @@ impl Guest {
         rows: ChunkRows,
         lost: u64,
     ) -> ChunkRows {
-        let Some(instance) = &mut self.instance else { return rows };
+        let Some(instance) = &mut self.instance else {
+            batch.loss.add(Reason::Undecoded, rows.rows.len() as u64);
+            return rows;
+        };
         let projected: Vec<Column> =
             subscription.wants.columns.iter().map(|f| project(batch, &rows.rows, *f)).collect();
         let mut columns = take(&mut self.columns);

@@ -96,7 +96,7 @@ fn a_docker_container_has_its_name_at_birth_and_its_pid_at_its_first_program() {
     assert_eq!((&*c.id, c.name.as_deref(), c.runtime), (ID, Some("web"), RuntimeName::Docker));
     assert_eq!((c.image_name.as_deref(), c.image_id.as_deref()), (Some("nginx"), Some("sha256:ab")));
     assert!(c.complete);
-    assert_eq!((c.pid, c.started_at), (0, 1_000_100));
+    assert_eq!((c.pid, c.started_at), (0, 1_000_000));
     assert_eq!(h.follower.todo.decide, [(7, 100)]);
     assert_eq!(h.follower.todo.ask, [(RuntimeName::Docker, Question::Image("sha256:ab".into()))]);
 
