@@ -48,7 +48,7 @@ struct {
 /* False for a socket that has no port, or none any more. */
 static __always_inline bool key_of(struct gadget_socket_key *key, const struct sock *sk)
 {
-	__u16 proto = BPF_CORE_READ(sk, sk_protocol);
+	__u16 proto = gadget_proto_of_sock(sk);
 
 	key->family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	if (key->family != GADGET_AF_INET && key->family != GADGET_AF_INET6)
