@@ -123,17 +123,18 @@ static __always_inline struct gadget_socket_value *owner_of(struct event *e, con
 {
 	__u16 family = e->src.version == 4 ? GADGET_AF_INET : GADGET_AF_INET6;
 	struct sock *sk = BPF_CORE_READ(skb, sk);
-	__u16 port = e->dst.port;
+	struct gadget_l4endpoint_t local = e->dst;
 
 	e->state_raw = 0;
 	e->netns_id = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
 	if (sk) {
 		e->state_raw = BPF_CORE_READ(sk, __sk_common.skc_state);
 		e->netns_id = gadget_netns_of_sock(sk);
-		port = BPF_CORE_READ(sk, __sk_common.skc_num);
 		family = BPF_CORE_READ(sk, __sk_common.skc_family);
+		gadget_l4endpoints_from_sock(&local, NULL, sk);
+		local.port = BPF_CORE_READ(sk, __sk_common.skc_num);
 	}
-	return gadget_socket_find(e->netns_id, family, GADGET_IPPROTO_TCP, port);
+	return gadget_socket_find_at(e->netns_id, family, GADGET_IPPROTO_TCP, local.port, &local.addr_raw);
 }
 
 static __always_inline void set_process(struct event *e, const struct gadget_socket_value *owner)

@@ -21,6 +21,8 @@
 #define GADGET_IPPROTO_UDP 17
 #endif
 
+#define GADGET_IPPROTO_MPTCP 262
+
 #define GADGET_SOCKFS_MAGIC 0x534f434b
 
 #ifndef __VMLINUX_H__
@@ -95,6 +97,29 @@ static __always_inline gadget_netns_id gadget_netns_of_sock(const struct sock *s
 }
 
 /**
+ * Protocol of the socket's packets: that of MPTCP is TCP. Programs hold the MPTCP socket; beneath it the kernel has a TCP
+ * socket of its own for each path.
+ */
+static __always_inline __u16 gadget_proto_of_sock(const struct sock *sk)
+{
+	__u16 proto = BPF_CORE_READ(sk, sk_protocol);
+
+	return proto == GADGET_IPPROTO_MPTCP ? GADGET_IPPROTO_TCP : proto;
+}
+
+struct tcp_sock___mptcp {
+	bool is_mptcp;
+} __attribute__((preserve_access_index));
+
+/** True for such a TCP socket beneath an MPTCP socket. Only ask it of a TCP socket. */
+static __always_inline bool gadget_is_mptcp_path(const struct sock *sk)
+{
+	const struct tcp_sock___mptcp *tcp = (const void *)sk;
+
+	return bpf_core_field_exists(tcp->is_mptcp) && BPF_CORE_READ_BITFIELD_PROBED(tcp, is_mptcp);
+}
+
+/**
  * Fills the local (`src`) and the remote (`dst`) end of an IPv4 or IPv6 socket, either of which may be NULL.
  * Returns 0, or -1 for a socket of another family; then nothing is written.
  */
@@ -102,7 +127,7 @@ static __always_inline int gadget_l4endpoints_from_sock(struct gadget_l4endpoint
 							const struct sock *sk)
 {
 	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	__u16 proto = BPF_CORE_READ(sk, sk_protocol);
+	__u16 proto = gadget_proto_of_sock(sk);
 	bool v4 = family == GADGET_AF_INET;
 
 	if (!v4 && family != GADGET_AF_INET6)
