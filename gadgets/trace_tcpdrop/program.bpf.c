@@ -14,6 +14,22 @@
 // The kernel that runs knows the others.
 enum skb_drop_reason { SKB_NOT_DROPPED_YET, SKB_CONSUMED, SKB_DROP_REASON_NOT_SPECIFIED };
 
+// Written as users of this gadget know them.
+enum tcp_state {
+	tcp_established = 1,
+	tcp_syn_sent,
+	tcp_syn_recv,
+	tcp_fin_wait1,
+	tcp_fin_wait2,
+	tcp_time_wait,
+	tcp_close,
+	tcp_close_wait,
+	tcp_last_ack,
+	tcp_listen,
+	tcp_closing,
+	tcp_new_syn_recv,
+};
+
 struct event {
 	gadget_timestamp timestamp_raw;
 	gadget_netns_id netns_id;
@@ -27,7 +43,7 @@ struct event {
 	struct gadget_parent parent;
 	struct gadget_l4endpoint_t src;
 	struct gadget_l4endpoint_t dst;
-	enum gadget_tcp_state state_raw;
+	enum tcp_state state_raw;
 	enum tcp_flags_set tcpflags_raw;
 	enum skb_drop_reason reason_raw;
 	gadget_kernel_stack kernel_stack_raw;
@@ -107,17 +123,18 @@ static __always_inline struct gadget_socket_value *owner_of(struct event *e, con
 {
 	__u16 family = e->src.version == 4 ? GADGET_AF_INET : GADGET_AF_INET6;
 	struct sock *sk = BPF_CORE_READ(skb, sk);
-	__u16 port = e->dst.port;
+	struct gadget_l4endpoint_t local = e->dst;
 
 	e->state_raw = 0;
 	e->netns_id = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
 	if (sk) {
 		e->state_raw = BPF_CORE_READ(sk, __sk_common.skc_state);
 		e->netns_id = gadget_netns_of_sock(sk);
-		port = BPF_CORE_READ(sk, __sk_common.skc_num);
 		family = BPF_CORE_READ(sk, __sk_common.skc_family);
+		gadget_l4endpoints_from_sock(&local, NULL, sk);
+		local.port = BPF_CORE_READ(sk, __sk_common.skc_num);
 	}
-	return gadget_socket_find(e->netns_id, family, GADGET_IPPROTO_TCP, port);
+	return gadget_socket_find_at(e->netns_id, family, GADGET_IPPROTO_TCP, local.port, &local.addr_raw);
 }
 
 static __always_inline void set_process(struct event *e, const struct gadget_socket_value *owner)

@@ -157,7 +157,7 @@ impl Processes {
 }
 
 /// Processors that are on, from /proc/stat.
-fn cpus(stat: &[u8]) -> usize {
+pub(super) fn cpus(stat: &[u8]) -> usize {
     let line = |l: &&[u8]| l.starts_with(b"cpu") && l.get(3).is_some_and(u8::is_ascii_digit);
     stat.split(|b| *b == b'\n').filter(line).count().max(1)
 }

@@ -20,7 +20,7 @@ use crate::{
         wait::{LostCounter, Waiter},
     },
     clocks,
-    containers::{ClosedNetwork, Containers, ContainersOptions, FilterHandle, Selector, network_namespaces},
+    containers::{ClosedNetwork, Containers, ContainersOptions, FilterHandle, Selector, Verdict, network_namespaces},
     enrich::{container::Include, sockets::Sockets, stacks::Stacks},
     gadget::schema::Producer,
     host_sources::HostTable,
@@ -43,8 +43,12 @@ const BATCH_BYTES: usize = 1 << 20;
 const COUNTERS_EVERY: Duration = Duration::from_millis(100);
 /// While nothing flows, how soon the user hears that a runtime went away.
 const NOTES_EVERY: Duration = Duration::from_secs(1);
+/// After so long, containers that ran before have their names.
+const NAMES_KNOWN: Duration = Duration::from_millis(2500);
 /// Longest time to empty a buffer after the last event.
 const DRAIN_AT_MOST: Duration = Duration::from_secs(30);
+/// Containers that a message names.
+const NAMED_CONTAINERS: usize = 10;
 /// Times, 2 ms apart, that the tracker is given at the end to name the containers of rows that wait.
 const LAST_LOOKS: u32 = 10;
 
@@ -113,6 +117,8 @@ pub struct Live {
     pub(super) filter: Option<FilterHandle>,
     pub(super) notes: Vec<Note>,
     pub(super) told: BTreeSet<String>,
+    /// When to say, once, that nobody who was asked for runs.
+    pub(super) look_for_wanted: Option<Instant>,
     /// Networks that iterators could not look into, by number and a container in it.
     pub(super) closed_networks: BTreeSet<(u64, u64)>,
     /// Containers that probes could not be set in.
@@ -146,6 +152,7 @@ impl Live {
         if let Some(recording) = &mut self.recording {
             recording.open()?;
         }
+        self.look_for_wanted = Instant::now().checked_add(NAMES_KNOWN);
         sink.note(Note::Running { gadget: self.name.clone(), hooks, buffer: self.ring_bytes });
         Ok(())
     }
@@ -364,9 +371,36 @@ impl Live {
                 sink.note(Note::Containers(note));
             }
         }
+        if self.look_for_wanted.is_some_and(|at| Instant::now() >= at) {
+            self.look_for_wanted = None;
+            if let Some(text) = self.nobody_asked_for() {
+                sink.note(Note::Containers(text));
+            }
+        }
         for note in self.networks.iter().flat_map(NetworkSockets::notes) {
             sink.note(Note::Network(note));
         }
+    }
+
+    /// A name that is mistyped and one that is still to come look alike, so that it is said which there are.
+    fn nobody_asked_for(&self) -> Option<String> {
+        let selector = &self.whose.selector;
+        let running = self.containers.as_ref().filter(|_| !selector.selects_all() && self.pipeline.is_silent())?.list();
+        if running.iter().any(|c| selector.verdict(c) != Verdict::No) {
+            return None;
+        }
+        let names: Vec<&str> = running.iter().filter_map(|c| c.name.as_deref()).take(NAMED_CONTAINERS).collect();
+        let more = running.len() - names.len();
+        Some(match (running.len(), more) {
+            (0, _) => "no container runs now; those that were asked for are waited for".into(),
+            (_, 0) => {
+                format!("no container that was asked for runs now, and is waited for; running: {}", names.join(", "))
+            }
+            _ => format!(
+                "no container that was asked for runs now, and is waited for; running: {} and {more} more",
+                names.join(", ")
+            ),
+        })
     }
 
     fn uprobe_notes(&mut self, sink: &mut dyn Sink) {
@@ -540,6 +574,8 @@ impl Live {
             }
         }
         result = result.and(self.counters(sink));
+        // A run that was too short to wait for names says it all the same.
+        self.look_for_wanted = self.look_for_wanted.map(|_| Instant::now());
         self.container_notes(sink);
         self.stack_notes(sink);
         result

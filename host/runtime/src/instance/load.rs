@@ -68,7 +68,7 @@ impl Gadget {
         if reads_late(&producers) {
             containers.iter().for_each(Containers::remember_ended);
         }
-        let services = Arc::new(Services::live(containers.clone(), options.selector.clone()));
+        let services = Arc::new(Services::live(containers.clone(), options.selector.clone(), options.include.host));
         let guest = self.guest(&options, (shared, &services), &mut sources, &mut notes)?;
         let has_guest = guest.is_some();
         for (plan, source) in self.plans.iter().zip(&mut sources) {
@@ -141,6 +141,7 @@ impl Gadget {
             filter,
             notes,
             told: BTreeSet::new(),
+            look_for_wanted: None,
             closed_networks: BTreeSet::new(),
             unprobed: 0,
             timeout: options.timeout,
