@@ -9,7 +9,8 @@
 #include <gadget/common.h>
 #include <gadget/filesystem.h>
 #include <gadget/filter.h>
-#include <gadget/syscall.h>
+#include <gadget/syscall_hooks.h>
+#include <gadget/user_stack_map.h>
 #include <bpf/bpf_tracing.h>
 
 // Names longer than this are cut, and the event says so.
@@ -21,6 +22,7 @@
 struct event {
 	gadget_timestamp timestamp_raw;
 	struct gadget_process proc;
+	struct gadget_user_stack ustack;
 	gadget_errno error_raw;
 	__s32 fd;
 	gadget_file_flags flags_raw;
@@ -117,37 +119,18 @@ static __always_inline const char *read_request(struct event *e, enum call call,
 	}
 }
 
-// Reads the name as the program gave it; returns its length with the NUL.
-static __always_inline __u32 read_fname(struct event *e, const char *name)
-{
-	long n = bpf_probe_read_user_str(e->fname, FNAME_MAX, name);
-	char next = 0;
-
-	if (n <= 0) {
-		e->fname[0] = '\0';
-		return 1;
-	}
-	if (n >= FNAME_MAX) {
-		// A name that just fits is not a cut one.
-		bpf_probe_read_user(&next, 1, name + FNAME_MAX - 1);
-		e->fname_truncated = next != '\0';
-		return FNAME_MAX;
-	}
-	return n;
-}
-
 static __always_inline void send(void *ctx, struct event *e, const char *name)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	__u32 size;
 
 	if (!paths) {
-		size = offsetof(struct event, fname) + read_fname(e, name);
+		size = offsetof(struct event, fname) + gadget_read_text(e->fname, FNAME_MAX, name, &e->fname_truncated);
 	} else {
 		struct file *file = NULL;
 
 		gadget_zero(e->fname, FNAME_MAX);
-		read_fname(e, name);
+		gadget_read_text(e->fname, FNAME_MAX, name, &e->fname_truncated);
 		e->fpath[0] = '\0';
 		size = offsetof(struct event, fpath) + 1;
 		if (!e->error_raw)
@@ -182,6 +165,7 @@ static __always_inline int call_ended(void *ctx, void *regs, int nr, long ret)
 
 	e->timestamp_raw = bpf_ktime_get_boot_ns();
 	gadget_process_populate(&e->proc);
+	gadget_get_user_stack(ctx, &e->ustack);
 	e->error_raw = ret < 0 ? -ret : 0;
 	e->fd = ret < 0 ? -1 : ret;
 	e->fname_truncated = false;

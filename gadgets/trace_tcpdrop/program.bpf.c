@@ -14,13 +14,36 @@
 // The kernel that runs knows the others.
 enum skb_drop_reason { SKB_NOT_DROPPED_YET, SKB_CONSUMED, SKB_DROP_REASON_NOT_SPECIFIED };
 
+// Written as users of this gadget know them.
+enum tcp_state {
+	tcp_established = 1,
+	tcp_syn_sent,
+	tcp_syn_recv,
+	tcp_fin_wait1,
+	tcp_fin_wait2,
+	tcp_time_wait,
+	tcp_close,
+	tcp_close_wait,
+	tcp_last_ack,
+	tcp_listen,
+	tcp_closing,
+	tcp_new_syn_recv,
+};
+
 struct event {
 	gadget_timestamp timestamp_raw;
 	gadget_netns_id netns_id;
-	struct gadget_process proc;
+	// The process stands at the top, without a `proc` around it.
+	gadget_mntns_id mount_ns_id;
+	gadget_comm comm[TASK_COMM_LEN];
+	gadget_pid pid;
+	gadget_tid tid;
+	gadget_uid uid;
+	gadget_gid gid;
+	struct gadget_parent parent;
 	struct gadget_l4endpoint_t src;
 	struct gadget_l4endpoint_t dst;
-	enum gadget_tcp_state state_raw;
+	enum tcp_state state_raw;
 	enum tcp_flags_set tcpflags_raw;
 	enum skb_drop_reason reason_raw;
 	gadget_kernel_stack kernel_stack_raw;
@@ -114,6 +137,20 @@ static __always_inline struct gadget_socket_value *owner_of(struct event *e, con
 	return gadget_socket_find_at(e->netns_id, family, GADGET_IPPROTO_TCP, local.port, &local.addr_raw);
 }
 
+static __always_inline void set_process(struct event *e, const struct gadget_socket_value *owner)
+{
+	struct gadget_process p;
+
+	gadget_process_populate_from_socket(owner, &p);
+	e->mount_ns_id = p.mntns_id;
+	__builtin_memcpy(e->comm, p.comm, sizeof(e->comm));
+	e->pid = p.pid;
+	e->tid = p.tid;
+	e->uid = p.creds.uid;
+	e->gid = p.creds.gid;
+	e->parent = p.parent;
+}
+
 static __noinline int dropped(void *ctx, const struct sk_buff *skb, __u32 reason)
 {
 	__u16 protocol = bpf_ntohs(BPF_CORE_READ(skb, protocol));
@@ -131,7 +168,7 @@ static __noinline int dropped(void *ctx, const struct sk_buff *skb, __u32 reason
 	if (gadget_should_discard_socket(owner))
 		goto unwanted;
 	e->timestamp_raw = bpf_ktime_get_boot_ns();
-	gadget_process_populate_from_socket(owner, &e->proc);
+	set_process(e, owner);
 	e->reason_raw = reason;
 	e->kernel_stack_raw = gadget_get_kernel_stack(ctx);
 	gadget_submit_buf(ctx, &events, e, sizeof(*e));

@@ -3,19 +3,26 @@
 
 use crate::{
     docker::Docker,
-    ig::{Finished, Ig, Running, at},
+    ig::{Finished, Ig, READY, Running, at},
     load, wait_for,
 };
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
-use std::{collections::BTreeMap, path::Path, process::Output, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Output,
+    time::Duration,
+};
 use tempfile::TempDir;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     libraries: Option<Vec<String>>,
+    #[serde(default)]
+    musl: bool,
     tests: Vec<Case>,
 }
 
@@ -33,12 +40,14 @@ pub struct Case {
     docker: Vec<String>,
     #[serde(default)]
     needs: Vec<Need>,
+    #[serde(default)]
+    seen_with: Vec<Need>,
     seconds: Option<u32>,
     #[serde(default)]
     expect: Vec<Match>,
     #[serde(default)]
     forbid: Vec<Match>,
-    /// Exactly these documents, if any are named.
+    /// Exactly these documents: none, where none are named.
     #[serde(default)]
     documents: Vec<Paper>,
 }
@@ -147,6 +156,14 @@ pub fn read(folder: &Path) -> Vec<Case> {
     file.tests
 }
 
+/// The variable that tells a workload how many seconds it waits where `ig` must first look into its files.
+pub fn patience(seconds: u32) -> String {
+    format!("PATIENCE={seconds}")
+}
+
+/// Seconds of it on the machine itself.
+const PATIENCE: u32 = 3;
+
 /// A container as a test wants it.
 pub struct Container<'a> {
     pub name: &'a str,
@@ -178,6 +195,7 @@ pub struct Place<'a> {
     docker: &'a Docker,
     /// `--volume` of the compiled workload, and of the libraries it is linked with.
     mounts: Vec<String>,
+    patience: String,
     _dir: TempDir,
 }
 
@@ -185,23 +203,14 @@ impl<'a> Place<'a> {
     /// Compiles `workload.c` of the gadget's folder, if there is one.
     pub fn new(docker: &'a Docker, folder: &Path) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut mounts = Vec::new();
-        let binary = dir.path().join("workload");
-        if let Some(libraries) = compile_workload(folder, &binary) {
-            for (n, library) in libraries.iter().enumerate() {
-                // a copy: the host's own programs use another file
-                let copy = dir.path().join(n.to_string());
-                std::fs::copy(library, &copy).unwrap_or_else(|e| panic!("{library}: {e}"));
-                mounts.push(format!("{}:{library}:ro", copy.display()));
-            }
-            mounts.push(format!("{}:/workload:ro", binary.display()));
-        }
-        Place { docker, mounts, _dir: dir }
+        let files = workload_files(folder, dir.path()).into_iter();
+        let mounts = files.map(|(file, at)| format!("{}:{at}:ro", file.display())).collect();
+        Place { docker, mounts, patience: patience(PATIENCE), _dir: dir }
     }
 
     /// The arguments of `docker run`; `how` is `-d` or `--rm`.
     fn arguments<'b>(&'b self, how: &'b str, container: &'b Container<'_>) -> Vec<&'b str> {
-        let mut all = vec!["run", how, "--net=none", "--name", container.name];
+        let mut all = vec!["run", how, "--net=none", "--env", &self.patience, "--name", container.name];
         all.extend(container.options.iter().map(String::as_str));
         all.extend(self.mounts.iter().flat_map(|m| ["--volume", m]));
         all.extend(["busybox", "/bin/sh", "-c", container.script]);
@@ -256,16 +265,36 @@ fn run_under(profile: &str, prints: &str, engine: &dyn Engine, container: &Conta
     Err(format!("under its profile {name} ends with {} and prints {printed:?}: {told}\n{profile}", out.status))
 }
 
-/// Compiles a gadget's own workload, if it has one; gives the shared libraries that it needs.
-pub fn compile_workload(folder: &Path, binary: &Path) -> Option<Vec<String>> {
-    let source = Some(folder.join("workload.c")).filter(|p| p.is_file())?;
-    Some(match parse(folder).libraries {
-        Some(libraries) => load::compile_dynamic(&source, binary, &libraries),
-        None => {
-            load::compile(&source, binary);
-            Vec::new()
+/// Compiles a gadget's own workload, if it has one. Gives files in `dir`, and where they belong in a container: the program, and
+/// the shared libraries that it needs.
+pub fn workload_files(folder: &Path, dir: &Path) -> Vec<(PathBuf, String)> {
+    let source = folder.join("workload.c");
+    if !source.is_file() {
+        return Vec::new();
+    }
+    let file = parse(folder);
+    let program = dir.join("workload");
+    let mut libraries: Vec<(PathBuf, String)> = Vec::new();
+    match &file.libraries {
+        Some(names) => {
+            let found = load::compile_dynamic(&source, &program, names);
+            libraries.extend(found.into_iter().map(|l| (l.clone().into(), l)));
         }
-    })
+        None => load::compile(&source, &program),
+    }
+    let mut files = vec![(program, "/workload".to_owned())];
+    if file.musl {
+        let program = dir.join("workload-musl");
+        libraries.push(load::compile_musl(&source, &program));
+        files.push((program, "/workload-musl".to_owned()));
+    }
+    for (n, (library, at)) in libraries.into_iter().enumerate() {
+        // A copy: the host's own programs use another file.
+        let copy = dir.join(n.to_string());
+        std::fs::copy(&library, &copy).unwrap_or_else(|e| panic!("{}: {e}", library.display()));
+        files.push((copy, at));
+    }
+    files
 }
 
 /// What became of a case.
@@ -290,7 +319,12 @@ impl Case {
 
     /// True for a case that asks for something that not every kernel has.
     pub fn has_needs(&self) -> bool {
-        !self.needs.is_empty()
+        !self.needs.is_empty() || !self.seen_with.is_empty()
+    }
+
+    /// The gadget runs on this kernel, but is said to be blind for what the case does.
+    fn is_blind_here(&self) -> bool {
+        self.seen_with.iter().any(|n| !n.is_here())
     }
 
     /// Runs the workload under the gadget; gives what is wrong, or what `ig -v` said. Where the kernel lacks what the case
@@ -298,7 +332,9 @@ impl Case {
     pub fn run(&self, gadget: &str, engine: &dyn Engine, container: &str) -> Result<String, String> {
         let lacking = self.lacking();
         match (self.attempt(gadget, engine, container), lacking) {
-            (Verdict::Refused { stderr }, Some(need)) if stderr.to_lowercase().contains(need.word()) => Ok(stderr),
+            (Verdict::Refused { stderr }, Some(need)) if error(&stderr).to_lowercase().contains(need.word()) => {
+                Ok(stderr)
+            }
             (verdict, Some(need)) => Err(format!("without {need:?} it must be refused and name that: {verdict:?}")),
             (Verdict::Passed { stderr }, None) => Ok(stderr),
             (Verdict::Refused { stderr }, None) => Err(format!("ig could not run it:\n{stderr}")),
@@ -329,7 +365,7 @@ impl Case {
         let done = if self.hold { run_held(ig, engine, &container) } else { self.run_live(ig, engine, &container) };
         match done.code() {
             0 => {}
-            3 => return Verdict::Refused { stderr: done.stderr },
+            3 if is_refusal(&done.stderr) => return Verdict::Refused { stderr: done.stderr },
             _ => return Verdict::Failed(format!("ig ended with {}:\n{}", done.status, done.stderr)),
         }
         let ledger = done.ledger();
@@ -385,9 +421,12 @@ impl Case {
 
     fn judge(&self, rows: &[Value], container: &str) -> Result<(), String> {
         let mut wrong = Vec::new();
+        let blind = self.is_blind_here();
         for m in &self.expect {
             let found = rows.iter().filter(|r| m.matches(r, container)).count();
             match m.times {
+                _ if blind && found == 0 => {}
+                _ if blind => wrong.push(format!("{found} rows match {:?}, which cannot be seen here", m.row)),
                 Some(n) if n != found => wrong.push(format!("{found} rows instead of {n} match {:?}", m.row)),
                 None if found == 0 => wrong.push(format!("no row matches {:?}", m.row)),
                 _ => {}
@@ -427,13 +466,28 @@ fn run_held(ig: Ig, engine: &dyn Engine, container: &Container<'_>) -> Finished 
     done
 }
 
+/// Whether an `ig` that ended with 3 never ran the gadget. What goes wrong later has the same code: a disk that is full.
+pub fn is_refusal(stderr: &str) -> bool {
+    !stderr.lines().any(|l| l.contains(READY))
+}
+
+/// The error that `ig` ended with, and what it says of its reasons: not what `-v` said before.
+pub fn error(stderr: &str) -> &str {
+    let at = if stderr.starts_with("error: ") { Some(0) } else { stderr.find("\nerror: ").map(|at| at + 1) };
+    at.map_or("", |at| &stderr[at..])
+}
+
 /// The hooks that `ig -v` says the gadget's programs are attached to, each once, in its order.
 pub fn hooks(stderr: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
-    let lines = stderr.lines().filter_map(|l| l.strip_prefix("program ")?.split_once(" attached to "));
-    for (_, hook) in lines {
-        if !found.iter().any(|f| f == hook) {
-            found.push(hook.to_owned());
+    let hook = |line: &'_ str| -> Option<String> {
+        let (_name, rest) = line.strip_prefix("program ")?.split_once(' ')?;
+        let of_file = || rest.strip_prefix("goes to ")?.strip_suffix(" in each container");
+        rest.strip_prefix("attached to ").or_else(of_file).map(str::to_owned)
+    };
+    for hook in stderr.lines().filter_map(hook) {
+        if !found.contains(&hook) {
+            found.push(hook);
         }
     }
     found
@@ -474,6 +528,25 @@ mod tests {
         ] {
             assert!(!matches(wrong, row.clone()), "{wrong}");
         }
+    }
+
+    #[test]
+    fn hooks_are_those_of_the_kernel_and_those_in_containers() {
+        let said = "program a attached to tracepoint/x/y\nprogram b goes to uprobe/libc:malloc in each container\n\
+                    program c attached to tracepoint/x/y\nprogram d skipped: attached to nothing\n\
+                    container attached to web\n";
+        assert_eq!(hooks(said), ["tracepoint/x/y", "uprobe/libc:malloc"]);
+    }
+
+    #[test]
+    fn only_what_never_ran_was_refused_and_only_the_error_says_why() {
+        let ran = "program a skipped: this kernel has no kprobes\ng: running, 1 programs attached\nerror: disk full\n";
+        assert!(!is_refusal(ran));
+        assert_eq!(error(ran), "error: disk full\n");
+        let refused = "error: g: no program could be started\n  p (kprobe/f): this kernel has no kprobes\nhint: x\n";
+        assert!(is_refusal(refused) && is_refusal("error: running gadget g needs root\n"));
+        assert_eq!(error(refused), refused);
+        assert_eq!(error("warning: error: x\n"), "");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 #ifndef GADGET_SOCK_H
 #define GADGET_SOCK_H
 
+#include <gadget/files.h>
 #include <gadget/kernel.h>
 #include <gadget/types.h>
 #include <bpf/bpf_core_read.h>
@@ -182,13 +183,8 @@ static __always_inline struct sock *gadget_sock_of_file(struct file *file)
 /** The socket behind a descriptor of `task`; NULL if there is none. */
 static __always_inline struct sock *gadget_sock_of_fd(struct task_struct *task, int fd)
 {
-	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
-	struct file **table = BPF_CORE_READ(fdt, fd);
-	struct file *file = NULL;
+	struct file *file = gadget_file_of_fd(task, fd);
 
-	if (fd < 0 || (__u32)fd >= BPF_CORE_READ(fdt, max_fds))
-		return NULL;
-	bpf_probe_read_kernel(&file, sizeof(file), &table[fd]);
 	return file ? gadget_sock_of_file(file) : NULL;
 }
 

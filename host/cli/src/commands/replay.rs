@@ -20,14 +20,14 @@ pub fn run(args: &ReplayArgs, ctx: &Context) -> Result<ExitCode, CliError> {
     let names = Arc::new(host_names(&ctx.host_root));
     let options = pipeline_options(&args.out, &names);
     let named = |e: CliError| CliError { message: format!("{}: {}", args.file.display(), e.message), ..e };
-    let replay = Replay::open(std::io::BufReader::with_capacity(1 << 20, input), &options, Some(ctx.wasm_cache()))
+    let replay = Replay::open(std::io::BufReader::with_capacity(1 << 20, input), &options, ctx.wasm_cache())
         .map_err(|e| named(e.into()))?;
     check_documents(output_mode(&args.out)?, replay.makes_documents(), &args.file.display().to_string())?;
     let mut terminal = Terminal::new(replay.sources(), &args.out, &names, ctx.verbose)?;
     start(&mut terminal, &stop)?;
-    let (summary, failed) = replay.run(&stop, &mut terminal);
+    let (mut summary, failed) = replay.run(&stop, &mut terminal);
     // Whatever becomes of the last words, the account comes.
-    let finished = finish(&mut terminal);
+    let finished = finish(&mut terminal, &mut summary);
     let code = report(&summary, &args.out, ctx.verbose)?;
     match failed {
         Some(e) => Err(named(e.into())),

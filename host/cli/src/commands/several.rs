@@ -1,19 +1,21 @@
 //! `ig run GADGET GADGET…`: the flags that say which gadget they are for, one output for all, and their accounts.
 //!
-//! Each gadget's thread renders its rows by itself; only writing them takes turns, a whole batch at a time.
+//! Each gadget's thread renders its rows by itself; only writing them takes turns, a whole batch at a time. On a terminal, where
+//! all are tables that are shown again and again, each has its place on the screen.
 
 use super::{
     gadgets::Named,
     image::escaped,
-    run::{Setup, finish, flag_of, given, given_params, has_lost, refused, total},
+    run::{Setup, finish, flag_of, given, given_params, given_times, has_lost, refused, total},
 };
 use crate::{
     args::{OutputArgs, RunArgs},
     error::{CliError, Kind},
-    output::{Terminal, harmless, output_mode, say, stop_when_nobody_reads},
+    output::{Terminal, harmless, may_be_cleared, output_mode, say, screen_size, stop_when_nobody_reads},
+    screen::Screen,
 };
 use clap::{Arg, ArgMatches};
-use ig_event::{Batch, Ledger, output::OutputMode};
+use ig_event::{Batch, DataSource, Ledger, SourceKind, output::OutputMode};
 use ig_runtime::{
     gadget::params::Param,
     instance::{Ended, LiveOptions, Note, RunError, Several, Sink, SinkError, Tag},
@@ -109,11 +111,14 @@ pub(super) fn run(gadgets: Vec<Named>, setup: &Setup<'_>, matches: &ArgMatches) 
     }
     let outs: Vec<OutputArgs> = gadgets.iter().map(|g| out_args(g.name(), args, matches)).collect();
     let width = gadgets.iter().map(|g| g.name().len()).max().unwrap_or(0);
+    let over_tables = share_a_screen(&gadgets, args, matches)?;
+    let record = |g: &Named| given::<PathBuf>(matches, &own_id(g.name(), "record"));
+    distinct_recordings(&gadgets.iter().map(|g| (g.name(), record(g))).collect::<Vec<_>>())?;
     let options = |g: &Named, out: &OutputArgs| {
         let name = g.name();
         let params = given_params(&g.gadget, matches, |p| param_id(name, p));
-        let record = given::<PathBuf>(matches, &own_id(name, "record"));
-        let tag = Some(Tag { name: name.to_owned(), width });
+        let record = record(g);
+        let tag = Some(Tag { name: name.to_owned(), width, over_tables });
         LiveOptions { record, tag, ..setup.options(params, out, matches) }
     };
     let members = gadgets.into_iter().zip(&outs).map(|(g, out)| {
@@ -126,12 +131,13 @@ pub(super) fn run(gadgets: Vec<Named>, setup: &Setup<'_>, matches: &ArgMatches) 
         CliError { hint: e.hint.or(hint), ..e }
     })?;
 
-    let page = Page::default();
+    let page = Page::new(&several, over_tables);
     let mut sinks = Vec::new();
     for (i, ((name, sources), out)) in several.sources().zip(&outs).enumerate() {
         let mut terminal = Terminal::new(sources, out, &setup.names, ctx.verbose).map_err(|e| named(name, e))?;
         terminal.name_gadget(name);
-        sinks.push(Shown { gadget: i, name: name.to_owned(), terminal, page: &page });
+        let tables = sources.iter().map(|s| over_tables && s.kind == SourceKind::Snapshot).collect();
+        sinks.push(Shown { gadget: i, name: name.to_owned(), terminal, tables, page: &page });
     }
     several.attach(&mut sinks).map_err(|e| named(&e.gadget, refused(e.source, ctx)))?;
     if std::io::stdout().is_terminal() {
@@ -139,15 +145,49 @@ pub(super) fn run(gadgets: Vec<Named>, setup: &Setup<'_>, matches: &ArgMatches) 
         say(&format!("running {}; Ctrl-C ends them", names.join(", ")));
     }
     stop_when_nobody_reads(&setup.stop).map_err(|e| CliError::internal(format!("watching stdout: {e}")))?;
-    let ended = several.run(&setup.stop, &mut sinks);
+    let mut ended = several.run(&setup.stop, &mut sinks);
     // All are finished, and whatever becomes of their last words, the account comes.
-    let finish_one = |s: &mut Shown<'_>| finish(&mut s.terminal).map_err(|e| named(&s.name, e));
-    let finished: Vec<Result<(), CliError>> = sinks.iter_mut().map(finish_one).collect();
+    let finish_one =
+        |(s, e): (&mut Shown<'_>, &mut Ended)| finish(&mut s.terminal, &mut e.summary).map_err(|e| named(&s.name, e));
+    let finished: Vec<Result<(), CliError>> = sinks.iter_mut().zip(&mut ended).map(finish_one).collect();
     let code = report(&ended, &args.out, ctx.verbose)?;
-    match ended.into_iter().find_map(|e| Some((e.gadget, e.failed?))) {
-        Some((gadget, e)) => Err(named(&gadget, e.into())),
-        None => finished.into_iter().collect::<Result<(), CliError>>().map(|()| code),
+    let failed = ended.into_iter().filter_map(|e| Some(named(&e.gadget, e.failed?.into())));
+    let mut errors = failed.chain(finished.into_iter().filter_map(Result::err)).collect::<Vec<_>>();
+    match errors.len() {
+        0 => Ok(code),
+        // One becomes the exit code, the others are said.
+        _ => {
+            let first = errors.remove(0);
+            errors.iter().for_each(|e| say(e.render(ctx.verbose).trim_end()));
+            Err(first)
+        }
     }
+}
+
+/// Whether each gadget shows a table again and again, on a terminal, so that each can have its place there.
+fn share_a_screen(gadgets: &[Named], args: &RunArgs, matches: &ArgMatches) -> Result<bool, CliError> {
+    let times = given_times(matches);
+    let is_table = |s: &DataSource| s.kind == SourceKind::Snapshot && may_be_cleared(s);
+    let repeats = |g: &Named| {
+        let mut sources = g.gadget.plans().iter().map(|p| &p.source);
+        times.repeats(g.gadget.table_times()) && sources.all(is_table)
+    };
+    let columns = output_mode(&args.out)? == OutputMode::Columns;
+    Ok(columns && gadgets.iter().all(repeats) && screen_size().is_some())
+}
+
+/// Two records in one file would be neither's.
+fn distinct_recordings(records: &[(&str, Option<PathBuf>)]) -> Result<(), CliError> {
+    let mut seen: Vec<(PathBuf, &str)> = Vec::new();
+    for (gadget, path) in records.iter().filter_map(|(g, p)| Some((g, p.as_ref()?))) {
+        let whole = std::path::absolute(path).unwrap_or_else(|_e| path.clone());
+        if let Some((_, other)) = seen.iter().find(|(p, _)| *p == whole) {
+            let message = format!("{other} and {gadget} are both to be recorded to {}", path.display());
+            return Err(CliError::user(message).hint("give each a file of its own"));
+        }
+        seen.push((whole, gadget));
+    }
+    Ok(())
 }
 
 /// The flag that was meant for all and does not suit this one.
@@ -173,6 +213,8 @@ struct Page {
 
 #[derive(Default)]
 struct PageState {
+    /// Where tables have their places on a terminal, and the number of each gadget's first section.
+    screen: Option<(Screen, Vec<usize>)>,
     /// Gadget and source whose rows stand last: rows of another need their own heading.
     last: Option<(usize, usize)>,
     /// What was said of the containers' tracker, which all share.
@@ -180,9 +222,26 @@ struct PageState {
 }
 
 impl Page {
+    /// With a place for each table, where that is wanted and nothing else would be in the way.
+    fn new(several: &Several, over_tables: bool) -> Page {
+        let only_tables = several.sources().all(|(_, s)| s.iter().all(|s| s.kind == SourceKind::Snapshot));
+        let (mut titles, mut first) = (Vec::new(), Vec::new());
+        for (name, sources) in several.sources() {
+            first.push(titles.len());
+            titles.extend(sources.iter().map(|s| title(name, s, sources.len())));
+        }
+        let screen = (over_tables && only_tables).then(|| (Screen::new(titles), first));
+        Page { state: Mutex::new(PageState { screen, ..PageState::default() }) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, PageState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What stands over a table of one of several gadgets.
+fn title(gadget: &str, source: &DataSource, sources: usize) -> String {
+    if sources == 1 { format!("{gadget}:") } else { format!("{gadget} ({}):", harmless(&source.name)) }
 }
 
 /// One gadget's way to the output.
@@ -190,11 +249,31 @@ struct Shown<'a> {
     gadget: usize,
     name: String,
     terminal: Terminal,
+    /// By source: whether its rows do not say which gadget they are of.
+    tables: Vec<bool>,
     page: &'a Page,
+}
+
+impl Shown<'_> {
+    /// Draws a table in its place; `None` where there is no such place.
+    fn on_screen(&mut self, source: usize, batch: &Batch) -> Option<Result<(), SinkError>> {
+        let mut page = self.page.lock();
+        let (screen, first) = page.screen.as_mut()?;
+        // Asked each time: the window may have another size by now.
+        let size = screen_size()?;
+        let section = first.get(self.gadget)? + source;
+        self.terminal.render_lines(source, batch, size.0, screen.room(section, size.1));
+        let table = std::mem::take(self.terminal.buffer());
+        screen.draw(section, &table, size, self.terminal.buffer());
+        Some(self.terminal.flush())
+    }
 }
 
 impl Sink for Shown<'_> {
     fn batch(&mut self, source: usize, batch: &Batch) -> Result<(), SinkError> {
+        if let Some(drawn) = self.on_screen(source, batch) {
+            return drawn;
+        }
         if !self.terminal.render(source, batch) {
             return Ok(());
         }
@@ -202,6 +281,10 @@ impl Sink for Shown<'_> {
         let this = Some((self.gadget, source));
         if std::mem::replace(&mut page.last, this) != this {
             self.terminal.head(source);
+        }
+        if self.tables[source] {
+            let name = format!("{}:\n", self.name);
+            self.terminal.buffer().splice(0..0, name.into_bytes());
         }
         // Written while the page is held: a batch is whole, and stands under its own heading.
         self.terminal.flush()
@@ -218,16 +301,16 @@ impl Sink for Shown<'_> {
         if !self.terminal.tells(&note) {
             return;
         }
-        let text = note.to_string();
-        match note {
-            Note::Containers(_) => {
-                if self.page.lock().told.insert(text.clone()) {
-                    say(&text);
-                }
-            }
-            // These name the gadget themselves.
-            Note::Running { .. } | Note::MissedRuns { .. } => say(&text),
-            _ => say(&format!("{}: {text}", self.name)),
+        let (text, again) = (note.to_string(), note.is_for_everybody());
+        let text = match note {
+            Note::Containers(_) if !self.page.lock().told.insert(text.clone()) => return,
+            // These name the gadget themselves, or are of no gadget.
+            Note::Containers(_) | Note::Running { .. } | Note::MissedRuns { .. } => text,
+            _ => format!("{}: {text}", self.name),
+        };
+        say(&text);
+        if again && self.page.lock().screen.is_some() {
+            self.terminal.say_again(text);
         }
     }
 }
@@ -304,5 +387,13 @@ mod tests {
         let lossy = ledger_text(&ended(), |_, l| l.lost() > 0, true);
         insta::assert_snapshot!(format!("{all}---\n{lossy}---\n{}\n", ledger_json(&ended())));
         assert_eq!(ledger_text(&ended()[..1], |_, l| l.lost() > 0, false), "");
+    }
+
+    #[test]
+    fn two_gadgets_are_not_recorded_to_one_file() {
+        let to = |path: &str| Some(PathBuf::from(path));
+        assert!(distinct_recordings(&[("a", to("x")), ("b", None), ("c", to("y"))]).is_ok());
+        let e = distinct_recordings(&[("a", to("x")), ("b", to("./x"))]).unwrap_err();
+        assert_eq!(e.message, "a and b are both to be recorded to ./x");
     }
 }

@@ -84,8 +84,10 @@ impl Networks {
         found
     }
 
-    fn latest(&self, netns: u64) -> Option<u64> {
-        self.members(netns).iter().map(|m| m.since).max()
+    /// From when on the same are there: since the last came, and after the last that left.
+    fn settled(&self, netns: u64) -> Option<u64> {
+        let changes = |m: &Member| m.since.max(m.ended.map_or(0, |end| end.saturating_add(1)));
+        self.members(netns).iter().map(changes).max()
     }
 }
 
@@ -123,7 +125,7 @@ impl super::TableReader {
 
     /// Since when the present members are the present ones.
     pub(crate) fn present_network(&self, netns: u64) -> Option<u64> {
-        self.table.networks.latest(netns)
+        self.table.networks.settled(netns)
     }
 }
 
@@ -167,10 +169,19 @@ pub(crate) struct NetworkFeed {
     receiver: Receiver<Message>,
     missed: Arc<AtomicU64>,
     told: u64,
+    /// What ran when listening began, as long as it is being told.
+    running: Option<std::vec::IntoIter<Arc<Container>>>,
 }
 
 impl NetworkFeed {
     pub(crate) fn next(&mut self, timeout: Duration) -> NetworkNews {
+        if let Some(running) = &mut self.running {
+            if let Some(c) = running.next() {
+                return NetworkNews::Known(c);
+            }
+            self.running = None;
+            return NetworkNews::Complete;
+        }
         let missed = self.missed.load(Ordering::Acquire);
         if missed > self.told {
             return NetworkNews::Missed(missed - std::mem::replace(&mut self.told, missed));
@@ -179,7 +190,10 @@ impl NetworkFeed {
             Ok(Message::Moment(Moment::Known(c))) => NetworkNews::Known(c),
             Ok(Message::Moment(Moment::Born(c, way))) => NetworkNews::Born(c, way),
             Ok(Message::Moment(Moment::Ended(c, _))) => NetworkNews::Ended(c.instance),
-            Ok(Message::Complete) => NetworkNews::Complete,
+            Ok(Message::Running(all)) => {
+                self.running = Some(all.into_iter());
+                NetworkNews::Nothing
+            }
             Ok(Message::Wake) => NetworkNews::Nothing,
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => NetworkNews::Nothing,
             Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => {
@@ -198,7 +212,7 @@ impl Containers {
         let waker = Waker(listener.sender());
         self.shared().new_listeners().push(listener);
         self.published().kick.notify_one();
-        (NetworkFeed { receiver, missed, told: 0 }, waker)
+        (NetworkFeed { receiver, missed, told: 0, running: None }, waker)
     }
 }
 
@@ -233,6 +247,6 @@ mod tests {
         n.leave(7, 1);
         n.leave(7, 2);
         n.leave(7, 3);
-        assert!(at(&n, 7, 500).is_empty() && n.latest(7).is_none());
+        assert!(at(&n, 7, 500).is_empty() && n.settled(7).is_none());
     }
 }

@@ -10,7 +10,7 @@ use super::{
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{Hook, KernelBtf, LoadOptions, Loaded, Object, loader::DISABLED},
+    bpf::{Hook, KernelBtf, LoadOptions, Loaded, Object, loader::DISABLED, sys},
     containers::Containers,
     enrich::{
         container::ContainerEnricher,
@@ -28,6 +28,8 @@ use std::{collections::BTreeSet, fs::File, io::BufWriter, os::unix::fs::OpenOpti
 /// Map of mount namespaces that the gadget looks at.
 const FILTER_MAP: &str = "gadget_mntns_filter_map";
 const FILTER_VAR: &str = "gadget_filter_by_mntns";
+/// Whether stacks of processes are taken.
+const USER_STACKS_VAR: &str = "collect_ustack";
 /// Containers alive at once that a filter map has room for; upstream's objects declare 1,024.
 const FILTER_ENTRIES: u32 = 65_536;
 
@@ -40,6 +42,8 @@ impl Gadget {
     /// As `load`; what other gadgets of this process have started already is used, what is missing is started for all.
     pub(super) fn load_with(self, options: LiveOptions, shared: &mut Shared) -> Result<Live, RunError> {
         filesystems::ensure(options.auto_mount)?;
+        // Each probe of each library, each buffer of a processor, each network is one.
+        sys::raise_open_files();
         let values = self.values(&options.params)?;
         let mut notes = Vec::new();
         notes.extend(self.warnings.iter().map(|w| Note::Metadata(format!("{}: {w}", self.image.reference))));
@@ -64,7 +68,7 @@ impl Gadget {
         if reads_late(&producers) {
             containers.iter().for_each(Containers::remember_ended);
         }
-        let services = Arc::new(Services::live(containers.clone(), options.selector.clone()));
+        let services = Arc::new(Services::live(containers.clone(), options.selector.clone(), options.include.host));
         let guest = self.guest(&options, (shared, &services), &mut sources, &mut notes)?;
         let has_guest = guest.is_some();
         for (plan, source) in self.plans.iter().zip(&mut sources) {
@@ -137,6 +141,7 @@ impl Gadget {
             filter,
             notes,
             told: BTreeSet::new(),
+            look_for_wanted: None,
             closed_networks: BTreeSet::new(),
             unprobed: 0,
             timeout: options.timeout,
@@ -158,6 +163,11 @@ impl Gadget {
         if object.map(FILTER_MAP).is_some() {
             load.max_entries.insert(FILTER_MAP.into(), FILTER_ENTRIES);
         }
+        // Ten megabytes for stacks that nobody asked for.
+        let no_stacks = object.var(USER_STACKS_VAR).is_some() && !is_on(object, &load.params, USER_STACKS_VAR);
+        if no_stacks && object.map(stacks::USER_MAP).is_some() {
+            load.max_entries.insert(stacks::USER_MAP.into(), 1);
+        }
         load.alternatives = self.metadata.alternatives.iter().map(|(job, sets)| (job.clone(), sets.clone())).collect();
         load.attach_to =
             self.metadata.programs.iter().filter_map(|(p, m)| Some((p.clone(), m.attach_to.clone()?))).collect();
@@ -169,10 +179,7 @@ impl Gadget {
 
     /// Programs that wait for a parameter (`when`), none of which is true.
     fn not_chosen<'a>(&'a self, object: &Object, values: &[(String, Vec<u8>)]) -> impl Iterator<Item = &'a str> {
-        let on = |name: &String| {
-            let given = values.iter().find(|(n, _)| n == name).map(|(_, bytes)| bytes);
-            given.or_else(|| Some(&object.var(name)?.default)).is_some_and(|bytes| bytes.iter().any(|b| *b != 0))
-        };
+        let on = |name: &String| is_on(object, values, name);
         let programs = self.metadata.programs.iter();
         let waiting = programs.filter(move |(_, p)| !p.when.is_empty() && !p.when.iter().any(on));
         waiting.map(|(name, _)| name.as_str()).collect::<Vec<_>>().into_iter()
@@ -259,7 +266,7 @@ impl Recording {
 
 /// Whether something may be read long after the container that did it has ended: tables, or maps that a guest reads.
 fn reads_late(producers: &[Producer]) -> bool {
-    producers.iter().all(|p| matches!(p, Producer::MapIter { .. }))
+    producers.is_empty() || producers.iter().any(|p| matches!(p, Producer::MapIter { .. }))
 }
 
 fn lend_maps(services: &Services, loaded: &Loaded) -> std::io::Result<()> {
@@ -301,6 +308,12 @@ pub(super) fn start_uprobes(loaded: &Loaded, scope: Scope, gadget: &str) -> Resu
 fn share_stacks(stacks: &mut Stacks, loaded: &Loaded) -> std::io::Result<()> {
     let map = |name| loaded.map_fd(name).map(|fd| fd.try_clone_to_owned()).transpose();
     stacks.set_maps(map(stacks::KERNEL_MAP)?, map(stacks::USER_MAP)?)
+}
+
+/// Whether a variable of the BPF program that says yes or no will say yes.
+fn is_on(object: &Object, values: &[(String, Vec<u8>)], name: &str) -> bool {
+    let given = values.iter().find(|(n, _)| n == name).map(|(_, bytes)| bytes);
+    given.or_else(|| Some(&object.var(name)?.default)).is_some_and(|bytes| bytes.iter().any(|b| *b != 0))
 }
 
 /// A gadget without a namespace in its events, a filter map and a socket filter has nothing to do with containers.
@@ -364,5 +377,18 @@ impl Shared {
         let engine = Arc::new(Engine::new(EngineOptions { cache_dir, ..EngineOptions::default() })?);
         self.engine = Some(engine.clone());
         Ok(engine)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_beside_a_stream_is_read_late_too() {
+        let table = || Producer::MapIter { map: "m".into() };
+        let stream = || Producer::Tracer { map: "e".into() };
+        assert!(reads_late(&[]) && reads_late(&[table()]) && reads_late(&[stream(), table()]));
+        assert!(!reads_late(&[stream()]));
     }
 }

@@ -5,7 +5,7 @@
 //! wrong with the last gadget is known before the first one runs. The caller's thread then waits for the others.
 
 use super::{Gadget, Live, LiveOptions, RunError, Sink, Stop, Summary, load::Shared};
-use ig_event::{DataSource, FieldDef, Kind, Storage};
+use ig_event::{DataSource, FieldDef, Kind, SourceKind, Storage};
 use std::{sync::Arc, thread};
 
 /// Field of the rows of one of several gadgets.
@@ -19,6 +19,8 @@ pub struct Tag {
     pub name: String,
     /// Cells of its column, the same for all.
     pub width: usize,
+    /// Tables stand under the gadget's name, so that their rows need not say it unless asked.
+    pub over_tables: bool,
 }
 
 impl Tag {
@@ -29,6 +31,10 @@ impl Tag {
             .annotate("columns.order", TAG_ORDER)
             .annotate("columns.width", self.width.to_string())
             .annotate("columns.minwidth", self.width.to_string());
+        let field = match self.over_tables && source.kind == SourceKind::Snapshot {
+            true => field.annotate("columns.hidden", "true"),
+            false => field,
+        };
         match source.add(field) {
             Some(_) => Ok(()),
             None => Err(RunError::TagTaken { source_name: source.name.clone() }),
@@ -92,11 +98,21 @@ impl Several {
     /// Runs until every gadget has ended. One that is done, such as a snapshot, leaves the others running; one that fails,
     /// or whose reader has gone, ends them all.
     pub fn run<S: Sink + Send>(self, stop: &Stop, sinks: &mut [S]) -> Vec<Ended> {
+        let stops: std::io::Result<Vec<Stop>> = self.members.iter().map(|_| stop.child()).collect();
+        let stops = match stops {
+            Ok(stops) => stops,
+            Err(e) => return self.members.into_iter().map(|m| not_started(m.name, again(&e))).collect(),
+        };
         thread::scope(|scope| {
+            let relay = thread::Builder::new().name("ig-signals".into()).spawn_scoped(scope, || stop.pass_on(&stops));
+            if relay.is_err() {
+                // Without it nobody would hear of a stop.
+                stop.request();
+            }
             let mut threads = Vec::with_capacity(self.members.len());
-            for (Member { name, live }, sink) in self.members.into_iter().zip(sinks) {
+            for ((Member { name, live }, sink), own) in self.members.into_iter().zip(sinks).zip(&stops) {
                 let run = move || {
-                    let (summary, failed) = live.run(stop, sink);
+                    let (summary, failed) = live.run(own, sink);
                     if failed.is_some() || summary.closed {
                         stop.request();
                     }
@@ -108,7 +124,14 @@ impl Several {
                 }
                 threads.push((name, started));
             }
-            threads.into_iter().map(|(gadget, started)| ended(gadget, started)).collect()
+            let mut all: Vec<Ended> = threads.into_iter().map(|(gadget, started)| ended(gadget, started)).collect();
+            // Ends the relay, where nothing else has.
+            stop.request();
+            if let (Err(e), Some(first)) = (&relay, all.first_mut()) {
+                let failed = RunError::Thread { gadget: first.gadget.clone(), source: again(e) };
+                first.failed.get_or_insert(failed);
+            }
+            all
         })
     }
 }
@@ -120,21 +143,28 @@ fn ended(gadget: String, started: std::io::Result<Run<'_>>) -> Ended {
         Ok(Ok((summary, failed))) => Ended { gadget, summary, failed },
         // Only where a panic does not end the process at once, as in tests.
         Ok(Err(panic)) => std::panic::resume_unwind(panic),
-        Err(source) => {
-            let failed = Some(RunError::Thread { gadget: gadget.clone(), source });
-            Ended { gadget, summary: Summary::default(), failed }
-        }
+        Err(source) => not_started(gadget, source),
     }
+}
+
+fn not_started(gadget: String, source: std::io::Error) -> Ended {
+    let failed = Some(RunError::Thread { gadget: gadget.clone(), source });
+    Ended { gadget, summary: Summary::default(), failed }
+}
+
+/// Errors of the system cannot be copied, and one may keep several from starting.
+fn again(e: &std::io::Error) -> std::io::Error {
+    e.raw_os_error().map_or_else(|| e.kind().into(), std::io::Error::from_raw_os_error)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ig_event::{Batch, SourceKind};
+    use ig_event::Batch;
 
     #[test]
     fn a_tag_stands_in_every_row_and_is_refused_where_the_name_is_taken() {
-        let tag = Tag { name: "trace_open".into(), width: 12 };
+        let tag = Tag { name: "trace_open".into(), width: 12, over_tables: true };
         let mut source = DataSource::new("open", SourceKind::Events, 8);
         source.add(FieldDef::new("fd", Kind::U32, Storage::Record { offset: 0, size: 4 })).unwrap();
         tag.add(&mut source).unwrap();
@@ -145,6 +175,10 @@ mod tests {
         for row in 0..2 {
             assert_eq!(batch.value(row, id), ig_event::Value::Text("trace_open".as_bytes().into()));
         }
+        let hidden = |s: &DataSource| s.find("gadget").unwrap().annotation("columns.hidden") == Some("true");
+        let mut table = DataSource::new("top", SourceKind::Snapshot, 8);
+        tag.add(&mut table).unwrap();
+        assert_eq!([hidden(&source), hidden(&table)], [false, true]);
         let e = tag.add(&mut source).unwrap_err();
         assert!(matches!(&e, RunError::TagTaken { source_name } if source_name == "open"), "{e}");
     }
