@@ -75,15 +75,13 @@ static __always_inline bool asked_goes(void *ctx, struct asked *a, bool must)
 	return false;
 }
 
-// Whether the packet begins something, and which way it goes.
+// Whether a UDP packet is no answer to one that went the other way.
 static __always_inline bool is_first(const struct __sk_buff *skb, const struct gadget_packet *p, bool egress)
 {
 	struct asked now = { .time = bpf_ktime_get_boot_ns() };
 	struct asked_key key = {};
 	struct asked *before;
 
-	if (p->proto == GADGET_IPPROTO_TCP)
-		return (p->tcp_flags & (GADGET_TCP_SYN | GADGET_TCP_ACK)) == GADGET_TCP_SYN;
 	key.peer = egress ? p->dst : p->src;
 	key.netns = gadget_packet_netns(skb);
 	key.local_port = egress ? p->sport : p->dport;
@@ -101,6 +99,21 @@ static __always_inline bool is_first(const struct __sk_buff *skb, const struct g
 	return true;
 }
 
+// What comes to a socket with a peer, whose port is the lower one: an answer, whether the question was seen or not. It is not
+// remembered, because the next question is to be seen.
+static __always_inline bool is_answer(const struct gadget_packet *p, const struct gadget_socket_value *owner, bool egress)
+{
+	return !egress && owner && owner->peer_port && owner->peer_port == p->sport && p->sport < p->dport;
+}
+
+// Multicasts and broadcasts, which policies know nothing of. That of a single network has an address like any other.
+static __always_inline bool is_to_many(const struct gadget_packet *p)
+{
+	if (p->version == 6)
+		return p->dst.v6[0] == 0xff;
+	return (p->dst.v6[0] & 0xf0) == 0xe0 || p->dst.v4 == 0xffffffff;
+}
+
 SEC("socket1")
 int ig_net_flows(struct __sk_buff *skb)
 {
@@ -114,9 +127,13 @@ int ig_net_flows(struct __sk_buff *skb)
 	if (skb->ifindex == LOOPBACK_INTERFACE || (!egress && skb->pkt_type != HOST))
 		return 0;
 	p = gadget_packet_parse(skb);
-	if (!p || !is_first(skb, p, egress))
+	if (!p || is_to_many(p))
+		return 0;
+	if (p->proto == GADGET_IPPROTO_TCP && (p->tcp_flags & (GADGET_TCP_SYN | GADGET_TCP_ACK)) != GADGET_TCP_SYN)
 		return 0;
 	owner = gadget_socket_of_parsed(skb, p);
+	if (p->proto == GADGET_IPPROTO_UDP && (is_answer(p, owner, egress) || !is_first(skb, p, egress)))
+		return 0;
 	if (gadget_should_discard_socket(owner))
 		return 0;
 	// Padding is part of the key.

@@ -1,7 +1,8 @@
 //! The writing half of advise_networkpolicy: the flows stay rows, and at the end there is a Kubernetes NetworkPolicy for each
 //! pod, or for each container that is in none, which allows exactly these flows.
 //!
-//! Peers are written as addresses, because no API server is asked whose they are. Everything foreign goes into the YAML as a
+//! Peers are written as addresses, because no API server is asked whose they are; what that cannot say stands as a comment in the
+//! policy. Names are resolved at the address of a Service, so that port 53 is allowed to every peer. Everything foreign goes into the YAML as a
 //! double-quoted string, whose escapes are those of JSON.
 
 use gadget_sdk::{
@@ -13,6 +14,28 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Flows and pods that are kept; beyond that it is said how many are missing.
 const MOST_FLOWS: usize = 1 << 18;
+
+/// Port of name servers.
+const DNS: u16 = 53;
+
+/// Labels that a controller gives its pods anew with each rollout, each run or each pod: a policy that selects by them would
+/// select nothing soon.
+const PASSING_LABELS: [&str; 7] = [
+    "pod-template-hash",
+    "controller-revision-hash",
+    "pod-template-generation",
+    "statefulset.kubernetes.io/pod-name",
+    "apps.kubernetes.io/pod-index",
+    "controller-uid",
+    "job-name",
+];
+const PASSING_PREFIX: &str = "batch.kubernetes.io/";
+
+const ABOUT_PEERS: &str = "\
+# Peers are addresses as the pod saw them. Where one is the address of a Service or of a pod, put a podSelector or
+# namespaceSelector in its place: most network plugins compare the pod behind the Service (and its port), some match no
+# pod by address, and pods' addresses change.
+";
 
 /// One direction, peer and port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,6 +152,10 @@ fn flow(addr: &[u8], version: u8, port: u16, proto: u16, egress: bool) -> Option
         6 => text::ipv6(*addr.first_chunk()?, &mut cidr),
         _ => return None,
     }
+    // It is sent by mistake or on purpose, and Kubernetes refuses a policy with it.
+    if port == 0 {
+        return None;
+    }
     cidr.extend_from_slice(if version == 4 { b"/32" } else { b"/128" });
     let proto = match proto {
         6 => "TCP",
@@ -150,19 +177,21 @@ fn document(place: &Place, policy: &Policy) -> Document {
 }
 
 fn yaml(namespace: &str, name: &str, policy: &Policy) -> String {
-    let mut y = String::from("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n");
+    let mut y = String::from(ABOUT_PEERS);
+    y.push_str("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n");
     y.push_str(&format!("  name: {}\n", quoted(&object_name(name))));
     if !namespace.is_empty() {
         y.push_str(&format!("  namespace: {}\n", quoted(namespace)));
     }
     y.push_str("spec:\n  podSelector:\n    matchLabels:\n");
-    if policy.labels.is_empty() {
+    let labels: Vec<_> = policy.labels.iter().filter(|(key, _)| stays(key)).collect();
+    if labels.is_empty() {
         y.push_str(&format!(
-            "      # No labels are known: put those of the pod here.\n      \"app\": {}\n",
-            quoted(name)
+            "      # No labels are known that stay: put those of the pod here.\n      \"app\": {}\n",
+            quoted(&label_value(name))
         ));
     }
-    for (key, value) in &policy.labels {
+    for (key, value) in labels {
         y.push_str(&format!("      {}: {}\n", quoted(key), quoted(value)));
     }
     y.push_str("  policyTypes:\n  - Ingress\n  - Egress\n");
@@ -178,12 +207,24 @@ fn rules(y: &mut String, policy: &Policy, egress: bool, heading: &str, peers: &s
     for f in policy.flows.iter().filter(|f| f.egress == egress) {
         by_port.entry((f.port, f.proto)).or_default().push(&f.cidr);
     }
-    if by_port.is_empty() {
+    let names: Vec<_> = by_port.extract_if(.., |(port, _), _| egress && *port == DNS).collect();
+    if by_port.is_empty() && names.is_empty() {
         // Nothing was seen, so nothing is allowed.
         y.push_str(&format!("  {heading}: []\n"));
         return;
     }
     y.push_str(&format!("  {heading}:\n"));
+    if !names.is_empty() {
+        y.push_str(
+            "  # Names are resolved at a Service's address: to every peer. Long answers come by TCP.\n  - ports:\n",
+        );
+        for proto in ["TCP", "UDP"] {
+            y.push_str(&format!("    - port: {DNS}\n      protocol: {proto}\n"));
+        }
+        for cidr in names.iter().flat_map(|(_, cidrs)| cidrs).collect::<BTreeSet<_>>() {
+            y.push_str(&format!("    # seen: {cidr}\n"));
+        }
+    }
     for ((port, proto), cidrs) in by_port {
         y.push_str(&format!("  - ports:\n    - port: {port}\n      protocol: {proto}\n    {peers}:\n"));
         for cidr in cidrs {
@@ -192,11 +233,25 @@ fn rules(y: &mut String, policy: &Policy, egress: bool, heading: &str, peers: &s
     }
 }
 
-/// What Kubernetes takes as the name of an object: lower-case letters, digits and hyphens, beginning and ending with no
-/// hyphen.
+/// Whether a label is still the pod's after a rollout.
+fn stays(key: &str) -> bool {
+    !PASSING_LABELS.contains(&key) && !key.starts_with(PASSING_PREFIX)
+}
+
+/// What Kubernetes takes as the value of a label: up to 63 letters, digits, hyphens, dots and underscores, beginning and
+/// ending with a letter or digit.
+fn label_value(name: &str) -> String {
+    let fits = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    let cut: String =
+        name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric()).chars().map(fits).take(63).collect();
+    cut.trim_end_matches(['-', '_', '.']).to_owned()
+}
+
+/// What Kubernetes takes as the name of an object: up to 253 lower-case letters, digits and hyphens, beginning and ending
+/// with no hyphen. Cut no shorter, because replicas differ at the end.
 fn object_name(name: &str) -> String {
     let fits = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
-    let cut: String = name.chars().map(fits).take(55).collect();
+    let cut: String = name.chars().map(fits).take(245).collect();
     let cut = cut.trim_matches('-');
     if cut.is_empty() { "network".to_owned() } else { format!("{cut}-network") }
 }
@@ -239,10 +294,17 @@ mod tests {
     #[test]
     fn a_policy_allows_what_was_seen_and_nothing_else() {
         let mut p = policy();
-        p.labels = vec![("app".into(), "shop \"1\"".into())];
+        let labels = [
+            ("app", "shop \"1\""),
+            ("pod-template-hash", "7d9f"),
+            ("statefulset.kubernetes.io/pod-name", "shop-0"),
+            ("batch.kubernetes.io/job-name", "shop-1"),
+        ];
+        p.labels = labels.map(|(k, v)| (k.into(), v.into())).into();
         assert_eq!(
             yaml("prod", "shop-7d9", &p),
-            r#"apiVersion: networking.k8s.io/v1
+            ABOUT_PEERS.to_owned()
+                + r#"apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
   name: "shop-7d9-network"
@@ -262,12 +324,13 @@ spec:
     - ipBlock:
         cidr: "10.0.0.9/32"
   egress:
+  # Names are resolved at a Service's address: to every peer. Long answers come by TCP.
   - ports:
     - port: 53
+      protocol: TCP
+    - port: 53
       protocol: UDP
-    to:
-    - ipBlock:
-        cidr: "10.0.0.1/32"
+    # seen: 10.0.0.1/32
   - ports:
     - port: 443
       protocol: TCP
@@ -283,6 +346,28 @@ spec:
     }
 
     #[test]
+    fn a_server_of_names_names_its_clients() {
+        let mut p = Policy::default();
+        p.flows.insert(flow(&[10, 0, 0, 9], 4, 53, 17, false).unwrap());
+        let y = yaml("", "dns", &p);
+        assert!(y.contains("protocol: UDP\n    from:\n    - ipBlock:\n        cidr: \"10.0.0.9/32\""), "{y}");
+        assert!(y.ends_with("  egress: []\n"), "{y}");
+    }
+
+    #[test]
+    fn labels_that_pass_are_none() {
+        let mut p = policy();
+        p.labels = vec![("pod-template-hash".into(), "7d9f".into())];
+        let y = yaml("prod", "-shop_", &p);
+        assert!(
+            y.contains("      # No labels are known that stay: put those of the pod here.\n      \"app\": \"shop\"\n"),
+            "{y}"
+        );
+        assert!(!y.contains("7d9f"), "{y}");
+        assert_eq!(label_value(&format!("{}-_.", "y".repeat(61))).len(), 61);
+    }
+
+    #[test]
     fn only_what_a_policy_can_say_is_a_flow() {
         let mut six = [0; 16];
         six[0] = 0xfd;
@@ -291,6 +376,7 @@ spec:
         assert!(flow(&six, 5, 1, 17, false).is_none());
         assert!(flow(&six, 6, 1, 58, false).is_none());
         assert!(flow(&[1, 2], 4, 1, 6, false).is_none());
+        assert!(flow(&six, 6, 0, 17, false).is_none(), "no port");
     }
 
     #[test]
@@ -298,6 +384,6 @@ spec:
         assert_eq!(quoted("a\"\n- b: \\\u{85}"), "\"a\\\"\\u000a- b: \\\\\\u0085\"");
         assert_eq!(object_name("Web_1.example"), "web-1-example-network");
         assert_eq!(object_name("___"), "network");
-        assert!(object_name(&"x".repeat(300)).len() <= 63);
+        assert!(object_name(&"x".repeat(300)).len() == 253);
     }
 }
