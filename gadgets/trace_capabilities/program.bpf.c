@@ -116,8 +116,18 @@ struct question {
 	enum known_or_not audit, insetid;
 };
 
-// With --unique, what was shown. The oldest makes room, and may be shown again.
+struct task_struct___unique {
+	struct task_struct___unique *group_leader;
+	__u64 start_boottime;
+	// Counts the process's execs.
+	__u64 self_exec_id;
+} __attribute__((preserve_access_index));
+
+// With --unique, what was shown. The oldest makes room, and may be shown again. Numbers of processes are used again, hence
+// the time; and a program that a process turns into (exec) is another one.
 struct shown {
+	__u64 started;
+	__u64 execs;
 	__u32 pid;
 	int cap;
 };
@@ -131,9 +141,12 @@ struct {
 
 static __always_inline bool shown_before(int cap)
 {
+	struct task_struct___unique *task = (void *)bpf_get_current_task();
 	struct shown key = { .pid = bpf_get_current_pid_tgid() >> 32, .cap = cap };
 	__u8 one = 1;
 
+	key.started = BPF_CORE_READ(task, group_leader, start_boottime);
+	key.execs = BPF_CORE_READ(task, self_exec_id);
 	if (bpf_map_lookup_elem(&seen, &key))
 		return true;
 	// Where memory is short the question is shown twice.
