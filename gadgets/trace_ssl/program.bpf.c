@@ -146,6 +146,9 @@ static __noinline int ends(struct pt_regs *ctx, enum function function, enum ssl
 		else
 			result = -1;
 	}
+	/* OpenSSL's handshake is done with 1, and failed in good order with 0; of GnuTLS 0 is success */
+	if (function == F_SSL_HANDSHAKE && result == 0)
+		result = -1;
 	if (operation == handshake && result > 0)
 		result = 0;
 	if (!record_data || result <= 0 || !call.buf)
