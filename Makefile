@@ -11,7 +11,7 @@ help:
 	@echo "make test       everything: format, lints, unit tests, end-to-end tests as root"
 	@echo "make test-fast  what needs neither root nor a release build"
 	@echo "make test-full  the end-to-end tests at full scale (100,000 execs, 1,000,000 opens)"
-	@echo "make test-vm    the tests of other kernels in QEMU: 5.10, 6.1, 6.12 and Debian's newest"
+	@echo "make test-vm    all tests of all gadgets on other kernels in QEMU: 5.10, 6.1, 6.12 and Debian's newest"
 	@echo "make vm-shell   a shell in such a machine; KERNEL=bullseye|bookworm|trixie|sid"
 	@echo "make fuzz       fuzz the parsers of foreign bytes, FUZZ_SECONDS=60 of each"
 	@echo "make bench      measure against opensnoop and the floor reader; report in target/bench/report.md"
@@ -53,7 +53,7 @@ test-full:
 test-vm:
 	@scripts/setup build vm
 	@scripts/build all
-	@IG_BIN=$$(realpath $(out)/ig) cargo test -p ig-tests --test vm --locked -- --test-threads=1 --include-ignored --nocapture
+	@IG_VM_EVERY=$${IG_VM_EVERY:-1} IG_BIN=$$(realpath $(out)/ig) cargo test -p ig-tests --test vm --locked -- --test-threads=1 --include-ignored --nocapture
 
 KERNEL ?= bookworm
 vm-shell:

@@ -7,8 +7,9 @@
  * is caught by a socket operation just before its SYN, and a datagram of a socket that is not connected, which is caught in
  * sendmsg. Sockets that were there before are found by a walk over all open files.
  *
- * A socket's end: the change of a TCP socket's state to CLOSE, the release of any other. Sockets that share a port overwrite one
- * another's entry, and only the one that is in it takes it out.
+ * A socket's end: the change of a TCP socket's state to CLOSE, the release of any other, and of a TCP socket that never left
+ * that state. A socket may have lost its port before its end, or have another one by then: what it is entered by is kept by socket.
+ * Sockets that share a port overwrite one another's entry, and only the one that is in it takes it out.
  *
  * No program here decides anything about a packet or a call: each returns what lets it pass.
  */
@@ -36,6 +37,15 @@ struct {
 	__type(value, __u64);
 } sockets_full SEC(".maps");
 
+/* What each socket is entered by. The host makes this map as large as the other. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, GADGET_SOCKETS_MAX);
+	__type(key, __u64);
+	__type(value, struct gadget_socket_key);
+} sockets_entered SEC(".maps");
+
+/* False for a socket that has no port, or none any more. */
 static __always_inline bool key_of(struct gadget_socket_key *key, const struct sock *sk)
 {
 	__u16 proto = BPF_CORE_READ(sk, sk_protocol);
@@ -47,11 +57,31 @@ static __always_inline bool key_of(struct gadget_socket_key *key, const struct s
 		return false;
 	key->proto = proto;
 	key->port = BPF_CORE_READ(sk, __sk_common.skc_num);
-	/* A TCP socket that the kernel had chosen the port for has given it back when its state becomes CLOSE. */
-	if (!key->port)
-		key->port = bpf_ntohs(BPF_CORE_READ((const struct inet_sock *)sk, inet_sport));
 	key->netns = gadget_netns_of_sock(sk);
 	return key->port != 0;
+}
+
+static __always_inline bool is_same(const struct gadget_socket_key *a, const struct gadget_socket_key *b)
+{
+	return a->netns == b->netns && a->family == b->family && a->proto == b->proto && a->port == b->port;
+}
+
+/* Takes out what a socket is entered by; the entry itself only if no other socket has taken it over. */
+static __always_inline void remove(const struct sock *sk)
+{
+	__u64 id = (__u64)sk;
+	struct gadget_socket_key *found = bpf_map_lookup_elem(&sockets_entered, &id);
+	struct gadget_socket_key key;
+	struct gadget_socket_value *v;
+
+	if (!found)
+		return;
+	key = *found;
+	/* In this order: see the end of enter(). */
+	bpf_map_delete_elem(&sockets_entered, &id);
+	v = bpf_map_lookup_elem(&gadget_sockets, &key);
+	if (v && v->sock == id)
+		bpf_map_delete_elem(&gadget_sockets, &key);
 }
 
 /* Enters a socket as that of `task`. `flags`: BPF_ANY, or BPF_NOEXIST for what may be known better. */
@@ -62,10 +92,20 @@ static __always_inline void enter(const struct sock *sk, struct task_struct *tas
 	struct gadget_socket_key key = {};
 	struct gadget_socket_value v = {};
 	struct gadget_socket_value *old;
+	struct gadget_socket_key *entered;
+	__u64 id = (__u64)sk;
 	__u64 pid;
+	bool known;
 	long err;
 
-	if (!sk || !key_of(&key, sk))
+	if (!sk)
+		return;
+	known = key_of(&key, sk);
+	entered = bpf_map_lookup_elem(&sockets_entered, &id);
+	/* It had another port, or was another socket at this address whose end was not seen. */
+	if (entered && (!known || !is_same(entered, &key)))
+		remove(sk);
+	if (!known)
 		return;
 	pid = (__u64)BPF_CORE_READ(task, tgid) << 32 | (__u32)BPF_CORE_READ(task, pid);
 	if (flags == BPF_ANY) {
@@ -82,20 +122,19 @@ static __always_inline void enter(const struct sock *sk, struct task_struct *tas
 	v.ppid = BPF_CORE_READ(parent, tgid);
 	v.ptid = BPF_CORE_READ(parent, pid);
 	v.ipv6only = BPF_CORE_READ_BITFIELD_PROBED(sk, __sk_common.skc_ipv6only);
-	err = bpf_map_update_elem(&gadget_sockets, &key, &v, flags);
-	if (err && err != -17 /* EEXIST */)
+	if (bpf_map_update_elem(&sockets_entered, &id, &key, BPF_ANY)) {
 		gadget_count(&sockets_full);
-}
-
-static __always_inline void remove(const struct sock *sk)
-{
-	struct gadget_socket_key key = {};
-	struct gadget_socket_value *v;
-
-	if (!key_of(&key, sk))
 		return;
-	v = bpf_map_lookup_elem(&gadget_sockets, &key);
-	if (v && v->sock == (__u64)sk)
+	}
+	err = bpf_map_update_elem(&gadget_sockets, &key, &v, flags);
+	if (err) {
+		if (err != -17 /* EEXIST */)
+			gadget_count(&sockets_full);
+		bpf_map_delete_elem(&sockets_entered, &id);
+		return;
+	}
+	/* It may have ended meanwhile, before there was anything to take out. */
+	if (!bpf_map_lookup_elem(&sockets_entered, &id))
 		bpf_map_delete_elem(&gadget_sockets, &key);
 }
 
@@ -171,8 +210,8 @@ int ig_sockets_release(struct bpf_sock *ctx)
 {
 	struct sock *sk = plain(ctx);
 
-	/* A TCP socket lives on without its file, until the peer has everything. */
-	if (BPF_CORE_READ(sk, sk_protocol) != GADGET_IPPROTO_TCP)
+	/* A TCP socket lives on without its file, until the peer has everything. Of one that was only bound there is no change of state. */
+	if (BPF_CORE_READ(sk, sk_protocol) == GADGET_IPPROTO_UDP || BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE)
 		remove(sk);
 	return 1;
 }

@@ -1,7 +1,10 @@
-// Calls that a seccomp filter has logged, answers with an error that is logged, and kills for. x86_64 and arm64.
+// Calls that a seccomp filter has logged, answers with an error that is logged, traps or kills for; and a signal that looks
+// like the kernel's, but is made by the program itself. x86_64 and arm64.
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -21,6 +24,34 @@ static int install(int nr, unsigned int action, unsigned int flags)
 	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter);
 }
 
+static void nothing(int sig)
+{
+	(void)sig;
+}
+
+static void *stopped(void *action)
+{
+	install(SYS_getsid, *(unsigned int *)action, 0);
+	getsid(0);
+	return NULL;
+}
+
+static int in_a_thread(unsigned int action)
+{
+	pthread_t thread;
+
+	return pthread_create(&thread, NULL, stopped, &action) || pthread_join(thread, NULL);
+}
+
+static int pretend(void)
+{
+	siginfo_t info = { .si_signo = SIGSYS, .si_code = 1 };
+
+	info.si_syscall = SYS_getpgid;
+	return install(SYS_getsid, SECCOMP_RET_ERRNO, 0) ||
+	       syscall(SYS_rt_tgsigqueueinfo, getpid(), getpid(), SIGSYS, &info) || raise(SIGSYS);
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
@@ -33,5 +64,16 @@ int main(int argc, char **argv)
 		return install(SYS_getsid, SECCOMP_RET_ERRNO | EPERM, SECCOMP_FILTER_FLAG_LOG) || getsid(0) != -1;
 	if (!strcmp(what, "kill"))
 		return install(SYS_getpgid, SECCOMP_RET_KILL_PROCESS, 0) || getpgid(0);
+	if (!strcmp(what, "thread"))
+		return in_a_thread(SECCOMP_RET_KILL_THREAD);
+	if (!strcmp(what, "process"))
+		return in_a_thread(SECCOMP_RET_KILL_PROCESS);
+	signal(SIGSYS, nothing);
+	if (!strcmp(what, "trap"))
+		return install(SYS_getpgid, SECCOMP_RET_TRAP, SECCOMP_FILTER_FLAG_LOG) || getpgid(0) == -1 ||
+		       // So that its functions can be named.
+		       (argc > 2 && sleep(2));
+	if (!strcmp(what, "pretend"))
+		return pretend();
 	return 2;
 }

@@ -15,66 +15,70 @@
 #include <bpf/bpf_tracing.h>
 
 // linux/capability.h has these as macros only.
-enum capability {
-	CAP_CHOWN,
-	CAP_DAC_OVERRIDE,
-	CAP_DAC_READ_SEARCH,
-	CAP_FOWNER,
-	CAP_FSETID,
-	CAP_KILL,
-	CAP_SETGID,
-	CAP_SETUID,
-	CAP_SETPCAP,
-	CAP_LINUX_IMMUTABLE,
-	CAP_NET_BIND_SERVICE,
-	CAP_NET_BROADCAST,
-	CAP_NET_ADMIN,
-	CAP_NET_RAW,
-	CAP_IPC_LOCK,
-	CAP_IPC_OWNER,
-	CAP_SYS_MODULE,
-	CAP_SYS_RAWIO,
-	CAP_SYS_CHROOT,
-	CAP_SYS_PTRACE,
-	CAP_SYS_PACCT,
-	CAP_SYS_ADMIN,
-	CAP_SYS_BOOT,
-	CAP_SYS_NICE,
-	CAP_SYS_RESOURCE,
-	CAP_SYS_TIME,
-	CAP_SYS_TTY_CONFIG,
-	CAP_MKNOD,
-	CAP_LEASE,
-	CAP_AUDIT_WRITE,
-	CAP_AUDIT_CONTROL,
-	CAP_SETFCAP,
-	CAP_MAC_OVERRIDE,
-	CAP_MAC_ADMIN,
-	CAP_SYSLOG,
-	CAP_WAKE_ALARM,
-	CAP_BLOCK_SUSPEND,
-	CAP_AUDIT_READ,
-	CAP_PERFMON,
-	CAP_BPF,
-	CAP_CHECKPOINT_RESTORE,
-};
+#define CAPABILITIES(X)                                                                                                \
+	X(CAP_CHOWN)                                                                                                   \
+	X(CAP_DAC_OVERRIDE)                                                                                            \
+	X(CAP_DAC_READ_SEARCH)                                                                                         \
+	X(CAP_FOWNER)                                                                                                  \
+	X(CAP_FSETID)                                                                                                  \
+	X(CAP_KILL)                                                                                                    \
+	X(CAP_SETGID)                                                                                                  \
+	X(CAP_SETUID)                                                                                                  \
+	X(CAP_SETPCAP)                                                                                                 \
+	X(CAP_LINUX_IMMUTABLE)                                                                                         \
+	X(CAP_NET_BIND_SERVICE)                                                                                        \
+	X(CAP_NET_BROADCAST)                                                                                           \
+	X(CAP_NET_ADMIN)                                                                                               \
+	X(CAP_NET_RAW)                                                                                                 \
+	X(CAP_IPC_LOCK)                                                                                                \
+	X(CAP_IPC_OWNER)                                                                                               \
+	X(CAP_SYS_MODULE)                                                                                              \
+	X(CAP_SYS_RAWIO)                                                                                               \
+	X(CAP_SYS_CHROOT)                                                                                              \
+	X(CAP_SYS_PTRACE)                                                                                              \
+	X(CAP_SYS_PACCT)                                                                                               \
+	X(CAP_SYS_ADMIN)                                                                                               \
+	X(CAP_SYS_BOOT)                                                                                                \
+	X(CAP_SYS_NICE)                                                                                                \
+	X(CAP_SYS_RESOURCE)                                                                                            \
+	X(CAP_SYS_TIME)                                                                                                \
+	X(CAP_SYS_TTY_CONFIG)                                                                                          \
+	X(CAP_MKNOD)                                                                                                   \
+	X(CAP_LEASE)                                                                                                   \
+	X(CAP_AUDIT_WRITE)                                                                                             \
+	X(CAP_AUDIT_CONTROL)                                                                                           \
+	X(CAP_SETFCAP)                                                                                                 \
+	X(CAP_MAC_OVERRIDE)                                                                                            \
+	X(CAP_MAC_ADMIN)                                                                                               \
+	X(CAP_SYSLOG)                                                                                                  \
+	X(CAP_WAKE_ALARM)                                                                                              \
+	X(CAP_BLOCK_SUSPEND)                                                                                           \
+	X(CAP_AUDIT_READ)                                                                                              \
+	X(CAP_PERFMON)                                                                                                 \
+	X(CAP_BPF)                                                                                                     \
+	X(CAP_CHECKPOINT_RESTORE)
 
-// The names are what users see.
-enum known_or_not {
-	no,
-	yes,
-	unknown,
-};
+#define NUMBER(cap) cap,
+enum capability { CAPABILITIES(NUMBER) };
+
+// As bits of a set; the names are what users see. No typedef for the type: clang would cut the numbers to 32 bits.
+#define BIT_OF(cap) FLAG_##cap = 1ull << cap,
+enum cap_effective_flags_set : unsigned long long { CAPABILITIES(BIT_OF) };
+
+// Of `audit` and `insetid`, which only some hooks can tell.
+#define UNKNOWN -1
 
 struct event {
 	gadget_timestamp timestamp_raw;
 	struct gadget_process proc;
 	gadget_syscall syscall_raw;
-	__u64 userns;
+	// Inode numbers: the namespace of the process, and the one that the capability must hold in.
+	__u64 current_userns;
+	__u64 target_userns;
+	enum cap_effective_flags_set cap_effective_raw;
 	enum capability cap_raw;
-	enum known_or_not audit_raw;
-	enum known_or_not insetid_raw;
-	bool cap_effective;
+	int audit;
+	int insetid;
 	bool capable;
 	gadget_kernel_stack kstack_raw;
 	struct gadget_user_stack ustack;
@@ -107,29 +111,20 @@ typedef struct {
 
 struct cred___caps {
 	kernel_cap_t cap_effective;
+	struct user_namespace *user_ns;
 } __attribute__((preserve_access_index));
 
 struct question {
 	const struct cred *cred;
 	const struct user_namespace *userns;
 	int cap;
-	enum known_or_not audit, insetid;
+	int audit, insetid;
 };
 
-struct task_struct___unique {
-	struct task_struct___unique *group_leader;
-	__u64 start_boottime;
-	// Counts the process's execs.
-	__u64 self_exec_id;
-} __attribute__((preserve_access_index));
-
-// With --unique, what was shown. The oldest makes room, and may be shown again. Numbers of processes are used again, hence
-// the time; and a program that a process turns into (exec) is another one.
+// With --unique, what was shown. The oldest makes room, and may be shown again.
 struct shown {
-	__u64 started;
-	__u64 execs;
-	__u32 pid;
-	int cap;
+	__u64 mntns_id;
+	__u64 cap;
 };
 
 struct {
@@ -141,12 +136,9 @@ struct {
 
 static __always_inline bool shown_before(int cap)
 {
-	struct task_struct___unique *task = (void *)bpf_get_current_task();
-	struct shown key = { .pid = bpf_get_current_pid_tgid() >> 32, .cap = cap };
+	struct shown key = { .mntns_id = gadget_get_current_mntns_id(), .cap = cap };
 	__u8 one = 1;
 
-	key.started = BPF_CORE_READ(task, group_leader, start_boottime);
-	key.execs = BPF_CORE_READ(task, self_exec_id);
 	if (bpf_map_lookup_elem(&seen, &key))
 		return true;
 	// Where memory is short the question is shown twice.
@@ -154,24 +146,25 @@ static __always_inline bool shown_before(int cap)
 	return false;
 }
 
-static __always_inline bool effective(const struct question *q)
+static __always_inline void read_cred(struct event *e, const struct cred *subject)
 {
-	struct cred___caps *cred = (struct cred___caps *)q->cred;
+	struct cred___caps *cred = (struct cred___caps *)subject;
 	__u64 caps = 0;
 
 	bpf_probe_read_kernel(&caps, sizeof(caps), &cred->cap_effective);
-	return q->cap >= 0 && q->cap < 64 && caps >> q->cap & 1;
+	e->cap_effective_raw = caps;
+	e->current_userns = BPF_CORE_READ(cred, user_ns, ns.inum);
 }
 
 static __always_inline void with_options(struct question *q, unsigned int opts)
 {
-	q->audit = opts & CAP_OPT_NOAUDIT ? no : yes;
-	q->insetid = opts & CAP_OPT_INSETID ? yes : no;
+	q->audit = !(opts & CAP_OPT_NOAUDIT);
+	q->insetid = !!(opts & CAP_OPT_INSETID);
 }
 
 static __always_inline bool unwanted(const struct question *q)
 {
-	return gadget_should_discard_data_current() || (audit_only && q->audit == no);
+	return gadget_should_discard_data_current() || (audit_only && !q->audit);
 }
 
 static __always_inline int answered(void *ctx, const struct question *q, int ret)
@@ -187,11 +180,11 @@ static __always_inline int answered(void *ctx, const struct question *q, int ret
 	e->timestamp_raw = bpf_ktime_get_boot_ns();
 	gadget_process_populate(&e->proc);
 	e->syscall_raw = gadget_current_syscall();
-	e->userns = BPF_CORE_READ(userns, ns.inum);
+	e->target_userns = BPF_CORE_READ(userns, ns.inum);
 	e->cap_raw = q->cap;
-	e->audit_raw = q->audit;
-	e->insetid_raw = q->insetid;
-	e->cap_effective = effective(q);
+	e->audit = q->audit;
+	e->insetid = q->insetid;
+	read_cred(e, q->cred);
 	e->capable = ret == 0;
 	e->kstack_raw = collect_kstack ? gadget_get_kernel_stack(ctx) : GADGET_NO_KERNEL_STACK;
 	gadget_get_user_stack(ctx, &e->ustack);
@@ -246,7 +239,7 @@ SEC("tp_btf/cap_capable")
 int BPF_PROG(ig_capable_traced, const struct cred *cred, struct user_namespace *userns, const struct user_namespace *at, int cap,
 	     int ret)
 {
-	struct question q = { .cred = cred, .userns = userns, .cap = cap, .audit = unknown, .insetid = unknown };
+	struct question q = { .cred = cred, .userns = userns, .cap = cap, .audit = UNKNOWN, .insetid = UNKNOWN };
 
 	(void)at;
 	return unwanted(&q) ? 0 : answered(ctx, &q, ret);

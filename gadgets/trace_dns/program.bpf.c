@@ -228,6 +228,7 @@ static __always_inline void segment(struct __sk_buff *skb, const struct gadget_p
 	struct stream_key key = {};
 	struct stream now = {};
 	struct stream *known;
+	__u32 seq = p->seq;
 	bool in_step = false;
 
 	key.src = p->src;
@@ -236,16 +237,23 @@ static __always_inline void segment(struct __sk_buff *skb, const struct gadget_p
 	key.pkt_type = skb->pkt_type;
 	key.sport = p->sport;
 	key.dport = p->dport;
-	if (p->tcp_flags & (GADGET_TCP_SYN | GADGET_TCP_FIN | GADGET_TCP_RST))
+	if (p->tcp_flags & (GADGET_TCP_SYN | GADGET_TCP_RST))
 		bpf_map_delete_elem(&streams, &key);
-	if (!left)
+	if (p->tcp_flags & GADGET_TCP_SYN) {
+		// Here the stream begins, and the first message.
+		seq++;
+		in_step = true;
+	} else if (!left) {
+		if (p->tcp_flags & GADGET_TCP_FIN)
+			bpf_map_delete_elem(&streams, &key);
 		return;
+	}
 	known = bpf_map_lookup_elem(&streams, &key);
 	if (known) {
 		// Sent again: it has been shown.
-		if ((__s32)(p->seq - known->next_seq) < 0)
+		if ((__s32)(seq - known->next_seq) < 0)
 			return;
-		in_step = p->seq == known->next_seq;
+		in_step = seq == known->next_seq;
 		if (in_step && known->rest) {
 			__u32 part = known->rest < left ? known->rest : left;
 
@@ -255,6 +263,9 @@ static __always_inline void segment(struct __sk_buff *skb, const struct gadget_p
 			left -= part;
 			now.rest = known->rest - part;
 		}
+		// What lies between is missing, or comes too late to be told from what was sent again.
+		if (!in_step)
+			gadget_count(&gadget_map_full);
 	}
 	for (int i = 0; i < MESSAGES_PER_SEGMENT && left >= 2 && !now.rest; i++) {
 		__be16 prefix;
@@ -276,9 +287,14 @@ static __always_inline void segment(struct __sk_buff *skb, const struct gadget_p
 		at += there;
 		left -= there;
 	}
-	now.next_seq = p->seq + p->payload_len;
+	// In the middle of something: each of the next segments may be the one where a message begins.
+	if (!in_step || p->tcp_flags & (GADGET_TCP_FIN | GADGET_TCP_RST)) {
+		bpf_map_delete_elem(&streams, &key);
+		return;
+	}
+	now.next_seq = seq + p->payload_len;
 	// More messages than are looked at, or one whose length is cut in two: lost, and counted as such.
-	if (in_step && left && !now.rest) {
+	if (left && !now.rest) {
 		gadget_count(&gadget_map_full);
 		now.next_seq--;
 	}
@@ -312,7 +328,7 @@ int ig_trace_dns(struct __sk_buff *skb)
 	if (p->proto == GADGET_IPPROTO_TCP)
 		segment(skb, p);
 	else
-		message(skb, p->payload, p->payload_len, p->payload_len);
+		message(skb, p->payload, p->payload_here, p->payload_len);
 	return 0;
 }
 

@@ -44,6 +44,14 @@ struct event {
 	bool upper_layer;
 	bool pupper_layer;
 	bool from_rootfs;
+	bool fupper_layer;
+	bool file_from_rootfs;
+	__u32 dev_major;
+	__u32 dev_minor;
+	__u64 inode;
+	__u64 ctime;
+	__u64 fctime;
+	__u64 pctime;
 	char tty[32];
 	char file[GADGET_PATH_MAX];
 	char cwd[GADGET_PATH_MAX];
@@ -52,6 +60,37 @@ struct event {
 	// Each argument with its NUL. Last, because only as much is sent as is used: see send().
 	char args_raw[ARGS_MAX];
 };
+
+struct linux_binprm___files {
+	struct file *file;
+	const char *filename;
+	const char *interp;
+} __attribute__((preserve_access_index));
+
+struct super_block___device {
+	__u32 s_dev;
+} __attribute__((preserve_access_index));
+
+struct timespec64___change {
+	__s64 tv_sec;
+	long tv_nsec;
+} __attribute__((preserve_access_index));
+
+// The time of the last change has been kept under three names.
+struct inode___change {
+	unsigned long i_ino;
+	struct super_block___device *i_sb;
+	struct timespec64___change i_ctime; // before Linux 6.6
+} __attribute__((preserve_access_index));
+
+struct inode___change_6_6 {
+	struct timespec64___change __i_ctime;
+} __attribute__((preserve_access_index));
+
+struct inode___change_6_11 {
+	__s64 i_ctime_sec;
+	__u32 i_ctime_nsec;
+} __attribute__((preserve_access_index));
 
 #define HEAD_SIZE offsetof(struct event, args_raw)
 
@@ -89,6 +128,49 @@ static __always_inline void read_audit(struct event *e, struct task_struct *task
 		e->loginuid = BPF_CORE_READ(task, loginuid.val);
 	if (bpf_core_field_exists(task->sessionid))
 		e->sessionid = BPF_CORE_READ(task, sessionid);
+}
+
+// From Linux 6.13 on, the bit with which the kernel notes that somebody has read the time.
+#define CTIME_ASKED_FOR (1u << 31)
+
+// Nanoseconds since 1970; 0 without a file.
+static __always_inline __u64 change_time(struct file *file)
+{
+	struct inode___change *inode = (void *)BPF_CORE_READ(file, f_inode);
+	struct inode___change_6_6 *newer = (void *)inode;
+	struct inode___change_6_11 *newest = (void *)inode;
+
+	if (bpf_core_field_exists(newest->i_ctime_sec))
+		return BPF_CORE_READ(newest, i_ctime_sec) * 1000000000ull +
+		       (BPF_CORE_READ(newest, i_ctime_nsec) & ~CTIME_ASKED_FOR);
+	if (bpf_core_field_exists(newer->__i_ctime))
+		return BPF_CORE_READ(newer, __i_ctime.tv_sec) * 1000000000ull + BPF_CORE_READ(newer, __i_ctime.tv_nsec);
+	return BPF_CORE_READ(inode, i_ctime.tv_sec) * 1000000000ull + BPF_CORE_READ(inode, i_ctime.tv_nsec);
+}
+
+static __always_inline bool is_from_rootfs(struct file *file, struct task_struct *task)
+{
+	return file && BPF_CORE_READ(file, f_path.mnt) == BPF_CORE_READ(task, fs, root.mnt);
+}
+
+// The file that the call named, of which the kernel keeps hold only where it is the one that runs: of a script it lets
+// go before it announces the new program.
+static __always_inline void read_named_file(struct event *e, struct task_struct *task, struct linux_binprm *announced)
+{
+	struct linux_binprm___files *bprm = (void *)announced;
+	struct file *file = BPF_CORE_READ(bprm, file);
+	struct inode___change *inode = (void *)BPF_CORE_READ(file, f_inode);
+	__u32 dev;
+
+	if (!file || BPF_CORE_READ(bprm, interp) != BPF_CORE_READ(bprm, filename))
+		return;
+	dev = BPF_CORE_READ(inode, i_sb, s_dev);
+	e->dev_major = dev >> 20;
+	e->dev_minor = dev & 0xfffff;
+	e->inode = BPF_CORE_READ(inode, i_ino);
+	e->fctime = change_time(file);
+	e->fupper_layer = gadget_in_upper_layer(file);
+	e->file_from_rootfs = is_from_rootfs(file, task);
 }
 
 static __always_inline void read_paths(struct event *e, struct task_struct *task, struct task_struct *parent,
@@ -129,7 +211,9 @@ static __noinline struct event *new_event(bool failed)
 	read_tty(e, task);
 	e->upper_layer = gadget_in_upper_layer(exe);
 	e->pupper_layer = gadget_in_upper_layer(BPF_CORE_READ(parent, mm, exe_file));
-	e->from_rootfs = exe && BPF_CORE_READ(exe, f_path.mnt) == BPF_CORE_READ(task, fs, root.mnt);
+	e->ctime = change_time(exe);
+	e->pctime = change_time(BPF_CORE_READ(parent, mm, exe_file));
+	e->from_rootfs = is_from_rootfs(exe, task);
 	if (paths)
 		read_paths(e, task, parent, exe);
 	return e;
@@ -202,6 +286,7 @@ static __always_inline int exec_succeeded(struct task_struct *task, struct linux
 	n = bpf_probe_read_kernel_str(e->file, sizeof(e->file), BPF_CORE_READ(bprm, filename));
 	if (n == sizeof(e->file))
 		e->cut_paths_raw |= file;
+	read_named_file(e, task, bprm);
 	e->args_count = BPF_CORE_READ(bprm, argc);
 	start = BPF_CORE_READ(task, mm, arg_start);
 	end = BPF_CORE_READ(task, mm, arg_end);

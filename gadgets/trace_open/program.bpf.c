@@ -10,6 +10,7 @@
 #include <gadget/filesystem.h>
 #include <gadget/filter.h>
 #include <gadget/syscall.h>
+#include <gadget/user_stack_map.h>
 #include <bpf/bpf_tracing.h>
 
 // Names longer than this are cut, and the event says so.
@@ -21,6 +22,7 @@
 struct event {
 	gadget_timestamp timestamp_raw;
 	struct gadget_process proc;
+	struct gadget_user_stack ustack;
 	gadget_errno error_raw;
 	__s32 fd;
 	gadget_file_flags flags_raw;
@@ -182,6 +184,7 @@ static __always_inline int call_ended(void *ctx, void *regs, int nr, long ret)
 
 	e->timestamp_raw = bpf_ktime_get_boot_ns();
 	gadget_process_populate(&e->proc);
+	gadget_get_user_stack(ctx, &e->ustack);
 	e->error_raw = ret < 0 ? -ret : 0;
 	e->fd = ret < 0 ? -1 : ret;
 	e->fname_truncated = false;

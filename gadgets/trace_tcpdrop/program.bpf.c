@@ -17,7 +17,14 @@ enum skb_drop_reason { SKB_NOT_DROPPED_YET, SKB_CONSUMED, SKB_DROP_REASON_NOT_SP
 struct event {
 	gadget_timestamp timestamp_raw;
 	gadget_netns_id netns_id;
-	struct gadget_process proc;
+	// The process stands at the top, without a `proc` around it.
+	gadget_mntns_id mount_ns_id;
+	gadget_comm comm[TASK_COMM_LEN];
+	gadget_pid pid;
+	gadget_tid tid;
+	gadget_uid uid;
+	gadget_gid gid;
+	struct gadget_parent parent;
 	struct gadget_l4endpoint_t src;
 	struct gadget_l4endpoint_t dst;
 	enum gadget_tcp_state state_raw;
@@ -120,6 +127,20 @@ static __always_inline struct gadget_socket_value *owner_of(struct packet *p, co
 	return gadget_socket_find(p->netns_id, family, GADGET_IPPROTO_TCP, port);
 }
 
+static __always_inline void set_process(struct event *e, const struct gadget_socket_value *owner)
+{
+	struct gadget_process p;
+
+	gadget_process_populate_from_socket(owner, &p);
+	e->mount_ns_id = p.mntns_id;
+	__builtin_memcpy(e->comm, p.comm, sizeof(e->comm));
+	e->pid = p.pid;
+	e->tid = p.tid;
+	e->uid = p.creds.uid;
+	e->gid = p.creds.gid;
+	e->parent = p.parent;
+}
+
 static __noinline int dropped(void *ctx, const struct sk_buff *skb, __u32 reason)
 {
 	__u16 protocol = bpf_ntohs(BPF_CORE_READ(skb, protocol));
@@ -141,7 +162,7 @@ static __noinline int dropped(void *ctx, const struct sk_buff *skb, __u32 reason
 		return 0;
 	e->timestamp_raw = bpf_ktime_get_boot_ns();
 	e->netns_id = p.netns_id;
-	gadget_process_populate_from_socket(owner, &e->proc);
+	set_process(e, owner);
 	e->src = p.src;
 	e->dst = p.dst;
 	e->state_raw = p.state_raw;

@@ -138,6 +138,18 @@ impl Running {
         String::from_utf8_lossy(&std::fs::read(&self.err).unwrap_or_default()).into_owned()
     }
 
+    /// What it has written so far.
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.out).unwrap_or_default()).into_owned()
+    }
+
+    /// Processor time it has used, in the 10 ms of /proc.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        let fields: Vec<&str> = stat[stat.rfind(')').expect("a name")..].split(' ').collect();
+        fields[12..14].iter().map(|f| f.parse::<u64>().expect("a number")).sum()
+    }
+
     pub fn stdout_len(&self) -> u64 {
         self.out.metadata().map_or(0, |m| m.len())
     }

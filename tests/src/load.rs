@@ -109,6 +109,17 @@ pub fn compile_dynamic(source: &Path, binary: &Path, libraries: &[String]) -> Ve
     found
 }
 
+/// Compiles a program against musl (Debian package musl-tools), with frame pointers; gives musl's one file, which is library and
+/// loader, and where the program looks for it.
+pub fn compile_musl(source: &Path, binary: &Path) -> (PathBuf, String) {
+    let mut cc = Command::new("musl-gcc");
+    cc.args(["-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-o"]).arg(binary).arg(source);
+    assert!(cc.status().is_ok_and(|s| s.success()), "musl-gcc (scripts/setup test) failed on {}", source.display());
+    let arch = std::env::consts::ARCH;
+    let loader = format!("/lib/ld-musl-{arch}.so.1");
+    (PathBuf::from(format!("/usr/lib/{arch}-linux-musl/libc.so")), loader)
+}
+
 /// Compiles a static program.
 pub fn compile(source: &Path, binary: &Path) {
     let ok =

@@ -181,4 +181,37 @@ mod root {
             }
         });
     }
+
+    /// `--ledger`, of an `ig` that writes into a full disk.
+    fn into_a_full_disk(ig: Ig) -> Finished {
+        let ig = ig.args(&["--ledger"]).through(&["sh", "-c", "exec \"$@\" >/dev/full", "sh"]);
+        let done = ig.start().wait();
+        assert_eq!(done.code(), 3, "{}", done.stderr);
+        let at = |word: &str| done.stderr.find(word).unwrap_or_else(|| panic!("no {word:?} in:\n{}", done.stderr));
+        assert!(at("ledger") < at("error: ") && done.stderr.contains("No space left"), "{}", done.stderr);
+        done
+    }
+
+    #[test]
+    fn the_account_comes_although_the_disk_is_full() {
+        let _alone = alone();
+        // Something to add up: idle processors give no samples.
+        let mut busy = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().expect("a busy process");
+        for mode in ["folded", "flamegraph"] {
+            let done = into_a_full_disk(Ig::new(&["run", "profile_cpu", "--host", "-o", mode, "--timeout", "2"]));
+            let first = done.stderr.lines().find(|l| l.starts_with("ledger: ")).expect("a ledger");
+            let numbers: Vec<u64> = first.split_whitespace().filter_map(|w| w.parse().ok()).collect();
+            let [produced, delivered, lost, _left_out] = numbers[..] else { panic!("{first}") };
+            // It was to be written at the end: nothing of it arrived.
+            assert!(produced > 0 && delivered == 0 && lost > 0, "{}", done.stderr);
+            assert!(done.stderr.contains("(output_closed)"), "{}", done.stderr);
+        }
+        busy.kill().expect("the process is still there");
+        busy.wait().expect("it ends");
+        let done = into_a_full_disk(Ig::new(&["run", "snapshot_process", "--host", "-o", "json"]));
+        let ledger = done.ledger();
+        ledger.check();
+        assert_eq!((ledger.delivered, ledger.lost_total()), (0, ledger.produced), "{ledger:?}");
+        assert!(ledger.lost["output_closed"] > 0, "{ledger:?}");
+    }
 }

@@ -2,15 +2,14 @@
 //!
 //! The load is made by the test itself, on the loopback interface of the host, and the gadget filters on its process.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up its case has failed")]
-
 use ig_tests::{
     alone,
     ig::{Finished, Ig, at},
 };
+use serde_json::json;
 use std::{
     collections::BTreeSet,
-    io::Write,
+    io::{Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
@@ -102,6 +101,40 @@ mod root {
         let rows = done.rows();
         let mut answers = rows.iter().filter(|r| at(r, "qr") == "R" && at(r, "pkt_type") == "HOST");
         assert!(answers.all(|r| at(r, "latency_ns_raw").as_u64() > Some(0)));
+    }
+
+    #[test]
+    fn a_stream_from_before_shows_messages_only_from_where_one_begins() {
+        let _alone = alone();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_nodelay(true).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let mut send = |bytes: &[u8]| {
+            client.write_all(bytes).unwrap();
+            server.read_exact(&mut vec![0; bytes.len()]).unwrap();
+        };
+        // A message of 30,000 bytes whose beginning nobody saw; its letters are no plausible one.
+        send(&[&30_000_u16.to_be_bytes()[..], &message(1, 0x0100)].concat());
+        let ig = tracing("trace_dns", &["--port", &port, "--fields", "id,pkt_type,len,malformed"]).start_ready();
+        for letter in b'A'..=b'H' {
+            send(&[letter; 3000]);
+        }
+        let whole = |id| {
+            let m = message(id, 0x0100);
+            [&(m.len() as u16).to_be_bytes()[..], &m].concat()
+        };
+        send(&whole(2));
+        send(&whole(3));
+        let done = ig.stop().expect_success();
+        check_map_full(&done, 0);
+        let rows = done.rows();
+        let mut seen: Vec<_> = rows.iter().map(|r| (at(r, "id"), at(r, "pkt_type"), at(r, "len"))).collect();
+        seen.sort_by_key(|s| format!("{s:?}"));
+        let expected = ["0002", "0003"].map(|id| ["HOST", "OUTGOING"].map(|t| (json!(id), json!(t), json!(19))));
+        let expected = expected.concat();
+        assert_eq!(seen, expected.iter().map(|(a, b, c)| (a, b, c)).collect::<Vec<_>>());
     }
 
     #[test]

@@ -112,6 +112,22 @@ fn every_gadget_has_its_files() {
     }
 }
 
+/// Every crate that `deny.toml` makes an exception for is named, with the version that is used, to those who get the program.
+#[test]
+fn libraries_under_other_licences_are_in_the_notice() {
+    let text = |name: &str| std::fs::read_to_string(source_root().join(name)).unwrap();
+    let (deny, notice, lock) = (text("deny.toml"), text("NOTICE"), text("Cargo.lock"));
+    let (_, exceptions) = deny.split_once("exceptions = [").unwrap();
+    let (exceptions, _) = exceptions.split_once("\n]").unwrap();
+    let crates: Vec<&str> = exceptions.split("crate = \"").skip(1).map(|e| e.split('"').next().unwrap()).collect();
+    assert!(!crates.is_empty());
+    for name in crates {
+        let (_, entry) = lock.split_once(&format!("name = \"{name}\"\nversion = \"")).unwrap();
+        let version = entry.split('"').next().unwrap();
+        assert!(notice.contains(&format!("{name} {version}")), "NOTICE does not name {name} {version}");
+    }
+}
+
 #[test]
 fn no_module_has_a_name_that_says_nothing() {
     const EMPTY_WORDS: [&str; 6] = ["utils", "util", "common", "helpers", "manager", "types"];

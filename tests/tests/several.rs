@@ -7,6 +7,7 @@ use ig_tests::{
     docker::Docker,
     ig::{Finished, Ig, Ledger, at, binary},
     load::{Load, UID},
+    wait_for,
 };
 use serde_json::Value;
 use std::{collections::BTreeMap, process::Command, time::Duration};
@@ -157,6 +158,31 @@ mod root {
         let start = std::time::Instant::now();
         two.run().expect_success();
         assert!(start.elapsed() >= Duration::from_secs(2));
+    }
+
+    #[test]
+    fn every_gadget_shows_its_tables_on_every_sigusr1_and_the_run_sleeps_again() {
+        let _alone = alone();
+        // Tables that are read when they are asked for, and that always have rows.
+        let ig = Ig::new(&["run", "top_file", "profile_cpu", "--host", "-o", "json", "--interval", "0"])
+            .start_ready_all(&["top_file", "profile_cpu"]);
+        let shown = || {
+            let rows = ig.stdout();
+            ["top_file", "profile_cpu"].map(|g| rows.matches(&format!("\"gadget\":\"{g}\"")).count())
+        };
+        for _ in 0..5 {
+            let before = shown();
+            ig.signal("USR1");
+            wait_for("the tables of both", Duration::from_secs(10), || {
+                let now = shown();
+                (now[0] > before[0] && now[1] > before[1]).then_some(())
+            });
+        }
+        let before = ig.cpu_ticks();
+        std::thread::sleep(Duration::from_secs(2));
+        let used = ig.cpu_ticks() - before;
+        assert!(used < 100, "{used} ticks of 200 without an event: it spins");
+        ig.stop().expect_success();
     }
 
     #[test]

@@ -190,4 +190,31 @@ mod root {
         let shown = replay.lines().count();
         assert!(shown > 0 && shown <= 20_000, "{shown} rows of what was whole");
     }
+
+    #[test]
+    fn memory_for_stacks_is_taken_only_with_the_flag() {
+        let _alone = alone();
+        let all: [(&[&str], &str); 2] = [(&[], "1"), (&["--collect-ustack"], "10000")];
+        for (flags, entries) in all {
+            let ig = Ig::new(&["run", "trace_open", "--host", "-o", "none"]).args(flags).start_ready();
+            let mut maps = stack_maps(ig.pid());
+            // The same map may have several descriptors.
+            maps.dedup();
+            ig.stop().expect_success();
+            assert_eq!(maps, [entries], "{flags:?}");
+        }
+    }
+
+    /// The sizes of a process's maps of stacks, by what the kernel says of its descriptors.
+    fn stack_maps(pid: u32) -> Vec<String> {
+        const STACK_TRACE: &str = "7";
+        let files = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("a process of ours").flatten();
+        let said = files.filter_map(|f| std::fs::read_to_string(f.path()).ok());
+        let of = |text: &str, key: &str| {
+            text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':')).map(|v| v.trim().to_owned())
+        };
+        said.filter(|text| of(text, "map_type").as_deref() == Some(STACK_TRACE))
+            .filter_map(|text| of(&text, "max_entries"))
+            .collect()
+    }
 }

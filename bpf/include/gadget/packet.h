@@ -43,10 +43,14 @@ struct gadget_packet {
 	union gadget_ip_addr_t src;
 	union gadget_ip_addr_t dst;
 	__u32 seq; /* of TCP */
-	/* Offsets of header and payload for bpf_skb_load_bytes; bytes of payload, by the packet's own account. */
+	/*
+	 * Offsets of header and payload for bpf_skb_load_bytes; bytes of payload, by the packet's own account. Of a UDP message that
+	 * came in pieces payload_len is that of the message, and payload_here that of this piece, the first.
+	 */
 	__u32 transport;
 	__u32 payload;
 	__u32 payload_len;
+	__u32 payload_here;
 	__u16 sport;
 	__u16 dport;
 	__u8 version;
@@ -113,9 +117,9 @@ static __always_inline bool gadget_packet_ipv4(struct __sk_buff *skb, struct gad
 		return false;
 	header = (ip.version_len & 0xf) * 4;
 	total = bpf_ntohs(ip.total);
-	/* Packets that the kernel has put together for speed may be longer than the header can say. */
+	/* Packets that the kernel has put together for speed may be longer than the header can say. skb->len counts from offset 0. */
 	if (!total)
-		total = skb->len;
+		total = skb->len - at;
 	if (header < sizeof(ip) || total < header)
 		return false;
 	p->version = 4;
@@ -146,7 +150,7 @@ static __always_inline bool gadget_packet_ipv6(struct __sk_buff *skb, struct gad
 	next = ip.next;
 	left = bpf_ntohs(ip.len);
 	if (!left)
-		left = skb->len;
+		left = skb->len - at;
 	for (int i = 0; i < GADGET_IPV6_EXTENSIONS; i++) {
 		struct {
 			__u8 next, len;
@@ -225,7 +229,18 @@ __attribute__((noinline)) int gadget_packet_find(struct __sk_buff *skb)
 	if (p->payload_len < header)
 		return 0;
 	p->payload_len -= header;
+	p->payload_here = p->payload_len;
 	p->payload = p->transport + header;
+	if (p->proto == GADGET_IPPROTO_UDP) {
+		/* The upper half of what is TCP's sequence number. 0: longer than it can say. */
+		__u32 len = bpf_ntohl(ports.seq) >> 16;
+
+		if (len >= header) {
+			p->payload_len = len - header;
+			if (p->payload_here > p->payload_len)
+				p->payload_here = p->payload_len;
+		}
+	}
 	return 1;
 }
 

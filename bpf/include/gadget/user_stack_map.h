@@ -3,8 +3,8 @@
  * Stacks of processes. A field `x_raw` of type `struct gadget_user_stack` gets a sibling `x` with the functions' names;
  * under any other name it gets a member `symbols`.
  *
- * Include it only where needed: it defines the map `ig_ustack`, which takes 10 MB of the kernel's memory, and the
- * parameter `--collect-ustack`. The kernel follows frame pointers: code built without them has short or no stacks.
+ * Include it only where needed: it defines the map `ig_ustack`, which with the parameter `--collect-ustack`, that it
+ * defines too, takes 10 MB of the kernel's memory. The kernel follows frame pointers: code built without them has short or no stacks.
  * Linux 5.5 (BTF).
  */
 #ifndef GADGET_USER_STACK_MAP_H

@@ -8,7 +8,7 @@ pub mod message;
 use gadget_sdk::{
     Answer, BytesField, CodesColumn, Decoder, Error, FieldDef, NumberColumn, NumberField, Rows, Setup, TextColumn, text,
 };
-use message::{Fault, HEADER, Message, RCODES};
+use message::{Fault, HEADER, Message};
 
 /// Reads `data`, of which `data_len` bytes are used.
 pub struct Dns {
@@ -22,7 +22,7 @@ pub struct Dns {
     qtype: TextColumn,
     qtype_raw: NumberColumn<u16>,
     name: TextColumn,
-    rcode: CodesColumn,
+    rcode: TextColumn,
     rcode_raw: NumberColumn<u16>,
     num_answers: NumberColumn<u32>,
     addresses: TextColumn,
@@ -41,8 +41,6 @@ impl Decoder for Dns {
     fn open(setup: &mut Setup) -> Result<Self, Error> {
         let dns = setup.source("dns")?;
         dns.hide("data")?;
-        let mut rcodes = vec![""];
-        rcodes.extend(RCODES);
         Ok(Dns {
             data: dns.bytes("data")?,
             data_len: dns.number("data_len")?,
@@ -53,7 +51,7 @@ impl Decoder for Dns {
             qtype: dns.add_text(shown("qtype", "Type of record that is asked for", 6))?,
             qtype_raw: dns.add_number(hidden("qtype_raw", "Its number"))?,
             name: dns.add_text(shown("name", "Name that is asked for; odd bytes as \\DDD", 32))?,
-            rcode: dns.add_codes(shown("rcode", "How the server answered; of a query empty", 14), &rcodes)?,
+            rcode: dns.add_text(shown("rcode", "How the server answered; of a query empty", 14))?,
             rcode_raw: dns.add_number(hidden("rcode_raw", "Its number; of a query 0"))?,
             num_answers: dns.add_number(hidden("num_answers", "Number of answers, as the message says"))?,
             addresses: dns.add_text(shown("addresses", "Addresses among the answers, up to 64", 32))?,
@@ -81,8 +79,12 @@ impl Decoder for Dns {
             });
             out.numbers(self.qtype_raw).push(m.qtype);
             out.text(self.name).push(&m.name);
-            let rcode = if m.response { u16::from(m.rcode) } else { 0 };
-            out.codes(self.rcode).push(if m.response && has_header { rcode + 1 } else { 0 });
+            let rcode = if m.response { m.rcode } else { 0 };
+            out.text(self.rcode).push_with(|o| {
+                if m.response && has_header {
+                    message::rcode_name(rcode, o)
+                }
+            });
             out.numbers(self.rcode_raw).push(rcode);
             out.numbers(self.num_answers).push(m.answers.into());
             out.text(self.addresses).push(&m.addresses);

@@ -14,6 +14,7 @@ const ADDRESSES_MAX: usize = 64;
 
 const TYPE_A: u16 = 1;
 const TYPE_AAAA: u16 = 28;
+const TYPE_OPT: u16 = 41;
 
 /// What is wrong with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,8 @@ impl Fault {
 pub struct Message {
     pub id: u16,
     pub response: bool,
-    pub rcode: u8,
+    /// Twelve bits, of which the OPT record has the upper eight. Where the message ends before it, the lower four.
+    pub rcode: u16,
     /// Of the first question; of a message without one, of its first answer.
     pub qtype: u16,
     /// In presentation form with its final dot: bytes that are no printable ASCII as `\DDD`.
@@ -71,10 +73,10 @@ impl Message {
         self.id = r.number()?;
         let flags = r.number()?;
         self.response = flags & 0x8000 != 0;
-        self.rcode = (flags & 0xf) as u8;
+        self.rcode = flags & 0xf;
         let questions = r.number()?;
         self.answers = r.number()?;
-        r.skip(4)?;
+        let (authorities, additional) = (r.number()?, r.number()?);
         for n in 0..questions {
             match n {
                 0 => r.name(&mut self.name)?,
@@ -102,6 +104,10 @@ impl Message {
             if listed < ADDRESSES_MAX && self.address(kind, data) {
                 listed += 1;
             }
+        }
+        // Nothing else is shown of these two sections, nor whether they are whole.
+        if let Ok(Some(upper)) = r.extended_rcode(authorities, additional) {
+            self.rcode |= u16::from(upper) << 4;
         }
         Ok(())
     }
@@ -150,6 +156,24 @@ impl<'a> Reader<'a> {
 
     fn number(&mut self) -> Result<u16, Fault> {
         self.take(2).map(|b| u16::from_be_bytes([b[0], b[1]]))
+    }
+
+    /// What the OPT record (RFC 6891) says of the response code, read from behind the answers on.
+    fn extended_rcode(&mut self, authorities: u16, additional: u16) -> Result<Option<u8>, Fault> {
+        for n in 0..u32::from(authorities) + u32::from(additional) {
+            let root = self.bytes.get(self.at) == Some(&0);
+            self.skip_name()?;
+            let kind = self.number()?;
+            self.skip(2)?;
+            let upper = self.byte()?;
+            self.skip(3)?;
+            let len = self.number()?;
+            self.skip(len.into())?;
+            if n >= authorities.into() && root && kind == TYPE_OPT {
+                return Ok(Some(upper));
+            }
+        }
+        Ok(None)
     }
 
     /// Goes past a name without following its pointers.
@@ -233,7 +257,7 @@ pub fn type_name(qtype: u16, out: &mut Vec<u8>) {
         36 => "KX",
         37 => "CERT",
         39 => "DNAME",
-        41 => "OPT",
+        TYPE_OPT => "OPT",
         42 => "APL",
         43 => "DS",
         44 => "SSHFP",
@@ -269,8 +293,18 @@ pub fn type_name(qtype: u16, out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
 }
 
-/// Names of response codes, by number.
-pub const RCODES: [&str; 16] = [
+/// The name of a response code; one without a name is a number.
+pub fn rcode_name(rcode: u16, out: &mut Vec<u8>) {
+    match RCODES.get(usize::from(rcode)) {
+        Some(name) => out.extend_from_slice(name.as_bytes()),
+        None => {
+            out.extend_from_slice(b"RCode");
+            text::decimal(rcode.into(), out);
+        }
+    }
+}
+
+const RCODES: [&str; 24] = [
     "Success",
     "FormatError",
     "ServerFailure",
@@ -287,6 +321,14 @@ pub const RCODES: [&str; 16] = [
     "RCode13",
     "RCode14",
     "RCode15",
+    "BadVersion",
+    "BadKey",
+    "BadTime",
+    "BadMode",
+    "BadName",
+    "BadAlgorithm",
+    "BadTruncation",
+    "BadCookie",
 ];
 
 #[cfg(test)]
@@ -411,6 +453,41 @@ mod tests {
             String::from_utf8(out).unwrap()
         };
         assert_eq!([1, 28, 65, 255, 4711].map(name), ["A", "AAAA", "HTTPS", "ANY", "TYPE4711"]);
-        assert_eq!(RCODES[3], "NameError");
+        let rcode = |c| {
+            let mut out = Vec::new();
+            rcode_name(c, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            [0, 3, 15, 16, 23, 24, 4095].map(rcode),
+            ["Success", "NameError", "RCode15", "BadVersion", "BadCookie", "RCode24", "RCode4095"]
+        );
+    }
+
+    #[test]
+    fn the_upper_half_of_a_code_is_in_the_opt_record() {
+        let opt = |upper: u8| [&[0, 0, 41, 4, 0xd0, upper, 0, 0, 0, 0, 4][..], &[0, 3, 0, 0]].concat();
+        let with = |counts: [u16; 2], rest: &[u8]| {
+            let mut h = header(0x8180 | 7, 1, 1);
+            h[8..12].copy_from_slice(&counts.map(u16::to_be_bytes).concat());
+            read(&[&h[..], &question("a", 1), &answer(&[0xc0, 12], 1, &[1, 2, 3, 4]), rest].concat())
+        };
+        let soa = answer(&wire("a"), 6, &[9; 22]);
+        assert_eq!(with([1, 1], &[&soa[..], &opt(1)].concat()).rcode, 0x17);
+        assert_eq!(with([0, 2], &[&soa[..], &opt(0xff)].concat()).rcode, 0xff7);
+        for (counts, rest, what) in [
+            ([0, 1], opt(0), "it says nothing"),
+            ([1, 0], opt(1), "in another section it is none"),
+            ([0, 1], soa.clone(), "it is not there"),
+            ([0, 0], opt(1), "behind the end of the message"),
+            ([0, 1], [&wire("a")[..], &opt(1)[1..]].concat(), "its name is the root"),
+        ] {
+            assert_eq!((with(counts, &rest).rcode, with(counts, &rest).fault), (7, None), "{what}");
+        }
+        for cut in 0..opt(1).len() {
+            let m = with([0, 1], &opt(1)[..cut]);
+            assert_eq!((m.rcode, m.fault, &m.addresses[..]), (7, None, &b"1.2.3.4"[..]), "{cut} bytes of it");
+        }
+        assert_eq!(with([u16::MAX, u16::MAX], &[]).rcode, 7);
     }
 }

@@ -48,6 +48,10 @@ pub enum Command {
     /// Show what this host can do, and what to do about what it cannot
     Doctor(crate::commands::doctor::DoctorArgs),
     /// Print the version
+    #[command(
+        after_help = "Licence: Apache-2.0. Flame graphs are drawn by the library inferno, which is under CDDL-1.0; its source: \
+                            https://crates.io/crates/inferno"
+    )]
     Version,
     /// Print a completion script for a shell
     Completion {

@@ -134,6 +134,11 @@ impl Terminal {
         self.buf.splice(0..0, heading);
     }
 
+    /// True where rows are added up, and nothing is written before the end.
+    pub(crate) fn writes_at_the_end(&self) -> bool {
+        matches!(self.mode, OutputMode::Folded | OutputMode::Flamegraph)
+    }
+
     /// Prints what comes after the last row.
     pub fn finish(&mut self) -> Result<(), SinkError> {
         for p in &mut self.printers {
@@ -259,6 +264,7 @@ impl<R: Read + AsFd> Read for Interruptible<R> {
                 Err(Errno::INTR) => continue,
                 Err(e) => return Err(e.into()),
                 Ok(_) if self.stop.requested() => return Ok(0),
+                Ok(_) if fds[0].revents().is_empty() => {}
                 Ok(_) => return self.input.read(buf),
             }
         }

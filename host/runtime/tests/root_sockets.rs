@@ -9,7 +9,10 @@ use ig_runtime::{
 };
 use std::{
     net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
-    os::{fd::BorrowedFd, unix::fs::MetadataExt},
+    os::{
+        fd::{AsRawFd, BorrowedFd},
+        unix::fs::MetadataExt,
+    },
     path::Path,
 };
 
@@ -38,6 +41,43 @@ fn owner(map: &RawMap<BorrowedFd<'_>>, family: u16, proto: u8, port: u16) -> Opt
     let word = |at: usize| u64::from_ne_bytes(v[at..at + 8].try_into().unwrap());
     assert_eq!(word(64), 0, "nothing is kept after the end of its socket");
     Some(((word(8) >> 32) as u32, word(0), v[80] != 0))
+}
+
+/// Ports of this protocol in this network that a socket of this process is entered for.
+fn mine_of(map: &RawMap<BorrowedFd<'_>>, proto: u8) -> Vec<u16> {
+    let (mut ports, mut at) = (Vec::new(), None);
+    while let Some(k) = map.next_key(at.as_deref()).unwrap() {
+        let mine = || map.lookup(&k).unwrap().is_some_and(|v| v[12..16] == std::process::id().to_ne_bytes());
+        if k[..4] == netns().to_ne_bytes() && k[6] == proto && mine() {
+            ports.push(u16::from_ne_bytes([k[8], k[9]]));
+        }
+        at = Some(k);
+    }
+    ports
+}
+
+/// A connected datagram socket gives up its peer, and with it the port that the kernel chose.
+fn disconnect(socket: &UdpSocket) {
+    let none = [0_u8; 16];
+    // SAFETY: an address of 16 bytes is read, whose family is AF_UNSPEC.
+    let done = unsafe { libc::connect(socket.as_raw_fd(), none.as_ptr().cast(), none.len() as u32) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// A port that this process connected from and that was refused.
+fn refused() {
+    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    assert!(TcpStream::connect(closed).is_err());
+}
+
+/// A TCP socket that is bound, and closed without more.
+fn bound_only() {
+    // SAFETY: plain system calls; the address is one of AF_INET (2), port 0, 0.0.0.0, and the socket is closed once.
+    unsafe {
+        let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+        let any = [2_u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!((libc::bind(fd, any.as_ptr().cast(), 16), libc::close(fd)), (0, 0));
+    }
 }
 
 #[test]
@@ -76,5 +116,23 @@ fn root_sockets_have_their_process_as_long_as_they_are_open() {
     };
     assert!(gone(INET, TCP, port) && gone(INET, TCP, client_port));
     assert!(gone(INET, UDP, bound) && gone(INET6, UDP, udp_port));
+
+    // Sockets whose port is another one when they end, or none any more, or that end without a change of state.
+    for _ in 0..20 {
+        let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        udp.connect((Ipv4Addr::LOCALHOST, 9)).unwrap();
+        assert_eq!(mine_of(&map, UDP), [udp.local_addr().unwrap().port()]);
+        disconnect(&udp);
+        drop(udp);
+        refused();
+        bound_only();
+    }
+    let none = || mine_of(&map, UDP).is_empty() && mine_of(&map, TCP).is_empty();
+    let left = || (mine_of(&map, UDP), mine_of(&map, TCP));
+    assert!(
+        (0..100).any(|_| none() || (std::thread::sleep(std::time::Duration::from_millis(20)), false).1),
+        "{:?}",
+        left()
+    );
     assert_eq!(sockets.overflow(), 0);
 }

@@ -5,7 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "the console is where results go")]
 
-use super::{DONE, FACT, FILTER, RESULT, SHELL, cases::cases};
+use super::{DISK, DONE, FACT, FILTER, RESULT, SHELL, cases::cases};
 use rustix::{
     mount::{MountFlags, mount, mount_move},
     process::{Pid, Signal, WaitOptions, WaitStatus, chroot, kill_process_group, setsid, wait},
@@ -23,6 +23,12 @@ use std::{
 
 /// The longest a case may take; software emulation is some 10 to 30 times slower than the machine below.
 const CASE_LIMIT: Duration = Duration::from_secs(300);
+/// The same where a case is every test of a gadget.
+const CASE_LIMIT_OF_EVERY: Duration = Duration::from_secs(900);
+/// The machine's disk. Its driver looks for it while the machine already runs.
+const DEVICE: &str = "/dev/nvme0n1";
+/// The longest that takes.
+const DISK_LIMIT: Duration = Duration::from_secs(60);
 /// Bytes of a failed case's output that are shown, from its end.
 const SHOWN: usize = 32 << 10;
 /// The environment of the cases. The kernel gives init next to none.
@@ -117,8 +123,27 @@ fn mount_all() -> io::Result<()> {
     Ok(())
 }
 
+/// A file system on the disk: what is on a tmpfs makes no request to any.
+fn mount_disk() -> io::Result<()> {
+    let start = Instant::now();
+    while !Path::new(DEVICE).exists() {
+        if start.elapsed() > DISK_LIMIT {
+            return Err(io::Error::other(format!("there is no {DEVICE} after {DISK_LIMIT:?}")));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let made = Command::new("/bin/busybox").args(["mke2fs", "-F", DEVICE]).output()?;
+    if !made.status.success() {
+        return Err(io::Error::other(format!("mke2fs {DEVICE}: {}", String::from_utf8_lossy(&made.stderr))));
+    }
+    fs::create_dir_all(DISK)?;
+    mount(DEVICE, DISK, "ext2", MountFlags::empty(), None::<&CStr>)
+        .map_err(|e| io::Error::other(format!("cannot mount {DEVICE}: {e}")))
+}
+
 fn serve() -> io::Result<()> {
     mount_all()?;
+    mount_disk()?;
     // Until then it is in group 0, that of the kernel's threads.
     setsid()?;
     println!("kernel {}", rustix::system::uname().release().to_string_lossy());
@@ -153,6 +178,7 @@ fn log_of(case: &str) -> String {
 /// Runs a case in a process group of its own; gives what went wrong.
 fn run(case: &str) -> io::Result<Option<String>> {
     let log = File::create(log_of(case))?;
+    let limit = if super::cases::every() { CASE_LIMIT_OF_EVERY } else { CASE_LIMIT };
     let child = Command::new("/init")
         .args(["--case", case])
         .envs(ENVIRONMENT)
@@ -171,13 +197,13 @@ fn run(case: &str) -> io::Result<Option<String>> {
             Ok(Some((who, status))) if who == pid => {
                 // What it left running would disturb the next one.
                 kill_process_group(pid, Signal::KILL).ok();
-                return Ok(failure(status, late));
+                return Ok(failure(status, late.then_some(limit)));
             }
             Ok(Some(_)) => continue,
             Ok(None) => {}
             Err(e) => return Err(e.into()),
         }
-        if start.elapsed() > CASE_LIMIT && !late {
+        if start.elapsed() > limit && !late {
             late = true;
             kill_process_group(pid, Signal::KILL)?;
         }
@@ -185,9 +211,9 @@ fn run(case: &str) -> io::Result<Option<String>> {
     }
 }
 
-fn failure(status: WaitStatus, late: bool) -> Option<String> {
-    if late {
-        return Some(format!("not done after {CASE_LIMIT:?}"));
+fn failure(status: WaitStatus, late: Option<Duration>) -> Option<String> {
+    if let Some(limit) = late {
+        return Some(format!("not done after {limit:?}"));
     }
     match (status.exit_status(), status.terminating_signal()) {
         (Some(0), _) => None,

@@ -1,10 +1,10 @@
 //! The host's side: fetches a kernel, packs an initramfs, boots it in QEMU and reads the results from its console.
 //!
-//! Software emulation: no KVM, no root, no network, no disk. Nothing here skips: a kernel that cannot be fetched, a tool that
+//! Software emulation: no KVM, no root, no network, one small disk. Nothing here skips: a kernel that cannot be fetched, a tool that
 //! is missing or a machine that dies is a failure with the reason. Used by one thread; several machines may share an
 //! initramfs.
 
-use super::{DONE, FACT, FILTER, GADGETS, LOAD, RESULT, ROOTFS, SHELL, STORE};
+use super::{DONE, EVERY, FACT, FILTER, GADGETS, LOAD, RESULT, ROOTFS, SHELL, STORE};
 use crate::{gadget_case, ig, load, source_root};
 use std::{
     collections::BTreeMap,
@@ -17,8 +17,12 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// The longest that all tests of a kernel may take; they take two to four minutes.
+/// The longest that the tests of a kernel may take.
 const LIMIT: Duration = Duration::from_secs(12 * 60);
+/// The same with every test of every gadget.
+const LIMIT_OF_EVERY: Duration = Duration::from_secs(60 * 60);
+/// Bytes of the machine's disk.
+const DISK_BYTES: u64 = 32 << 20;
 /// What the guest finds in /bin besides our own files, with the libraries they need.
 const TOOLS: [&str; 4] = ["runc", "crun", "bpftool", "setpriv"];
 /// Commands of busybox that cases and people use there.
@@ -34,9 +38,26 @@ pub struct Machine {
     initramfs: &'static Path,
 }
 
+/// Which tests are run.
+#[derive(Debug, Default)]
+pub struct Choice {
+    /// Only cases whose name contains it.
+    pub filter: String,
+    /// Every test of every gadget, not only the first.
+    pub every: bool,
+}
+
+impl Choice {
+    /// By the variables that a developer sets.
+    pub fn from_env() -> Choice {
+        let every = std::env::var(EVERY).is_ok_and(|v| v == "1");
+        Choice { filter: std::env::var(FILTER).unwrap_or_default(), every }
+    }
+}
+
 /// What a machine is booted for.
 pub enum Job {
-    Tests { filter: String },
+    Tests(Choice),
     Shell,
 }
 
@@ -110,7 +131,10 @@ impl Machine {
         Machine { kernel: kernel(suite), initramfs }
     }
 
-    fn qemu(&self, variables: &[(&str, &str)]) -> Command {
+    /// `dir` gets its disk, which is empty.
+    fn qemu(&self, variables: &[(&str, &str)], dir: &Path) -> Command {
+        let disk = dir.join("disk");
+        File::create(&disk).and_then(|f| f.set_len(DISK_BYTES)).expect("a file for the disk");
         // An oops ends the machine at once. The check of the timer gives up too early for an emulator on a busy machine.
         let mut line = "console=ttyS0 quiet loglevel=4 oops=panic panic=-1 no_timer_check mitigations=off".to_owned();
         line.push_str(" lsm=lockdown,yama,bpf");
@@ -129,14 +153,19 @@ impl Machine {
             .arg(&self.kernel)
             .arg("-initrd")
             .arg(self.initramfs)
-            .args(["-append", &line]);
+            .args(["-append", &line])
+            .args(["-drive", &format!("file={},if=none,id=disk,format=raw,cache=unsafe", disk.display())])
+            .args(["-device", "nvme,serial=disk,drive=disk"]);
         c
     }
 
     /// A shell on the terminal; Ctrl-A X ends the machine.
     pub fn shell(&self) -> ExitCode {
-        let status =
-            self.qemu(&[(SHELL, "1")]).args(["-chardev", "stdio,id=s,mux=on", "-serial", "chardev:s"]).status();
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let status = self
+            .qemu(&[(SHELL, "1")], dir.path())
+            .args(["-chardev", "stdio,id=s,mux=on", "-serial", "chardev:s"])
+            .status();
         match status {
             Ok(s) if s.success() => ExitCode::SUCCESS,
             Ok(_) => ExitCode::FAILURE,
@@ -144,15 +173,22 @@ impl Machine {
         }
     }
 
-    /// Runs the cases whose name contains `filter`; never takes longer than the limit.
-    pub fn test(&self, filter: &str) -> Outcome {
+    /// Runs the chosen cases; never takes longer than the limit.
+    pub fn test(&self, choice: &Choice) -> Outcome {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("console");
         let console = File::create(&path).expect("a file for the console");
         let start = Instant::now();
-        let chosen = [(FILTER, filter)];
+        let mut variables = Vec::new();
+        if !choice.filter.is_empty() {
+            variables.push((FILTER, choice.filter.as_str()));
+        }
+        if choice.every {
+            variables.push((EVERY, "1"));
+        }
+        let limit = if choice.every { LIMIT_OF_EVERY } else { LIMIT };
         let mut child = self
-            .qemu(if filter.is_empty() { &[] } else { &chosen })
+            .qemu(&variables, dir.path())
             .args(["-serial", "stdio"])
             .stdin(Stdio::null())
             .stdout(console.try_clone().expect("a second descriptor"))
@@ -160,7 +196,7 @@ impl Machine {
             .spawn()
             .unwrap_or_else(|e| panic!("{QEMU} (Debian package qemu-system-x86): {e}"));
         while child.try_wait().expect("a child of ours").is_none() {
-            if start.elapsed() > LIMIT {
+            if start.elapsed() > limit {
                 // One that has just ended by itself is as good.
                 drop(child.kill());
                 child.wait().expect("a child of ours");
@@ -255,10 +291,11 @@ fn copy_cases(to: &Path) {
         }
         let extra = to.join("rootfs");
         fs::create_dir_all(&extra).expect("a writable directory");
-        for library in gadget_case::compile_workload(&from, &extra.join("workload")).unwrap_or_default() {
-            let copy = extra.join(library.trim_start_matches('/'));
+        let compiled = tempfile::tempdir().expect("a temporary directory");
+        for (file, at) in gadget_case::workload_files(&from, compiled.path()) {
+            let copy = extra.join(at.trim_start_matches('/'));
             fs::create_dir_all(copy.parent().expect("a file in a directory")).expect("a writable directory");
-            put(Path::new(&library), &copy);
+            put(&file, &copy);
         }
     }
 }

@@ -15,6 +15,10 @@ pub const DONE: &str = "VM-DONE";
 pub const FILTER: &str = "IG_VM_FILTER";
 /// Variable: a shell on the console instead of the tests.
 pub const SHELL: &str = "IG_VM_SHELL";
+/// Variable: every test of every gadget, not only the first.
+pub const EVERY: &str = "IG_VM_EVERY";
+/// In the guest: a file system on the machine's disk.
+pub const DISK: &str = "/disk";
 /// In the guest: images of `tests/vm/gadgets`, and beside them the compiled Wasm of all gadgets.
 pub const STORE: &str = "/var/lib/vm/store";
 /// In the guest: the load generator's files.

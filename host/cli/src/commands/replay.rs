@@ -25,9 +25,9 @@ pub fn run(args: &ReplayArgs, ctx: &Context) -> Result<ExitCode, CliError> {
     check_documents(output_mode(&args.out)?, replay.makes_documents(), &args.file.display().to_string())?;
     let mut terminal = Terminal::new(replay.sources(), &args.out, &names, ctx.verbose)?;
     start(&mut terminal, &stop)?;
-    let (summary, failed) = replay.run(&stop, &mut terminal);
+    let (mut summary, failed) = replay.run(&stop, &mut terminal);
     // Whatever becomes of the last words, the account comes.
-    let finished = finish(&mut terminal);
+    let finished = finish(&mut terminal, &mut summary);
     let code = report(&summary, &args.out, ctx.verbose)?;
     match failed {
         Some(e) => Err(named(e.into())),

@@ -174,6 +174,7 @@ impl<'a> Setup<'a> {
         let names = Arc::new(host_names(&ctx.host_root));
         let stop = Stop::new().map_err(|e| CliError::chain(Kind::Environment, &e, None))?;
         stop_on_signals(&stop)?;
+        look_on_signal(&stop)?;
         Ok(Setup { args, ctx, selector, containers, names, stop })
     }
 
@@ -214,10 +215,13 @@ fn one(gadget: Gadget, setup: &Setup<'_>, matches: &ArgMatches) -> Result<ExitCo
         terminal.refresh(live.sources());
     }
     live.attach(&mut terminal)?;
-    start(&mut terminal, &setup.stop)?;
-    let (summary, failed) = live.run(&setup.stop, &mut terminal);
-    // Whatever becomes of the last words, the account comes.
-    let finished = finish(&mut terminal);
+    let started = start(&mut terminal, &setup.stop);
+    if started.is_err() {
+        setup.stop.request();
+    }
+    let (mut summary, failed) = live.run(&setup.stop, &mut terminal);
+    // Whatever becomes of the first words and the last, the account comes.
+    let finished = started.and(finish(&mut terminal, &mut summary));
     let code = report(&summary, &args.out, ctx.verbose)?;
     match failed {
         Some(e) => Err(e.into()),
@@ -265,10 +269,18 @@ pub fn start(terminal: &mut Terminal, stop: &Stop) -> Result<(), CliError> {
     stop_when_nobody_reads(stop).map_err(|e| CliError::internal(format!("watching stdout: {e}")))
 }
 
-/// Prints what some outputs keep for the end of the run.
-pub fn finish(terminal: &mut Terminal) -> Result<(), CliError> {
-    match terminal.finish() {
-        Ok(()) | Err(SinkError::Closed) => Ok(()),
+/// Prints what some outputs keep for the end of the run; where that fails, the account says that nothing was delivered.
+pub fn finish(terminal: &mut Terminal, summary: &mut Summary) -> Result<(), CliError> {
+    let done = terminal.finish();
+    if done.is_err() && terminal.writes_at_the_end() {
+        summary.undeliver();
+    }
+    match done {
+        Ok(()) => Ok(()),
+        Err(SinkError::Closed) => {
+            summary.closed = true;
+            Ok(())
+        }
         Err(e) => Err(CliError::chain(Kind::Environment, &e, None)),
     }
 }
@@ -306,7 +318,7 @@ pub fn pipeline_options(args: &OutputArgs, names: &Arc<HostNames>) -> PipelineOp
     }
 }
 
-/// First SIGINT or SIGTERM: detach, drain, account, exit 0. A second one ends the process at once. SIGUSR1: tables now.
+/// First SIGINT or SIGTERM: detach, drain, account, exit 0. A second one ends the process at once.
 pub fn stop_on_signals(stop: &Stop) -> Result<(), CliError> {
     let failed = |e: std::io::Error| CliError::internal(format!("installing signal handlers: {e}"));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -315,11 +327,16 @@ pub fn stop_on_signals(stop: &Stop) -> Result<(), CliError> {
         signal_hook::flag::register(signal, stop.flag()).map_err(failed)?;
         signal_hook::low_level::pipe::register(signal, stop.waker().map_err(failed)?).map_err(failed)?;
     }
-    // As strace-like recorders have it: what was gathered so far, and the run goes on.
-    signal_hook::flag::register(signal_hook::consts::SIGUSR1, stop.look_flag()).map_err(failed)?;
-    signal_hook::low_level::pipe::register(signal_hook::consts::SIGUSR1, stop.waker().map_err(failed)?)
-        .map_err(failed)?;
     Ok(())
+}
+
+/// As strace-like recorders have it: what was gathered so far, and the run goes on.
+fn look_on_signal(stop: &Stop) -> Result<(), CliError> {
+    let failed = |e: std::io::Error| CliError::internal(format!("installing signal handlers: {e}"));
+    // The byte before the flag, see `look_flag`.
+    let look = signal_hook::consts::SIGUSR1;
+    signal_hook::low_level::pipe::register(look, stop.waker().map_err(failed)?).map_err(failed)?;
+    signal_hook::flag::register(look, stop.look_flag()).map_err(failed).map(drop)
 }
 
 /// The accounts of all sources in one.

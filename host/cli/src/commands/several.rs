@@ -109,10 +109,12 @@ pub(super) fn run(gadgets: Vec<Named>, setup: &Setup<'_>, matches: &ArgMatches) 
     }
     let outs: Vec<OutputArgs> = gadgets.iter().map(|g| out_args(g.name(), args, matches)).collect();
     let width = gadgets.iter().map(|g| g.name().len()).max().unwrap_or(0);
+    let record = |g: &Named| given::<PathBuf>(matches, &own_id(g.name(), "record"));
+    distinct_recordings(&gadgets.iter().map(|g| (g.name(), record(g))).collect::<Vec<_>>())?;
     let options = |g: &Named, out: &OutputArgs| {
         let name = g.name();
         let params = given_params(&g.gadget, matches, |p| param_id(name, p));
-        let record = given::<PathBuf>(matches, &own_id(name, "record"));
+        let record = record(g);
         let tag = Some(Tag { name: name.to_owned(), width });
         LiveOptions { record, tag, ..setup.options(params, out, matches) }
     };
@@ -139,15 +141,37 @@ pub(super) fn run(gadgets: Vec<Named>, setup: &Setup<'_>, matches: &ArgMatches) 
         say(&format!("running {}; Ctrl-C ends them", names.join(", ")));
     }
     stop_when_nobody_reads(&setup.stop).map_err(|e| CliError::internal(format!("watching stdout: {e}")))?;
-    let ended = several.run(&setup.stop, &mut sinks);
+    let mut ended = several.run(&setup.stop, &mut sinks);
     // All are finished, and whatever becomes of their last words, the account comes.
-    let finish_one = |s: &mut Shown<'_>| finish(&mut s.terminal).map_err(|e| named(&s.name, e));
-    let finished: Vec<Result<(), CliError>> = sinks.iter_mut().map(finish_one).collect();
+    let finish_one =
+        |(s, e): (&mut Shown<'_>, &mut Ended)| finish(&mut s.terminal, &mut e.summary).map_err(|e| named(&s.name, e));
+    let finished: Vec<Result<(), CliError>> = sinks.iter_mut().zip(&mut ended).map(finish_one).collect();
     let code = report(&ended, &args.out, ctx.verbose)?;
-    match ended.into_iter().find_map(|e| Some((e.gadget, e.failed?))) {
-        Some((gadget, e)) => Err(named(&gadget, e.into())),
-        None => finished.into_iter().collect::<Result<(), CliError>>().map(|()| code),
+    let failed = ended.into_iter().filter_map(|e| Some(named(&e.gadget, e.failed?.into())));
+    let mut errors = failed.chain(finished.into_iter().filter_map(Result::err)).collect::<Vec<_>>();
+    match errors.len() {
+        0 => Ok(code),
+        // One becomes the exit code, the others are said.
+        _ => {
+            let first = errors.remove(0);
+            errors.iter().for_each(|e| say(e.render(ctx.verbose).trim_end()));
+            Err(first)
+        }
     }
+}
+
+/// Two records in one file would be neither's.
+fn distinct_recordings(records: &[(&str, Option<PathBuf>)]) -> Result<(), CliError> {
+    let mut seen: Vec<(PathBuf, &str)> = Vec::new();
+    for (gadget, path) in records.iter().filter_map(|(g, p)| Some((g, p.as_ref()?))) {
+        let whole = std::path::absolute(path).unwrap_or_else(|_e| path.clone());
+        if let Some((_, other)) = seen.iter().find(|(p, _)| *p == whole) {
+            let message = format!("{other} and {gadget} are both to be recorded to {}", path.display());
+            return Err(CliError::user(message).hint("give each a file of its own"));
+        }
+        seen.push((whole, gadget));
+    }
+    Ok(())
 }
 
 /// The flag that was meant for all and does not suit this one.
@@ -304,5 +328,13 @@ mod tests {
         let lossy = ledger_text(&ended(), |_, l| l.lost() > 0, true);
         insta::assert_snapshot!(format!("{all}---\n{lossy}---\n{}\n", ledger_json(&ended())));
         assert_eq!(ledger_text(&ended()[..1], |_, l| l.lost() > 0, false), "");
+    }
+
+    #[test]
+    fn two_gadgets_are_not_recorded_to_one_file() {
+        let to = |path: &str| Some(PathBuf::from(path));
+        assert!(distinct_recordings(&[("a", to("x")), ("b", None), ("c", to("y"))]).is_ok());
+        let e = distinct_recordings(&[("a", to("x")), ("b", to("./x"))]).unwrap_err();
+        assert_eq!(e.message, "a and b are both to be recorded to ./x");
     }
 }

@@ -41,8 +41,8 @@ pub enum Change {
 
 pub(super) enum Message {
     Moment(Moment),
-    /// All that ran when listening began has been sent.
-    Complete,
+    /// All that runs when listening begins, always the first: in one, because the queue has room for few.
+    Running(Vec<Arc<Container>>),
     /// Nothing but an end to waiting.
     Wake,
 }
@@ -137,27 +137,22 @@ impl Changes {
             match self.receiver.recv_timeout(left.min(self.next_ripe(now))) {
                 Ok(Message::Moment(moment)) => self.take(moment, Instant::now()),
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => return None,
-                Ok(Message::Complete | Message::Wake) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Message::Running(all)) => {
+                    let now = Instant::now();
+                    all.into_iter().for_each(|c| self.take(Moment::Known(c), now));
+                }
+                Ok(Message::Wake) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
         }
     }
 
-    /// What runs when listening begins; whatever was heard until `timeout`, if that comes first.
+    /// What runs when listening begins; nothing, if that is not heard until `timeout`.
     pub(super) fn running(&mut self, timeout: Duration) -> Vec<Arc<Container>> {
-        let end = Instant::now() + timeout;
-        while let Ok(Message::Moment(moment)) =
-            self.receiver.recv_timeout(end.saturating_duration_since(Instant::now()))
-        {
-            match moment {
-                Moment::Known(c) => {
-                    drop(self.present.insert(c.instance, Present::new(c, Instant::now())));
-                }
-                Moment::Born(..) => {}
-                Moment::Ended(c, _) => drop(self.present.remove(&c.instance)),
-            }
-        }
-        self.present.values().map(|p| p.container.clone()).collect()
+        let Ok(Message::Running(all)) = self.receiver.recv_timeout(timeout) else { return Vec::new() };
+        let now = Instant::now();
+        self.present.extend(all.iter().map(|c| (c.instance, Present::new(c.clone(), now))));
+        all
     }
 
     fn take(&mut self, moment: Moment, now: Instant) {
@@ -316,6 +311,22 @@ mod tests {
     }
 
     #[test]
+    fn what_runs_when_listening_begins_is_told_however_much_it_is() {
+        let (mut listener, mut changes) = channel(Arc::new(Selector::all()), false);
+        let all: Vec<_> = (0..QUEUE as u64 + 3).map(|i| container(i, Some("x"), 1)).collect();
+        listener.send(Message::Running(all.clone()));
+        let mut told = 0;
+        while let Some(change) = changes.next(Duration::from_millis(1)) {
+            assert!(matches!(change, Change::Created(_)), "{change:?}");
+            told += 1;
+        }
+        assert_eq!(told, all.len());
+        let (mut listener, mut changes) = channel(Arc::new(Selector::all()), false);
+        listener.send(Message::Running(all.clone()));
+        assert_eq!(changes.running(Duration::from_secs(1)).len(), all.len());
+    }
+
+    #[test]
     fn a_slow_reader_learns_how_much_it_missed() {
         let (mut listener, mut changes) = channel(Arc::new(Selector::all()), false);
         for i in 0..QUEUE as u64 + 3 {
@@ -328,7 +339,7 @@ mod tests {
         }
         assert_eq!(told, QUEUE);
         drop(changes);
-        listener.send(Message::Complete);
+        listener.send(Message::Wake);
         assert!(listener.is_gone());
     }
 }

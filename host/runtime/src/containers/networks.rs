@@ -167,10 +167,19 @@ pub(crate) struct NetworkFeed {
     receiver: Receiver<Message>,
     missed: Arc<AtomicU64>,
     told: u64,
+    /// What ran when listening began, as long as it is being told.
+    running: Option<std::vec::IntoIter<Arc<Container>>>,
 }
 
 impl NetworkFeed {
     pub(crate) fn next(&mut self, timeout: Duration) -> NetworkNews {
+        if let Some(running) = &mut self.running {
+            if let Some(c) = running.next() {
+                return NetworkNews::Known(c);
+            }
+            self.running = None;
+            return NetworkNews::Complete;
+        }
         let missed = self.missed.load(Ordering::Acquire);
         if missed > self.told {
             return NetworkNews::Missed(missed - std::mem::replace(&mut self.told, missed));
@@ -179,7 +188,10 @@ impl NetworkFeed {
             Ok(Message::Moment(Moment::Known(c))) => NetworkNews::Known(c),
             Ok(Message::Moment(Moment::Born(c, way))) => NetworkNews::Born(c, way),
             Ok(Message::Moment(Moment::Ended(c, _))) => NetworkNews::Ended(c.instance),
-            Ok(Message::Complete) => NetworkNews::Complete,
+            Ok(Message::Running(all)) => {
+                self.running = Some(all.into_iter());
+                NetworkNews::Nothing
+            }
             Ok(Message::Wake) => NetworkNews::Nothing,
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => NetworkNews::Nothing,
             Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => {
@@ -198,7 +210,7 @@ impl Containers {
         let waker = Waker(listener.sender());
         self.shared().new_listeners().push(listener);
         self.published().kick.notify_one();
-        (NetworkFeed { receiver, missed, told: 0 }, waker)
+        (NetworkFeed { receiver, missed, told: 0, running: None }, waker)
     }
 }
 

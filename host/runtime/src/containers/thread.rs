@@ -211,10 +211,7 @@ impl Worker {
             self.listeners.iter_mut().for_each(|l| l.send(Message::Moment(moment.clone())));
         }
         for mut listener in new {
-            for c in self.follower.registry.all_running() {
-                listener.send(Message::Moment(Moment::Known(c)));
-            }
-            listener.send(Message::Complete);
+            listener.send(Message::Running(self.follower.registry.all_running()));
             self.listeners.push(listener);
         }
         self.listeners.retain(|l| !l.is_gone());

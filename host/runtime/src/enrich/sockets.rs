@@ -9,7 +9,6 @@ use crate::{
     containers::Cgroups,
 };
 use std::{
-    collections::BTreeMap,
     fs::File,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -20,6 +19,8 @@ use std::{
 pub const SOCKETS_MAP: &str = "gadget_sockets";
 /// What messages call this.
 const NAME: &str = "socket enricher";
+/// What each socket is entered by; gadgets do not see it.
+const ENTERED_MAP: &str = "sockets_entered";
 const FULL: &str = "sockets_full";
 const LATE_SENDS: &str = "late_sends";
 const PRESENT: &str = "ig_sockets_present";
@@ -31,9 +32,12 @@ static VALUE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/soc
 
 /// Sockets with a port at once, where the map takes memory only for what is in it (Linux 6.1)…
 const ENTRIES: u32 = 65_536;
-/// …and where it takes all of it at once: 2.5 MB.
+/// …and where it takes all of it at once: 4 MB in both maps.
 const ENTRIES_PREALLOCATED: u32 = 16_384;
 const BPF_F_NO_PREALLOC: u32 = 1;
+
+/// The maps that the host makes, by name.
+type Maps<'a> = [(&'static str, BorrowedFd<'a>); 2];
 
 /// Why owners of sockets cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -77,16 +81,18 @@ impl Sockets {
     pub fn start(kernel: &KernelBtf, host_root: &Path) -> Result<Sockets, SocketsError> {
         let parse = |name, bytes| Object::parse(name, bytes).map_err(|source| SocketsError::Object { source });
         let (object, types) = (parse(NAME, OBJECT)?, parse("socket types", VALUE)?);
-        let map = create_map(&object)?;
+        let map = create_map(&object, SOCKETS_MAP)?;
+        let entered = create_map(&object, ENTERED_MAP)?;
+        let maps = [(SOCKETS_MAP, map.as_fd()), (ENTERED_MAP, entered.as_fd())];
         let mut notes = Vec::new();
-        let loaded = match early(&object, kernel, map.as_fd(), host_root) {
+        let loaded = match early(&object, kernel, maps, host_root) {
             Ok(loaded) => loaded,
             Err(reason) => {
                 notes.push(format!(
                     "{NAME}: {reason}; the process behind the first packet of a connection may not be known, and that of a \
                      closed UDP socket is forgotten late"
                 ));
-                start(&object, kernel, map.as_fd(), None)?
+                start(&object, kernel, maps, None)?
             }
         };
         let link = loaded.iterator(PRESENT).ok_or(SocketsError::Missing { name: PRESENT });
@@ -142,8 +148,8 @@ fn notes(start: &[String], overflow: u64, missed: u64) -> Vec<String> {
     notes
 }
 
-fn create_map(object: &Object) -> Result<OwnedFd, SocketsError> {
-    let def = object.map(SOCKETS_MAP).ok_or(SocketsError::Missing { name: SOCKETS_MAP })?;
+fn create_map(object: &Object, name: &'static str) -> Result<OwnedFd, SocketsError> {
+    let def = object.map(name).ok_or(SocketsError::Missing { name })?;
     // Before, memory taken at run time was not safe in tracing programs, and the kernel says so in its log.
     let on_demand = sys::kernel_version_code() >= 0x06_01_00;
     let (entries, flags) = if on_demand { (ENTRIES, BPF_F_NO_PREALLOC) } else { (ENTRIES_PREALLOCATED, 0) };
@@ -152,11 +158,11 @@ fn create_map(object: &Object) -> Result<OwnedFd, SocketsError> {
 }
 
 /// With programs at the root of the control groups: they see a packet's process before the packet leaves.
-fn early(object: &Object, kernel: &KernelBtf, map: BorrowedFd<'_>, host_root: &Path) -> Result<Loaded, String> {
+fn early(object: &Object, kernel: &KernelBtf, maps: Maps<'_>, host_root: &Path) -> Result<Loaded, String> {
     let cgroups = Cgroups::find(host_root);
     let root = cgroups.default_root().ok_or("no cgroup2 file system is mounted")?;
     let dir = File::open(root).map_err(|e| format!("cannot open {}: {e}", root.display()))?;
-    let loaded = start(object, kernel, map, Some(dir.as_fd())).map_err(|e| e.to_string())?;
+    let loaded = start(object, kernel, maps, Some(dir.as_fd())).map_err(|e| e.to_string())?;
     for report in loaded.reports() {
         if let State::Skipped { reason, .. } = report.state
             && OF_CGROUPS.contains(&report.name.as_str())
@@ -170,7 +176,7 @@ fn early(object: &Object, kernel: &KernelBtf, map: BorrowedFd<'_>, host_root: &P
 fn start(
     object: &Object,
     kernel: &KernelBtf,
-    map: BorrowedFd<'_>,
+    maps: Maps<'_>,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Loaded, SocketsError> {
     let ways = |job: &str, names: [&str; 2]| (job.to_owned(), names.map(|n| vec![n.to_owned()]).to_vec());
@@ -180,7 +186,7 @@ fn start(
             ways("calls", ["ig_sockets_call", "ig_sockets_call_raw"]),
             ways("states", ["ig_sockets_state", "ig_sockets_state_raw"]),
         ],
-        inject: BTreeMap::from([(SOCKETS_MAP.into(), map)]),
+        inject: maps.map(|(name, fd)| (name.to_owned(), fd)).into(),
         cgroup,
         ..LoadOptions::default()
     };

@@ -226,7 +226,8 @@ impl Stacks {
             None => self.symbols.kernel_stack(&addresses, &mut text),
             Some(w) => {
                 let pid = self.pid(w);
-                self.symbols.user_stack(pid, &addresses, |process| same_program(process, w), &mut text);
+                let written = (w.mtime != (0, 0)).then_some(w.mtime);
+                self.symbols.user_stack(pid, &addresses, written, &mut text);
             }
         }
         let list: Vec<String> = addresses.iter().enumerate().map(|(n, a)| format!("[{n}]{a:#018x}")).collect();
@@ -245,15 +246,6 @@ impl Stacks {
             _ => 0,
         }
     }
-}
-
-/// Whether a process runs the program whose stack it was: another one may have its number by now.
-fn same_program(process: &Path, w: Whose) -> bool {
-    // The inode's number is no help: on overlayfs it is another one outside of the kernel.
-    if w.mtime == (0, 0) {
-        return true;
-    }
-    fs::metadata(process.join("exe")).is_ok_and(|m| (m.mtime() as u64, m.mtime_nsec() as u32) == w.mtime)
 }
 
 fn word(record: &[u8], at: u32) -> u32 {

@@ -135,14 +135,15 @@ impl Live {
         }
         self.map_full = self.counter(LostCounter::MAP_FULL)?;
         self.notes.drain(..).for_each(|n| sink.note(n));
-        if let Some(recording) = &mut self.recording {
-            recording.open()?;
-        }
         let hooks = self.attach_programs(sink)?;
         for i in 0..self.producers.len() {
             if let Some(table) = self.table(i)? {
                 self.state[i].feed = Some(table);
             }
+        }
+        // The last that can fail: an older recording of this name ends here, and nothing was read before.
+        if let Some(recording) = &mut self.recording {
+            recording.open()?;
         }
         sink.note(Note::Running { gadget: self.name.clone(), hooks, buffer: self.ring_bytes });
         Ok(())

@@ -28,6 +28,8 @@ use std::{collections::BTreeSet, fs::File, io::BufWriter, os::unix::fs::OpenOpti
 /// Map of mount namespaces that the gadget looks at.
 const FILTER_MAP: &str = "gadget_mntns_filter_map";
 const FILTER_VAR: &str = "gadget_filter_by_mntns";
+/// Whether stacks of processes are taken.
+const USER_STACKS_VAR: &str = "collect_ustack";
 /// Containers alive at once that a filter map has room for; upstream's objects declare 1,024.
 const FILTER_ENTRIES: u32 = 65_536;
 
@@ -158,6 +160,11 @@ impl Gadget {
         if object.map(FILTER_MAP).is_some() {
             load.max_entries.insert(FILTER_MAP.into(), FILTER_ENTRIES);
         }
+        // Ten megabytes for stacks that nobody asked for.
+        let no_stacks = object.var(USER_STACKS_VAR).is_some() && !is_on(object, &load.params, USER_STACKS_VAR);
+        if no_stacks && object.map(stacks::USER_MAP).is_some() {
+            load.max_entries.insert(stacks::USER_MAP.into(), 1);
+        }
         load.alternatives = self.metadata.alternatives.iter().map(|(job, sets)| (job.clone(), sets.clone())).collect();
         load.attach_to =
             self.metadata.programs.iter().filter_map(|(p, m)| Some((p.clone(), m.attach_to.clone()?))).collect();
@@ -169,10 +176,7 @@ impl Gadget {
 
     /// Programs that wait for a parameter (`when`), none of which is true.
     fn not_chosen<'a>(&'a self, object: &Object, values: &[(String, Vec<u8>)]) -> impl Iterator<Item = &'a str> {
-        let on = |name: &String| {
-            let given = values.iter().find(|(n, _)| n == name).map(|(_, bytes)| bytes);
-            given.or_else(|| Some(&object.var(name)?.default)).is_some_and(|bytes| bytes.iter().any(|b| *b != 0))
-        };
+        let on = |name: &String| is_on(object, values, name);
         let programs = self.metadata.programs.iter();
         let waiting = programs.filter(move |(_, p)| !p.when.is_empty() && !p.when.iter().any(on));
         waiting.map(|(name, _)| name.as_str()).collect::<Vec<_>>().into_iter()
@@ -301,6 +305,12 @@ pub(super) fn start_uprobes(loaded: &Loaded, scope: Scope, gadget: &str) -> Resu
 fn share_stacks(stacks: &mut Stacks, loaded: &Loaded) -> std::io::Result<()> {
     let map = |name| loaded.map_fd(name).map(|fd| fd.try_clone_to_owned()).transpose();
     stacks.set_maps(map(stacks::KERNEL_MAP)?, map(stacks::USER_MAP)?)
+}
+
+/// Whether a variable of the BPF program that says yes or no will say yes.
+fn is_on(object: &Object, values: &[(String, Vec<u8>)], name: &str) -> bool {
+    let given = values.iter().find(|(n, _)| n == name).map(|(_, bytes)| bytes);
+    given.or_else(|| Some(&object.var(name)?.default)).is_some_and(|bytes| bytes.iter().any(|b| *b != 0))
 }
 
 /// A gadget without a namespace in its events, a filter map and a socket filter has nothing to do with containers.

@@ -34,7 +34,7 @@ use crate::{
     wasm::{CacheProblem, Document, GuestNote, WasmError},
 };
 use ig_event::{
-    Batch, Ledger, OperatorError,
+    Batch, Ledger, OperatorError, Reason,
     transform::{FilterError, LimitError, SortError},
 };
 use std::{fmt, io, sync::Arc};
@@ -144,6 +144,15 @@ pub struct Summary {
     pub ledgers: Vec<(String, Ledger)>,
     /// The reader of the output went away before the end, which is nobody's fault.
     pub closed: bool,
+}
+
+impl Summary {
+    /// Rows that an output kept for its end, which then could not be written, were not delivered after all.
+    pub fn undeliver(&mut self) {
+        for (_, ledger) in &mut self.ledgers {
+            ledger.loss.add(Reason::OutputClosed, std::mem::take(&mut ledger.delivered));
+        }
+    }
 }
 
 /// Why a run did not start, or ended before it was asked to.

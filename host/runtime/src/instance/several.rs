@@ -92,11 +92,21 @@ impl Several {
     /// Runs until every gadget has ended. One that is done, such as a snapshot, leaves the others running; one that fails,
     /// or whose reader has gone, ends them all.
     pub fn run<S: Sink + Send>(self, stop: &Stop, sinks: &mut [S]) -> Vec<Ended> {
+        let stops: std::io::Result<Vec<Stop>> = self.members.iter().map(|_| stop.child()).collect();
+        let stops = match stops {
+            Ok(stops) => stops,
+            Err(e) => return self.members.into_iter().map(|m| not_started(m.name, again(&e))).collect(),
+        };
         thread::scope(|scope| {
+            let relay = thread::Builder::new().name("ig-signals".into()).spawn_scoped(scope, || stop.pass_on(&stops));
+            if relay.is_err() {
+                // Without it nobody would hear of a stop.
+                stop.request();
+            }
             let mut threads = Vec::with_capacity(self.members.len());
-            for (Member { name, live }, sink) in self.members.into_iter().zip(sinks) {
+            for ((Member { name, live }, sink), own) in self.members.into_iter().zip(sinks).zip(&stops) {
                 let run = move || {
-                    let (summary, failed) = live.run(stop, sink);
+                    let (summary, failed) = live.run(own, sink);
                     if failed.is_some() || summary.closed {
                         stop.request();
                     }
@@ -108,7 +118,14 @@ impl Several {
                 }
                 threads.push((name, started));
             }
-            threads.into_iter().map(|(gadget, started)| ended(gadget, started)).collect()
+            let mut all: Vec<Ended> = threads.into_iter().map(|(gadget, started)| ended(gadget, started)).collect();
+            // Ends the relay, where nothing else has.
+            stop.request();
+            if let (Err(e), Some(first)) = (&relay, all.first_mut()) {
+                let failed = RunError::Thread { gadget: first.gadget.clone(), source: again(e) };
+                first.failed.get_or_insert(failed);
+            }
+            all
         })
     }
 }
@@ -120,11 +137,18 @@ fn ended(gadget: String, started: std::io::Result<Run<'_>>) -> Ended {
         Ok(Ok((summary, failed))) => Ended { gadget, summary, failed },
         // Only where a panic does not end the process at once, as in tests.
         Ok(Err(panic)) => std::panic::resume_unwind(panic),
-        Err(source) => {
-            let failed = Some(RunError::Thread { gadget: gadget.clone(), source });
-            Ended { gadget, summary: Summary::default(), failed }
-        }
+        Err(source) => not_started(gadget, source),
     }
+}
+
+fn not_started(gadget: String, source: std::io::Error) -> Ended {
+    let failed = Some(RunError::Thread { gadget: gadget.clone(), source });
+    Ended { gadget, summary: Summary::default(), failed }
+}
+
+/// Errors of the system cannot be copied, and one may keep several from starting.
+fn again(e: &std::io::Error) -> std::io::Error {
+    e.raw_os_error().map_or_else(|| e.kind().into(), std::io::Error::from_raw_os_error)
 }
 
 #[cfg(test)]

@@ -30,6 +30,26 @@ impl Stop {
         Ok(Stop { flag: Arc::default(), look: Arc::default(), reader, writer })
     }
 
+    /// One for another run that stops with this one, and hears of looks by `pass_on`: a byte wakes only who reads it.
+    pub(super) fn child(&self) -> io::Result<Self> {
+        Ok(Stop { flag: self.flag.clone(), ..Stop::new()? })
+    }
+
+    /// Takes every look and the stop to `children`, until it has taken the stop. For the one thread that waits for this.
+    pub(super) fn pass_on(&self, children: &[Stop]) {
+        while !self.requested() {
+            let mut fds = [rustix::event::PollFd::new(self, rustix::event::PollFlags::IN)];
+            // Interrupted by a signal, or woken by one whose flag is still to come: looked at again.
+            if rustix::event::poll(&mut fds, None).is_ok() && self.take_look() {
+                children.iter().for_each(|c| {
+                    c.look.store(true, Ordering::SeqCst);
+                    c.wake();
+                });
+            }
+        }
+        children.iter().for_each(Stop::wake);
+    }
+
     /// The flag itself, for a signal handler.
     pub fn flag(&self) -> Arc<AtomicBool> {
         self.flag.clone()
@@ -42,13 +62,18 @@ impl Stop {
 
     pub fn request(&self) {
         self.flag.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    fn wake(&self) {
         // A full pipe wakes the run just as well.
         match io::Write::write(&mut &self.writer, b"s") {
             Ok(_) | Err(_) => {}
         }
     }
 
-    /// The flag that has tables of maps read at once, besides their interval. Whoever sets it then writes to the waker.
+    /// The flag that has tables of maps read at once, besides their interval. Whoever sets it has written to the waker
+    /// before: a byte that came later would be taken by nobody, and wake the run for ever.
     pub fn look_flag(&self) -> Arc<AtomicBool> {
         self.look.clone()
     }
@@ -58,9 +83,12 @@ impl Stop {
         if !self.look.swap(false, Ordering::SeqCst) {
             return false;
         }
-        // The byte that woke the run would wake it for ever. That of a stop may go with it: its flag says it all.
         let mut bytes = [0u8; 64];
         while io::Read::read(&mut &self.reader, &mut bytes).is_ok_and(|n| n == bytes.len()) {}
+        // That of a stop may have gone with it, after its flag was looked at.
+        if self.requested() {
+            self.wake();
+        }
         true
     }
 
@@ -85,12 +113,46 @@ mod tests {
     fn a_look_is_taken_once_and_wakes_nobody_afterwards() {
         let stop = Stop::new().unwrap();
         assert!(!stop.take_look());
-        stop.look_flag().store(true, Ordering::SeqCst);
         stop.waker().unwrap().write_all(b"s").unwrap();
+        stop.look_flag().store(true, Ordering::SeqCst);
         assert!(stop.take_look() && !stop.take_look());
         let left = io::Read::read(&mut &stop.reader, &mut [0u8; 1]).unwrap_err();
         assert_eq!(left.kind(), io::ErrorKind::WouldBlock);
         stop.request();
         assert!(stop.requested() && !stop.take_look());
+    }
+
+    fn wakes(stop: &Stop) -> bool {
+        io::Read::read(&mut &stop.reader, &mut [0u8; 64]).is_ok()
+    }
+
+    #[test]
+    fn a_look_does_not_take_the_byte_of_a_stop_away() {
+        let stop = Stop::new().unwrap();
+        stop.look_flag().store(true, Ordering::SeqCst);
+        stop.request();
+        assert!(stop.take_look());
+        assert!(wakes(&stop));
+    }
+
+    #[test]
+    fn every_child_hears_of_every_look_and_of_the_stop() {
+        let parent = Stop::new().unwrap();
+        let children = [parent.child().unwrap(), parent.child().unwrap()];
+        std::thread::scope(|scope| {
+            scope.spawn(|| parent.pass_on(&children));
+            for _ in 0..3 {
+                parent.wake();
+                parent.look.store(true, Ordering::SeqCst);
+                for child in &children {
+                    while !child.take_look() {
+                        std::thread::yield_now();
+                    }
+                    assert!(!wakes(child) && !child.requested());
+                }
+            }
+            parent.request();
+        });
+        assert!(children.iter().all(|c| c.requested() && wakes(c)));
     }
 }

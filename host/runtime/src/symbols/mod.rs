@@ -9,7 +9,8 @@ mod process;
 
 use elf::{Elf, ElfError, Identity, Layout};
 use kernel::KernelSymbols;
-use process::Mapping;
+pub use process::Written;
+use process::{Mapping, Program};
 use rustc_hash::FxHashMap;
 use std::{
     fmt::{self, Write as _},
@@ -27,7 +28,7 @@ const MAX_MODULES: usize = 4096;
 const MAX_PROCESSES: usize = 4096;
 /// How soon the mappings of a process are read again because an address is in none of them.
 const MAPS_AGAIN: Duration = Duration::from_millis(50);
-/// How long they are trusted to be those of the same process.
+/// How long a process is trusted to be the same, and to run the same program.
 const TRUSTED: Duration = Duration::from_millis(200);
 /// Characters of a readable name; the rest is cut.
 const MAX_READABLE: usize = 512;
@@ -85,9 +86,12 @@ impl Module {
 /// A process as it was when its mappings were last read.
 #[derive(Debug)]
 struct Process {
-    started: Option<u64>,
+    program: Program,
     mappings: Vec<(Mapping, Option<Arc<Module>>)>,
-    read: Instant,
+    /// When the mappings were read.
+    mapped: Instant,
+    /// When it was last seen to be the same program.
+    checked: Instant,
 }
 
 /// Names addresses.
@@ -139,39 +143,43 @@ impl Symbolizer {
         }
     }
 
-    /// Appends the frames of a process's stack. `same` is asked once whether the process that now has the number is the
-    /// one whose stack it is.
-    pub fn user_stack(
-        &mut self,
-        pid: u32,
-        addresses: &[u64],
-        same: impl Fn(&std::path::Path) -> bool,
-        out: &mut String,
-    ) {
-        self.look_at(pid, same);
+    /// Appends the frames of a process's stack. `written` tells the program whose stack it is, because the process may run
+    /// another one by now, and another process may have its number.
+    pub fn user_stack(&mut self, pid: u32, addresses: &[u64], written: Option<Written>, out: &mut String) {
+        let known = self.look_at(pid, written);
         for (depth, address) in addresses.iter().enumerate() {
             frame_start(depth, out);
-            self.user_frame(pid, called_from(depth, *address), *address, out);
+            match known {
+                true => self.user_frame(pid, called_from(depth, *address), *address, out),
+                false => unknown(*address, "unknown", out),
+            }
         }
     }
 
-    /// Has the mappings of a process at hand, if it is there.
-    fn look_at(&mut self, pid: u32, same: impl Fn(&std::path::Path) -> bool) {
-        if self.processes.get(&pid).is_some_and(|p| p.read.elapsed() < TRUSTED) {
-            return;
+    /// Has the mappings of a process at hand, if it is there or was known; whether they are those of the program.
+    fn look_at(&mut self, pid: u32, written: Option<Written>) -> bool {
+        let known = self.processes.get(&pid);
+        if known.is_some_and(|p| p.checked.elapsed() < TRUSTED && p.program.is(written)) {
+            return true;
         }
-        let Some(dir) = self.proc.as_ref().map(|p| p.join(pid.to_string())) else { return };
-        match (process::start_time(&dir), self.processes.get_mut(&pid)) {
+        let now = self.directory(pid).as_deref().and_then(Program::of);
+        match (now, self.processes.get_mut(&pid)) {
             // gone: what was known of it still holds
             (None, _) => {}
-            (now, Some(known)) if known.started == now => known.read = Instant::now(),
-            _ if !same(&dir) => {}
-            (started, _) => self.read_mappings(pid, started),
+            (Some(now), Some(known)) if known.program == now => known.checked = Instant::now(),
+            // a later one; what was known may be of the one that is asked for
+            (Some(now), _) if !now.is(written) => {}
+            (Some(now), _) => self.read_mappings(pid, now),
         }
+        self.processes.get(&pid).is_some_and(|p| p.program.is(written))
     }
 
-    fn read_mappings(&mut self, pid: u32, started: Option<u64>) {
-        let Some(dir) = self.proc.as_ref().map(|p| p.join(pid.to_string())) else { return };
+    fn directory(&self, pid: u32) -> Option<PathBuf> {
+        self.proc.as_ref().map(|p| p.join(pid.to_string()))
+    }
+
+    fn read_mappings(&mut self, pid: u32, program: Program) {
+        let Some(dir) = self.directory(pid) else { return };
         let Ok(mappings) = process::mappings(&dir) else { return };
         // one that is about to end has none any more
         if mappings.is_empty() && self.processes.contains_key(&pid) {
@@ -181,18 +189,18 @@ impl Symbolizer {
             self.processes.clear();
         }
         let mappings = mappings.into_iter().map(|m| (m, None)).collect();
-        self.processes.insert(pid, Process { started, mappings, read: Instant::now() });
+        let now = Instant::now();
+        self.processes.insert(pid, Process { program, mappings, mapped: now, checked: now });
     }
 
     fn user_frame(&mut self, pid: u32, address: u64, shown: u64, out: &mut String) {
         let found = |p: &Process| p.mappings.iter().position(|(m, _)| m.start <= address && address < m.end);
         let mut at = self.processes.get(&pid).map(found);
-        if at == Some(None) && self.processes.get(&pid).is_some_and(|p| p.read.elapsed() > MAPS_AGAIN) {
+        let old = self.processes.get(&pid).filter(|p| p.mapped.elapsed() > MAPS_AGAIN).map(|p| p.program.clone());
+        if let (Some(None), Some(program)) = (at, old) {
             // a library that was loaded since
-            let started = self.processes.get(&pid).and_then(|p| p.started);
-            let dir = self.proc.as_ref().map(|p| p.join(pid.to_string()));
-            if started.is_some() && dir.as_deref().and_then(process::start_time) == started {
-                self.read_mappings(pid, started);
+            if self.directory(pid).as_deref().and_then(Program::of).as_ref() == Some(&program) {
+                self.read_mappings(pid, program);
                 at = self.processes.get(&pid).map(found);
             }
         }
@@ -214,7 +222,7 @@ impl Symbolizer {
         if known.is_some() || !mapping.has_file {
             return known.clone();
         }
-        let dir = self.proc.as_ref()?.join(pid.to_string());
+        let dir = self.directory(pid)?;
         let module = match process::open(&dir, mapping) {
             Ok((file, identity)) => self.of_file(file, identity),
             // one that has gone meanwhile may be seen again in another process
@@ -381,7 +389,7 @@ mod tests {
         let mut s = Symbolizer::new(Some("/proc".into()));
         let here = own_functions_have_names_and_strange_addresses_none as *const () as u64;
         let mut out = String::new();
-        s.user_stack(std::process::id(), &[here, here + 1, 0x10], |_| true, &mut out);
+        s.user_stack(std::process::id(), &[here, here + 1, 0x10], None, &mut out);
         let frames: Vec<&str> = out.split("; ").collect();
         assert!(frames[0].starts_with("[0]") && frames[0].contains("own_functions_have_names"), "{out}");
         assert!(frames[1].contains("own_functions_have_names"), "{out}");
@@ -393,11 +401,69 @@ mod tests {
         let mut s = Symbolizer::new(Some("/proc".into()));
         let mut out = String::new();
         // the number of no process: above any limit
-        s.user_stack(u32::MAX, &[0x1234], |_| true, &mut out);
+        s.user_stack(u32::MAX, &[0x1234], None, &mut out);
         assert_eq!(out, "[0]0x0000000000001234 [unknown]");
         out.clear();
-        s.user_stack(std::process::id(), &[0x1234], |_: &Path| false, &mut out);
+        s.user_stack(std::process::id(), &[0x1234], Some((1, 1)), &mut out);
         assert_eq!(out, "[0]0x0000000000001234 [unknown]");
+    }
+
+    #[test]
+    fn a_library_that_is_loaded_later_is_seen() {
+        let mut s = Symbolizer::new(Some("/proc".into()));
+        let own = std::process::id();
+        let here = a_library_that_is_loaded_later_is_seen as *const () as u64;
+        let mut out = String::new();
+        s.user_stack(own, &[0x10], None, &mut out);
+        // as if nothing had been loaded when the process was first seen
+        s.processes.get_mut(&own).unwrap().mappings.clear();
+        std::thread::sleep(TRUSTED + Duration::from_millis(20));
+        out.clear();
+        s.user_stack(own, &[here], None, &mut out);
+        assert!(out.contains("a_library_that_is_loaded_later"), "{out}");
+    }
+
+    #[test]
+    fn a_process_that_becomes_another_program_has_the_names_of_that_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let sleep = dir.path().join("sleep");
+        std::fs::copy("/bin/sleep", &sleep).unwrap();
+        let script = format!("read line; exec {} 60", sleep.display());
+        let mut child =
+            std::process::Command::new("sh").args(["-c", &script]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pid = child.id();
+        let proc = PathBuf::from(format!("/proc/{pid}"));
+        let until = Instant::now() + Duration::from_secs(10);
+        let code = |what: &str| loop {
+            let maps = process::mappings(&proc).unwrap();
+            match maps.into_iter().find(|m| m.path.to_string_lossy().contains(what)) {
+                Some(m) => break m.start + 1,
+                None => assert!(Instant::now() < until, "{what}"),
+            }
+        };
+        let written = |path: &Path| {
+            use std::os::unix::fs::MetadataExt;
+            std::fs::metadata(path).map(|m| (m.mtime() as u64, m.mtime_nsec() as u32)).unwrap()
+        };
+        let mut s = Symbolizer::new(Some("/proc".into()));
+        let mut named = |address: u64, written: Option<Written>| {
+            let mut out = String::new();
+            s.user_stack(pid, &[address], written, &mut out);
+            out
+        };
+        let (shell, libc) = (written(Path::new("/bin/sh")), code("libc.so"));
+        assert!(!named(libc, Some(shell)).contains("unknown"));
+        child.stdin.take().unwrap();
+        let own = code(sleep.to_str().unwrap());
+        // asked at once: the file tells that it is another
+        assert!(!named(own, Some(written(&sleep))).contains("unknown"));
+        std::thread::sleep(TRUSTED + Duration::from_millis(20));
+        assert!(!named(own, None).contains("unknown"));
+        // the program that was there before has no names any more, and not those of its successor
+        assert!(named(own, Some(shell)).contains("unknown"));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!named(own, None).contains("unknown"));
     }
 
     #[test]
@@ -415,12 +481,12 @@ mod tests {
             }
         };
         let mut before = String::new();
-        s.user_stack(child.id(), &[code.start + 1], |_| true, &mut before);
+        s.user_stack(child.id(), &[code.start + 1], None, &mut before);
         child.kill().unwrap();
         child.wait().unwrap();
         std::thread::sleep(TRUSTED);
         let mut after = String::new();
-        s.user_stack(child.id(), &[code.start + 1], |_| true, &mut after);
+        s.user_stack(child.id(), &[code.start + 1], None, &mut after);
         assert_eq!(before, after);
         assert!(!after.contains("unknown"), "{after}");
     }

@@ -9,7 +9,7 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io::{self, Read},
-    os::unix::ffi::OsStringExt,
+    os::unix::{ffi::OsStringExt, fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -79,15 +79,51 @@ pub(super) fn open(process: &Path, mapping: &Mapping) -> Result<(File, Identity)
     }
 }
 
-/// When a process started, in clock ticks since boot: with its number, which process it is.
-pub(super) fn start_time(process: &Path) -> Option<u64> {
-    started(&fs::read(process.join("stat")).ok()?)
+/// Which program a process runs: another value after every execve, also of the same file, because the kernel then lays out
+/// the memory anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Program {
+    life: Life,
+    /// `None` where it may not be seen.
+    file: Option<Identity>,
+    written: Option<Written>,
+}
+
+/// When a file was last written, in seconds and nanoseconds: all that a BPF program can tell of it that holds outside of the
+/// kernel too. Numbers of inodes do not: on overlayfs they differ.
+pub type Written = (u64, u32);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Life {
+    /// In clock ticks since boot: with its number, which process it is.
+    started: u64,
+    code: u64,
+    stack: u64,
+}
+
+impl Program {
+    /// Of a process that is there and has memory, which those that have ended and are only still listed have not.
+    pub(super) fn of(process: &Path) -> Option<Program> {
+        let life = life(&fs::read(process.join("stat")).ok()?)?;
+        let file = fs::metadata(process.join("exe")).ok();
+        let written = file.as_ref().map(|m| (m.mtime() as u64, m.mtime_nsec() as u32));
+        Some(Program { life, file: file.as_ref().map(Identity::of), written })
+    }
+
+    /// Whether this is the program that was written then; `None` fits all.
+    pub(super) fn is(&self, written: Option<Written>) -> bool {
+        written.is_none() || self.written == written
+    }
 }
 
 /// The name before the numbers may hold anything, parentheses too.
-fn started(stat: &[u8]) -> Option<u64> {
+fn life(stat: &[u8]) -> Option<Life> {
     let close = memchr::memrchr(b')', stat)?;
-    std::str::from_utf8(&stat[close + 1..]).ok()?.split_ascii_whitespace().nth(19)?.parse().ok()
+    let mut numbers = std::str::from_utf8(&stat[close + 1..]).ok()?.split_ascii_whitespace().skip(19);
+    let started = numbers.next()?.parse().ok()?;
+    let code = numbers.nth(3)?.parse().ok()?;
+    let stack = numbers.nth(1)?.parse().ok()?;
+    (code != 0).then_some(Life { started, code, stack })
 }
 
 /// What a fuzzer calls.
@@ -96,7 +132,7 @@ pub(super) fn fuzz(bytes: &[u8]) {
     for m in bytes.split(|b| *b == b'\n').filter_map(mapping) {
         assert!(!m.label().is_empty());
     }
-    started(bytes);
+    life(bytes);
 }
 
 #[cfg(test)]
@@ -119,6 +155,20 @@ mod tests {
     }
 
     #[test]
+    fn a_life_is_read_behind_any_name_and_ends_before_the_number_does() {
+        let stat = |code: u64| {
+            let mut words = vec!["S".to_owned()];
+            words.extend((4..=52).map(|n| n.to_string()));
+            words[26 - 3] = code.to_string();
+            format!("7 (a) b (c) {}\n", words.join(" "))
+        };
+        assert_eq!(life(stat(26).as_bytes()), Some(Life { started: 22, code: 26, stack: 28 }));
+        // without memory: a zombie
+        assert_eq!(life(stat(0).as_bytes()), None);
+        assert_eq!(life(b"7 (a) S 1 2"), None);
+    }
+
+    #[test]
     fn own_code_is_mapped_and_can_be_opened() {
         let own = Path::new("/proc/self");
         let address = own_code_is_mapped_and_can_be_opened as *const () as u64;
@@ -126,6 +176,6 @@ mod tests {
         let m = all.iter().find(|m| m.start <= address && address < m.end).unwrap();
         let (_, identity) = open(own, m).unwrap();
         assert_eq!(identity, Identity::of(&fs::metadata("/proc/self/exe").unwrap()));
-        assert!(start_time(own).unwrap() > 0);
+        assert_eq!(Program::of(own), Program::of(own));
     }
 }

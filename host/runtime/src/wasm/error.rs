@@ -86,6 +86,8 @@ pub enum WasmError {
     Halted { gadget: String, phase: Phase, halt: Halt },
     #[error("gadget {gadget}: its wasm failed too often and stays away, so its documents are missing")]
     Away { gadget: String },
+    #[error("gadget {gadget}: its wasm broke and was started anew, so its documents may lack what came before that")]
+    Forgot { gadget: String },
 }
 
 impl WasmError {

@@ -167,6 +167,8 @@ pub struct Guest {
     /// Room for the columns that a call lends.
     columns: Vec<Column>,
     started: bool,
+    /// An instance was lost after the start, and with it all that it had gathered.
+    forgot: bool,
 }
 
 impl Guest {
@@ -214,6 +216,7 @@ impl Guest {
             rows: ChunkRows::default(),
             columns: Vec::new(),
             started: false,
+            forgot: false,
         };
         let (instance, after) = guest.open().map_err(|e| e.into_error(&guest.gadget))?;
         guest.plan = after.plan();
@@ -294,7 +297,10 @@ impl Guest {
         if let Ok(mut gate) = self.log.lock() {
             gate.close_window();
         }
-        stopped.map_err(|e| e.into_error(&self.gadget))
+        match stopped.map_err(|e| e.into_error(&self.gadget)) {
+            Ok(()) if self.writes && self.forgot => Err(WasmError::Forgot { gadget: self.gadget.clone() }),
+            stopped => stopped,
+        }
     }
 
     /// What the user should be told since the last time.
@@ -435,6 +441,7 @@ impl Guest {
         self.note(problem);
         if restart {
             self.instance = None;
+            self.forgot |= self.started;
             if self.restarts.failed(Instant::now()) {
                 self.note(Problem::GivenUp);
             }

@@ -1,12 +1,13 @@
-//! Every gadget of the catalogue: the first test of its `test.yaml`, and those that ask for hooks which not every kernel has,
-//! with containers of runc. What became of it goes to the console, for `docs/gadgets.md`.
+//! Every gadget of the catalogue: the first test of its `test.yaml`, and those that ask for hooks which not every kernel has
+//! (with `IG_VM_EVERY=1` all), with containers of runc. What became of it goes to the console, for `docs/gadgets.md`.
 
 #![expect(clippy::print_stdout, reason = "the console is where facts go")]
 
+use super::every;
 use crate::{
     gadget_case::{self, Container, Engine, Verdict},
     gadget_table,
-    vm::{FACT, GADGETS, ROOTFS},
+    vm::{DISK, FACT, GADGETS, ROOTFS},
     wait_for,
 };
 use serde_json::{Value, json};
@@ -37,47 +38,16 @@ const CAPABILITIES: [&str; 14] = [
     "AUDIT_WRITE",
 ];
 
-/// Gadgets whose test cannot pass in these machines, and why: they are only started, and their programs attached.
-const ATTACHED_ONLY: [(&str, &str); 5] = [
-    (
-        "bpfstats",
-        "its workload makes BPF maps, which before Linux 5.11 takes more locked memory than the container may have",
-    ),
-    ("profile_blockio", "there is no disk"),
-    ("profile_cpu", "an emulated processor spends its samples elsewhere than the test expects"),
-    ("top_blockio", "there is no disk"),
-    ("trace_ssl", "finding the functions in four libraries takes longer here than its workload waits"),
-];
-
-/// Starts a gadget, and ends it when its programs are attached; gives its cell.
-fn attach(gadget: &str, case: &gadget_case::Case) -> String {
-    let mut ig = case.command(gadget).arg("--host").start();
-    let done = match ig.wait_ready_or_end() {
-        Some(ended) => ended,
-        // A table may have been shown, and be done, already.
-        None => ig.interrupt(),
-    };
-    match done.code() {
-        0 => gadget_table::passed(&gadget_case::hooks(&done.stderr)).replacen('✓', "attaches", 1),
-        3 => {
-            may_be_refused(gadget, &done.stderr);
-            gadget_table::refused(&done.stderr)
-        }
-        _ => panic!("{gadget}: ig ended with {}:\n{}", done.status, done.stderr),
-    }
-}
+/// Seconds that workloads wait for `ig` to look into files of theirs, on an emulated processor.
+const PATIENCE: u32 = 12;
 
 /// Runs one gadget's cases; `ig` may refuse it on kernels that lack what it needs, if it names that.
 pub(super) fn run(gadget: &str) {
     let folder = Path::new(GADGETS).join(gadget);
     let engine = Runc { dir: tempfile::tempdir().expect("a temporary directory"), extra: folder.join("rootfs") };
     let cases = gadget_case::read(&folder);
-    if ATTACHED_ONLY.iter().any(|(name, _why)| *name == gadget) {
-        println!("{FACT} {gadget} {}", attach(gadget, &cases[0]));
-        return;
-    }
     let mut cell = None;
-    for (n, case) in cases.iter().enumerate().filter(|(n, c)| *n == 0 || c.has_needs()) {
+    for (n, case) in cases.iter().enumerate().filter(|(n, c)| *n == 0 || c.has_needs() || every()) {
         match case.attempt(gadget, &engine, &format!("case-{n}")) {
             Verdict::Passed { stderr } => {
                 cell.get_or_insert_with(|| gadget_table::passed(&gadget_case::hooks(&stderr)));
@@ -180,12 +150,23 @@ fn copy(from: &Path, to: &Path) {
 fn config(container: &Container<'_>) -> Value {
     let mut capabilities: Vec<String> = CAPABILITIES.iter().map(|c| format!("CAP_{c}")).collect();
     let mut resources = json!({ "devices": [{ "allow": true, "access": "rwm" }] });
-    for option in container.options {
+    let mut mounts = vec![
+        json!({ "destination": "/proc", "type": "proc", "source": "proc" }),
+        json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"] }),
+    ];
+    let mut limits = Vec::new();
+    let mut options = container.options.iter();
+    while let Some(option) = options.next() {
+        if option == "-v" {
+            mounts.push(volume(container, options.next().expect("a path after -v")));
+            continue;
+        }
         match option.split_once('=') {
             Some(("--cap-add", name)) => capabilities.push(format!("CAP_{name}")),
             Some(("--memory", size)) => resources["memory"]["limit"] = json!(bytes(size)),
             Some(("--memory-swap", size)) => resources["memory"]["swap"] = json!(bytes(size)),
             Some(("--pids-limit", n)) => resources["pids"]["limit"] = json!(n.parse::<u64>().expect("a number")),
+            Some(("--ulimit", limit)) => limits.push(ulimit(limit)),
             // There is no profile here to begin with.
             Some(("--security-opt", "seccomp=unconfined")) => {}
             _ => panic!("the runner of the virtual machines does not know docker's option {option}"),
@@ -198,17 +179,29 @@ fn config(container: &Container<'_>) -> Value {
         "ociVersion": "1.0.2",
         "process": {
             "terminal": false, "user": { "uid": 0, "gid": 0 }, "cwd": "/",
-            "args": ["/bin/sh", "-c", container.script], "env": ["PATH=/bin"],
+            "args": ["/bin/sh", "-c", container.script], "env": ["PATH=/bin", gadget_case::patience(PATIENCE)],
+            "rlimits": limits,
             "capabilities": Value::Object(sets.into_iter().collect()),
         },
         "root": { "path": "rootfs", "readonly": false },
         "hostname": "container",
-        "mounts": [
-            { "destination": "/proc", "type": "proc", "source": "proc" },
-            { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"] },
-        ],
+        "mounts": mounts,
         "linux": { "namespaces": namespaces, "resources": resources },
     })
+}
+
+/// What docker makes of `-v PATH`: a new directory on a disk.
+fn volume(container: &Container<'_>, at: &str) -> Value {
+    let source = Path::new(DISK).join(container.name).join(at.trim_start_matches('/'));
+    std::fs::create_dir_all(&source).expect("a disk that can be written");
+    json!({ "destination": at, "type": "bind", "source": source, "options": ["rbind", "rw"] })
+}
+
+/// `memlock=1048576`
+fn ulimit(limit: &str) -> Value {
+    let (name, number) = limit.split_once('=').expect("a limit such as memlock=1048576");
+    let number: u64 = number.parse().expect("a number");
+    json!({ "type": format!("RLIMIT_{}", name.to_uppercase()), "hard": number, "soft": number })
 }
 
 /// `16m`

@@ -10,7 +10,7 @@ mod gadgets;
 mod runtimes;
 mod tidy;
 
-use super::{GADGETS, STORE};
+use super::{EVERY, GADGETS, STORE};
 use crate::{gadget_case, ig::Ig};
 use std::path::Path;
 
@@ -22,7 +22,7 @@ pub struct Case {
 
 /// All cases, in the order in which they run.
 pub fn cases() -> Vec<Case> {
-    let all: [(&'static str, fn()); 19] = [
+    let all: [(&'static str, fn()); 20] = [
         ("trace_exec_shows_one_program_exactly", embedded::trace_exec),
         ("trace_exec_shows_failed_execs", embedded::trace_exec_failed),
         ("trace_open_shows_every_open_exactly", embedded::trace_open),
@@ -42,11 +42,17 @@ pub fn cases() -> Vec<Case> {
         ("sigkill_leaves_nothing_attached", tidy::sigkill),
         ("opens_are_all_seen_or_counted_lost", tidy::opens_accounted),
         ("execs_are_all_seen_or_counted_lost", tidy::execs_accounted),
+        ("skipped_runs_of_the_socket_enricher_are_in_the_ledger", tidy::socket_enricher_skipped),
     ];
     let fixed = all.into_iter().map(|(name, run)| Case { name: name.to_owned(), run: Box::new(run) });
     let gadgets = gadget_case::names(Path::new(GADGETS)).into_iter();
     let gadgets = gadgets.map(|g| Case { name: format!("gadget-{g}"), run: Box::new(move || gadgets::run(&g)) });
     fixed.chain(gadgets).collect()
+}
+
+/// Whether every test of each gadget is to run, not only the first.
+pub fn every() -> bool {
+    std::env::var(EVERY).is_ok_and(|v| v == "1")
 }
 
 /// `ig run GADGET -o json`, with the machine's store.
