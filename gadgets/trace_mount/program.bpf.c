@@ -57,7 +57,7 @@ struct event {
 	__u64 attr_set;
 	__u64 attr_clr;
 	__u64 propagation;
-	enum fsconfig_command cmd_raw;
+	__s32 cmd_raw;
 	__s32 fd;
 	__s32 dfd;
 	__s32 from_dfd;
@@ -347,6 +347,7 @@ static __noinline int call_ended(void *ctx, void *regs, int call, bool compat, l
 	e->op_raw = call == OLD_UMOUNT ? UMOUNT : call;
 	e->error_raw = ret < 0 ? -ret : 0;
 	e->delta_raw = delta;
+	e->cmd_raw = -1;
 	e->fd = -1;
 	e->dfd = -1;
 	e->from_dfd = -1;
