@@ -7,7 +7,8 @@
 
 /** States of a TCP socket. UDP sockets use two of them: ESTABLISHED with a peer, CLOSE without. */
 enum gadget_tcp_state {
-	ESTABLISHED = 1,
+	NO_SOCKET, /* not of the kernel's: there is none that could have a state */
+	ESTABLISHED,
 	SYN_SENT,
 	SYN_RECV,
 	FIN_WAIT1,
