@@ -39,7 +39,7 @@ fn check(done: &Finished, generated: u64) -> u64 {
 
 /// What others do takes no room: `make` does it while `ig` is stopped and its ring, of one page, is not emptied.
 fn others_lose_nothing(gadget: &str, make: impl FnOnce()) {
-    let ig = tracing(gadget, "proc.pid").args(&["--buffer-size", "4096"]).start_ready();
+    let ig = tracing(gadget, "timestamp_raw").args(&["--buffer-size", "4096"]).start_ready();
     ig.signal("STOP");
     make();
     ig.signal("CONT");
