@@ -41,7 +41,8 @@ test-fast:
 	cargo test --workspace --test house --locked
 
 test: test-fast
-	@scripts/setup build test vm
+	@scripts/setup build test vm fuzz
+	@scripts/fuzz check
 	@scripts/build all
 	@scripts/e2e
 

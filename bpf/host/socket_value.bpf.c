@@ -17,6 +17,8 @@ struct gadget_socket_value {
 	__u32 ppid;
 	__u32 ptid;
 	char ipv6only;
+	__u16 peer_port;
+	__u32 addr[4];
 };
 
 const struct gadget_socket_value gadget_socket_value_layout __attribute__((used)) = {};

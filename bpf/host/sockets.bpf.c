@@ -48,7 +48,7 @@ struct {
 /* False for a socket that has no port, or none any more. */
 static __always_inline bool key_of(struct gadget_socket_key *key, const struct sock *sk)
 {
-	__u16 proto = BPF_CORE_READ(sk, sk_protocol);
+	__u16 proto = gadget_proto_of_sock(sk);
 
 	key->family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	if (key->family != GADGET_AF_INET && key->family != GADGET_AF_INET6)
@@ -84,6 +84,34 @@ static __always_inline void remove(const struct sock *sk)
 		bpf_map_delete_elem(&gadget_sockets, &key);
 }
 
+/* Fills what is known of the two ends, for gadget_socket_is_at. */
+static __always_inline void read_ends(struct gadget_socket_value *v, const struct sock *sk, __u16 family)
+{
+	__be32 v4;
+
+	v->peer_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	if (family == GADGET_AF_INET) {
+		v->addr[0] = BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr);
+		v4 = v->addr[0];
+		/* A broadcast address: packets leave from another. */
+		if (!BPF_CORE_READ((const struct inet_sock *)sk, inet_saddr))
+			v->addr[0] = 0;
+	} else {
+		bpf_core_read(v->addr, sizeof(v->addr), &sk->__sk_common.skc_v6_rcv_saddr);
+		v4 = v->addr[2] == bpf_htonl(0xffff) ? v->addr[3] : 0;
+	}
+	/* The same of multicasts. */
+	if ((v4 & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) ||
+	    (family == GADGET_AF_INET6 && (v->addr[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000)))
+		__builtin_memset(v->addr, 0, sizeof(v->addr));
+}
+
+static __always_inline bool has_same_ends(const struct gadget_socket_value *a, const struct gadget_socket_value *b)
+{
+	return a->peer_port == b->peer_port && a->addr[0] == b->addr[0] && a->addr[1] == b->addr[1] &&
+	       a->addr[2] == b->addr[2] && a->addr[3] == b->addr[3];
+}
+
 /* Enters a socket as that of `task`. `flags`: BPF_ANY, or BPF_NOEXIST for what may be known better. */
 static __always_inline void enter(const struct sock *sk, struct task_struct *task, __u64 flags)
 {
@@ -108,9 +136,10 @@ static __always_inline void enter(const struct sock *sk, struct task_struct *tas
 	if (!known)
 		return;
 	pid = (__u64)BPF_CORE_READ(task, tgid) << 32 | (__u32)BPF_CORE_READ(task, pid);
+	read_ends(&v, sk, key.family);
 	if (flags == BPF_ANY) {
 		old = bpf_map_lookup_elem(&gadget_sockets, &key);
-		if (old && old->sock == (__u64)sk && old->pid_tgid == pid)
+		if (old && old->sock == id && old->pid_tgid == pid && has_same_ends(old, &v))
 			return;
 	}
 	v.mntns = gadget_get_mntns_id(task);

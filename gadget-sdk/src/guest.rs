@@ -93,7 +93,7 @@ impl<D: Exported> timer::Guest for Adaptor<D> {
 /// What the host offers besides rows; each function is an import of its own, which a component has only if it calls it.
 pub(crate) mod boundary {
     use super::{Error, containers, documents, from_wit, kernel, maps};
-    use crate::host::{Abi, Container, Document, MapInfo, SyscallParam};
+    use crate::host::{Abi, Container, Document, MapInfo, Owner, SyscallParam};
 
     pub struct Map(maps::BpfMap);
 
@@ -127,8 +127,14 @@ pub(crate) mod boundary {
         }
     }
 
-    pub fn container(mntns: u64, boot_ns: u64) -> Option<Container> {
-        containers::by_mntns(mntns, boot_ns).map(|c| Container {
+    pub fn owner(mntns: u64, boot_ns: u64) -> Owner {
+        let c = match containers::by_mntns(mntns, boot_ns) {
+            containers::Owner::Container(c) => c,
+            containers::Owner::Nobody => return Owner::Nobody,
+            containers::Owner::LeftOut => return Owner::LeftOut,
+            containers::Owner::Doubtful => return Owner::Doubtful,
+        };
+        Owner::Container(Container {
             id: c.id,
             name: c.name,
             runtime: c.runtime,

@@ -123,13 +123,25 @@ impl Map {
     }
 }
 
+/// Whose a mount namespace was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    Container(Container),
+    /// Of no container that is known.
+    Nobody,
+    /// Not asked for: the filter in the kernel lets some in before their names are known.
+    LeftOut,
+    /// Not known, and only certain containers were asked for.
+    Doubtful,
+}
+
 /// Whose mount namespace it was at that time (nanoseconds of the boot clock).
 #[cfg_attr(not(target_arch = "wasm32"), expect(unused_variables, reason = "only a guest has containers"))]
-pub fn container(mntns: u64, boot_ns: u64) -> Option<Container> {
+pub fn owner(mntns: u64, boot_ns: u64) -> Owner {
     #[cfg(target_arch = "wasm32")]
-    return crate::guest::boundary::container(mntns, boot_ns);
+    return crate::guest::boundary::owner(mntns, boot_ns);
     #[cfg(not(target_arch = "wasm32"))]
-    None
+    Owner::Nobody
 }
 
 /// The machine, as `uname -m` says it.

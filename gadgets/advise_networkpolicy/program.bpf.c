@@ -116,8 +116,7 @@ int ig_net_flows(struct __sk_buff *skb)
 	p = gadget_packet_parse(skb);
 	if (!p || !is_first(skb, p, egress))
 		return 0;
-	owner = gadget_socket_find(gadget_packet_netns(skb), p->version == 4 ? GADGET_AF_INET : GADGET_AF_INET6, p->proto,
-				   egress ? p->sport : p->dport);
+	owner = gadget_socket_of_parsed(skb, p);
 	if (gadget_should_discard_socket(owner))
 		return 0;
 	// Padding is part of the key.

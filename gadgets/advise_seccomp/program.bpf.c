@@ -21,7 +21,6 @@
 #define ANCESTORS 16
 
 // The map is full.
-#define E2BIG 7
 
 #define SECCOMP_MODE_FILTER 2
 
@@ -60,12 +59,6 @@ struct task_struct___pid {
 	struct pid___levels *thread_pid;
 } __attribute__((preserve_access_index));
 
-struct namespace {
-	__u64 mntns_id;
-	// Numbers of namespaces are used again; see gadget_get_mntns_generation.
-	__u64 generation;
-};
-
 struct seen {
 	// Boot clock: whose namespace it was is found by the time.
 	__u64 since;
@@ -80,7 +73,7 @@ struct seen {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, CONTAINERS);
-	__type(key, struct namespace);
+	__type(key, struct gadget_mntns_key);
 	__type(value, struct seen);
 } containers SEC(".maps");
 
@@ -127,7 +120,7 @@ static __always_inline struct task_struct *first_process(struct task_struct *tas
 	return task;
 }
 
-static __always_inline struct seen *add(const struct namespace *key, bool started)
+static __always_inline struct seen *add(const struct gadget_mntns_key *key, bool started)
 {
 	__u32 zero = 0;
 	struct seen *new = bpf_map_lookup_elem(&fresh, &zero);
@@ -138,31 +131,18 @@ static __always_inline struct seen *add(const struct namespace *key, bool starte
 	new->since = bpf_ktime_get_boot_ns();
 	new->started = started;
 	new->filtered = 0;
-	// Another CPU may have been quicker, which is no failure.
-	if (bpf_map_update_elem(&containers, key, new, BPF_NOEXIST) == -E2BIG)
-		gadget_count(&gadget_map_full);
-	return bpf_map_lookup_elem(&containers, key);
-}
-
-// The entry of the current task's namespace, if it is one that is looked at.
-static __always_inline bool current_key(struct namespace *key, struct task_struct *task)
-{
-	key->mntns_id = gadget_get_mntns_id(task);
-	if (!key->mntns_id || gadget_should_discard_mntns_id(key->mntns_id))
-		return false;
-	key->generation = gadget_get_mntns_generation(task);
-	return true;
+	return gadget_lookup_or_insert(&containers, key, new);
 }
 
 SEC("raw_tracepoint/sys_enter")
 int ig_seccomp_enter(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct namespace key;
+	struct gadget_mntns_key key;
 	struct seen *seen;
 	__u32 nr = ctx->args[1];
 
-	if (!current_key(&key, task))
+	if (!gadget_wanted_mntns_key(&key, task))
 		return 0;
 	seen = bpf_map_lookup_elem(&containers, &key);
 	if (!seen) {
@@ -192,11 +172,11 @@ SEC("raw_tracepoint/sys_exit")
 int ig_seccomp_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	int nr = gadget_syscall_nr_probed(ctx->args[0]);
-	struct namespace key;
+	struct gadget_mntns_key key;
 
 	if (nr != NR_UNSHARE && nr != NR_CLONE && nr != NR_CLONE3)
 		return 0;
-	if (!current_key(&key, (struct task_struct *)bpf_get_current_task()))
+	if (!gadget_wanted_mntns_key(&key, (struct task_struct *)bpf_get_current_task()))
 		return 0;
 	if (!bpf_map_lookup_elem(&containers, &key))
 		add(&key, false);
@@ -207,11 +187,11 @@ SEC("raw_tracepoint/sched_process_exec")
 int ig_seccomp_exec(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct namespace key;
+	struct gadget_mntns_key key;
 	struct seen *seen;
 
 	(void)ctx;
-	if (!current_key(&key, task))
+	if (!gadget_wanted_mntns_key(&key, task))
 		return 0;
 	seen = bpf_map_lookup_elem(&containers, &key);
 	if (!seen || seen->started)

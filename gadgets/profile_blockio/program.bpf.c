@@ -96,17 +96,9 @@ int ig_profio_done(struct bpf_raw_tracepoint_args *ctx)
 	bpf_map_delete_elem(&started, &at);
 	gadget_io_disk(rq, &key.major, &key.minor);
 	key.rw_raw = gadget_io_operation(rq);
-	hist = bpf_map_lookup_elem(&hists, &key);
-	if (!hist) {
-		// Another CPU may be quicker: then its histogram is there.
-		bpf_map_update_elem(&hists, &key, &nothing, BPF_NOEXIST);
-		hist = bpf_map_lookup_elem(&hists, &key);
-		if (!hist) {
-			gadget_count(&gadget_map_full);
-			return 0;
-		}
-	}
-	gadget_histogram_add(hist->latency, GADGET_HISTOGRAM_SLOTS, took);
+	hist = gadget_lookup_or_insert(&hists, &key, &nothing);
+	if (hist)
+		gadget_histogram_add(hist->latency, GADGET_HISTOGRAM_SLOTS, took);
 	return 0;
 }
 

@@ -58,17 +58,9 @@ static __noinline int segment_came(const struct sock *sk)
 	rtt = BPF_CORE_READ(tcp, srtt_us) >> 3;
 	if (targ_ms)
 		rtt /= 1000;
-	hist = bpf_map_lookup_elem(&hists, &key);
-	if (!hist) {
-		// Another CPU may be quicker: then its histogram is there.
-		bpf_map_update_elem(&hists, &key, &nothing, BPF_NOEXIST);
-		hist = bpf_map_lookup_elem(&hists, &key);
-		if (!hist) {
-			gadget_count(&gadget_map_full);
-			return 0;
-		}
-	}
-	gadget_histogram_add(hist->latency, GADGET_HISTOGRAM_SLOTS, rtt);
+	hist = gadget_lookup_or_insert(&hists, &key, &nothing);
+	if (hist)
+		gadget_histogram_add(hist->latency, GADGET_HISTOGRAM_SLOTS, rtt);
 	return 0;
 }
 

@@ -89,20 +89,6 @@ int ig_topio_merged(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-static __always_inline struct io_sum *sum_of(struct io_key *key)
-{
-	struct io_sum *sum = bpf_map_lookup_elem(&sums, key);
-
-	if (sum)
-		return sum;
-	// Another CPU may be quicker: then its row is there.
-	bpf_map_update_elem(&sums, key, &nothing, BPF_NOEXIST);
-	sum = bpf_map_lookup_elem(&sums, key);
-	if (!sum)
-		gadget_count(&gadget_map_full);
-	return sum;
-}
-
 SEC("raw_tp/block_rq_complete")
 int ig_topio_done(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -120,7 +106,7 @@ int ig_topio_done(struct bpf_raw_tracepoint_args *ctx)
 	key.proc = who->proc;
 	key.rw_raw = gadget_io_operation(rq);
 	gadget_io_disk(rq, &key.major, &key.minor);
-	sum = sum_of(&key);
+	sum = gadget_lookup_or_insert(&sums, &key, &nothing);
 	if (sum) {
 		sum->timestamp_raw = who->start;
 		__sync_fetch_and_add(&sum->bytes, bytes);

@@ -168,12 +168,7 @@ static __always_inline struct file_sum *sum_of(struct file_key *key, struct file
 		return NULL;
 	gadget_zero(fresh, sizeof(*fresh));
 	gadget_file_path(fresh->file, file, task, &fresh->file_truncated);
-	// Another CPU may be quicker: then its row is there.
-	bpf_map_update_elem(&sums, key, fresh, BPF_NOEXIST);
-	sum = bpf_map_lookup_elem(&sums, key);
-	if (!sum)
-		gadget_count(&gadget_map_full);
-	return sum;
+	return gadget_lookup_or_insert(&sums, key, fresh);
 }
 
 static __noinline int seen(__s32 fd, __u64 bytes, bool written)

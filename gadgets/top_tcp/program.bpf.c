@@ -61,17 +61,9 @@ static __noinline int moved(const struct sock *sk, long bytes, bool received)
 	key.pid = ids >> 32;
 	key.tid = (__u32)ids;
 	bpf_get_current_comm(key.comm, sizeof(key.comm));
-	t = bpf_map_lookup_elem(&connections, &key);
-	if (!t) {
-		// Another CPU may be quicker: then its entry is there.
-		if (bpf_map_update_elem(&connections, &key, &nothing, BPF_NOEXIST) == -7 /* E2BIG */) {
-			gadget_count(&gadget_map_full);
-			return 0;
-		}
-		t = bpf_map_lookup_elem(&connections, &key);
-		if (!t)
-			return 0;
-	}
+	t = gadget_lookup_or_insert(&connections, &key, &nothing);
+	if (!t)
+		return 0;
 	t->timestamp_raw = bpf_ktime_get_boot_ns();
 	if (received)
 		__sync_fetch_and_add(&t->received_raw, bytes);

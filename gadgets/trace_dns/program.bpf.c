@@ -313,7 +313,6 @@ SEC("socket1")
 int ig_trace_dns(struct __sk_buff *skb)
 {
 	struct gadget_socket_value *owner;
-	bool outgoing = skb->pkt_type == OUTGOING;
 	struct gadget_packet *p;
 
 	if (skb->pkt_type == OTHERHOST)
@@ -321,8 +320,7 @@ int ig_trace_dns(struct __sk_buff *skb)
 	p = gadget_packet_parse(skb);
 	if (!p || !is_dns(p))
 		return 0;
-	owner = gadget_socket_find(gadget_packet_netns(skb), p->version == 4 ? GADGET_AF_INET : GADGET_AF_INET6, p->proto,
-				   outgoing ? p->sport : p->dport);
+	owner = gadget_socket_of_parsed(skb, p);
 	if (gadget_should_discard_socket(owner) || !begin(skb, p, owner))
 		return 0;
 	if (p->proto == GADGET_IPPROTO_TCP)

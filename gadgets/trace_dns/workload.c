@@ -4,6 +4,7 @@
 //
 //   workload HOW NAME TYPE RCODE [ADDRESS ...]   asks for NAME on port 53 of the loopback interface, and is answered
 //   workload raw HEX                             sends these bytes there by UDP, to nobody
+//   workload echo ADDRESS                        answers queries at this IPv4 address by UDP, with nothing, for a minute
 //
 // HOW: udp, udp6, udp6-options (an extension header before UDP), tcp, tcp-pieces (length, half and rest of the answer each
 // in a segment of its own), tcp-two (two queries in one segment, the second for "second.NAME").
@@ -168,6 +169,27 @@ static void raw(const char *hex)
 		fail("sendto");
 }
 
+static void echo(const char *address)
+{
+	struct sockaddr_storage at;
+	struct sockaddr_in *v4 = (void *)&at;
+	unsigned char query[512];
+	socklen_t len;
+	int fd = make_socket(AF_INET, SOCK_DGRAM, &at, &len);
+
+	if (inet_pton(AF_INET, address, &v4->sin_addr) != 1 || bind(fd, (void *)&at, len))
+		fail(address);
+	alarm(60);
+	for (;;) {
+		int got = recvfrom(fd, query, sizeof(query), 0, (void *)&at, &len);
+
+		if (got < 4)
+			continue;
+		query[2] |= 0x80;
+		sendto(fd, query, got, 0, (void *)&at, len);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct message query = {}, second = {}, response = {}, stream = {};
@@ -181,6 +203,8 @@ int main(int argc, char **argv)
 		raw(argv[2]);
 		return 0;
 	}
+	if (argc == 3 && !strcmp(how, "echo"))
+		echo(argv[2]);
 	if (argc < 5)
 		return 2;
 	begin(&query, 0x0100, 0, argv[2], atoi(argv[3]));

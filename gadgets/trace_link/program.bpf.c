@@ -10,9 +10,8 @@
 
 // The names are what users see.
 enum link_kind {
-	none,
-	hardlink,
-	symlink,
+	HARDLINK,
+	SYMLINK,
 };
 
 struct event {
@@ -93,7 +92,7 @@ static __always_inline int call_ended(void *ctx, void *regs, int call, bool comp
 		return 0;
 	e->timestamp_raw = bpf_ktime_get_boot_ns();
 	gadget_process_populate(&e->proc);
-	e->type_raw = call == CALL_LINK || call == CALL_LINKAT ? hardlink : symlink;
+	e->type_raw = call == CALL_LINK || call == CALL_LINKAT ? HARDLINK : SYMLINK;
 	e->error_raw = ret < 0 ? -ret : 0;
 	gadget_syscall_args(&args, regs, compat);
 	// link(old, new), symlink(old, new), linkat(dir, old, dir, new, flags), symlinkat(old, dir, new)

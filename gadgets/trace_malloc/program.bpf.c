@@ -80,7 +80,7 @@ static __noinline int tell(void *ctx, enum malloc_operation operation, __u64 add
 	return 0;
 }
 
-/* In older libraries one function has both names: two programs see each call, which is one. */
+/* In older libraries one function has both names, and in musl one jumps to the other: two programs see each call, which is one. */
 static __always_inline __u32 slot(enum malloc_operation operation)
 {
 	return operation == aligned_alloc ? memalign : operation;

@@ -9,7 +9,7 @@
 #include <gadget/common.h>
 #include <gadget/filesystem.h>
 #include <gadget/filter.h>
-#include <gadget/syscall.h>
+#include <gadget/syscall_hooks.h>
 #include <gadget/user_stack_map.h>
 #include <bpf/bpf_tracing.h>
 
@@ -119,37 +119,18 @@ static __always_inline const char *read_request(struct event *e, enum call call,
 	}
 }
 
-// Reads the name as the program gave it; returns its length with the NUL.
-static __always_inline __u32 read_fname(struct event *e, const char *name)
-{
-	long n = bpf_probe_read_user_str(e->fname, FNAME_MAX, name);
-	char next = 0;
-
-	if (n <= 0) {
-		e->fname[0] = '\0';
-		return 1;
-	}
-	if (n >= FNAME_MAX) {
-		// A name that just fits is not a cut one.
-		bpf_probe_read_user(&next, 1, name + FNAME_MAX - 1);
-		e->fname_truncated = next != '\0';
-		return FNAME_MAX;
-	}
-	return n;
-}
-
 static __always_inline void send(void *ctx, struct event *e, const char *name)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	__u32 size;
 
 	if (!paths) {
-		size = offsetof(struct event, fname) + read_fname(e, name);
+		size = offsetof(struct event, fname) + gadget_read_text(e->fname, FNAME_MAX, name, &e->fname_truncated);
 	} else {
 		struct file *file = NULL;
 
 		gadget_zero(e->fname, FNAME_MAX);
-		read_fname(e, name);
+		gadget_read_text(e->fname, FNAME_MAX, name, &e->fname_truncated);
 		e->fpath[0] = '\0';
 		size = offsetof(struct event, fpath) + 1;
 		if (!e->error_raw)

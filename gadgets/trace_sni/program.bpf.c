@@ -257,8 +257,7 @@ int ig_trace_sni(struct __sk_buff *skb)
 	before = bpf_map_lookup_elem(&done, &key);
 	if (before && *before == p->seq)
 		return 0;
-	owner = gadget_socket_find(key.netns, p->version == 4 ? GADGET_AF_INET : GADGET_AF_INET6, p->proto,
-				   key.pkt_type == OUTGOING ? p->sport : p->dport);
+	owner = gadget_socket_of_parsed(skb, p);
 	part = gadget_heap_get(&part_heap);
 	if (!part || gadget_should_discard_socket(owner))
 		return 0;

@@ -15,10 +15,20 @@
 #define MAX_DATA 4096
 #define MAX_CALLS 65536
 
+/* By the numbers that users know; 9 to 17 are functions of libcrypto, which are not followed. */
 enum ssl_operation {
-	handshake,
-	read,
-	write,
+	libssl_SSL_do_handshake = 0,
+	libssl_SSL_read = 1,
+	libssl_SSL_write = 2,
+	libgnutls_gnutls_record_send = 3,
+	libgnutls_gnutls_record_recv = 4,
+	libnss_PR_Write = 5,
+	libnss_PR_Send = 6,
+	libnss_PR_Read = 7,
+	libnss_PR_Recv = 8,
+	libssl_SSL_read_ex = 18,
+	libssl_SSL_write_ex = 19,
+	libgnutls_gnutls_handshake = 20,
 };
 
 struct event {
@@ -50,22 +60,7 @@ struct call {
 	__u64 buf;
 	/* Where an _ex function leaves the length, or 0. */
 	__u64 len_at;
-	__u32 function;
-};
-
-enum function {
-	F_SSL_READ = 1,
-	F_SSL_WRITE,
-	F_SSL_READ_EX,
-	F_SSL_WRITE_EX,
-	F_SSL_HANDSHAKE,
-	F_GNUTLS_RECV,
-	F_GNUTLS_SEND,
-	F_GNUTLS_HANDSHAKE,
-	F_PR_READ,
-	F_PR_RECV,
-	F_PR_WRITE,
-	F_PR_SEND,
+	enum ssl_operation operation;
 };
 
 struct {
@@ -76,28 +71,28 @@ struct {
 } calls SEC(".maps");
 
 /* Calls and not copies of the code: there are two dozen programs. */
-static __noinline int begins(enum function function, __u64 buf, __u64 len_at)
+static __noinline int begins(enum ssl_operation operation, __u64 buf, __u64 len_at)
 {
 	__u32 tid = (__u32)bpf_get_current_pid_tgid();
-	struct call call = {.buf = buf, .len_at = len_at, .function = function};
+	struct call call = {.buf = buf, .len_at = len_at, .operation = operation};
 	struct call *known;
 
 	if (gadget_should_discard_data_current())
 		return 0;
 	known = bpf_map_lookup_elem(&calls, &tid);
 	/* one of the same function never came to its end: it was jumped out of */
-	if (known && known->function != function)
+	if (known && known->operation != operation)
 		return 0;
 	call.begun = bpf_ktime_get_ns();
 	gadget_update_or_count(&calls, &tid, &call);
 	return 0;
 }
 
-static __always_inline void fill(struct event *event, const struct call *call, __s64 result, enum ssl_operation operation)
+static __always_inline void fill(struct event *event, const struct call *call, __s64 result)
 {
 	event->timestamp_raw = bpf_ktime_get_boot_ns();
 	gadget_process_populate(&event->proc);
-	event->operation_raw = operation;
+	event->operation_raw = call->operation;
 	event->error = result < 0 ? result : 0;
 	event->latency_ns_raw = bpf_ktime_get_ns() - call->begun;
 	event->len = result > 0 ? result : 0;
@@ -106,14 +101,14 @@ static __always_inline void fill(struct event *event, const struct call *call, _
 }
 
 /* `room` is a constant: how much memory the kernel is asked for is to be known before. */
-static __always_inline int tell(void *ctx, const struct call *call, __s64 result, enum ssl_operation operation, __u32 room)
+static __always_inline int tell(void *ctx, const struct call *call, __s64 result, __u32 room)
 {
 	struct event *event = gadget_reserve_buf(&events, WITHOUT_DATA + room);
 	__u32 want;
 
 	if (!event)
 		return 0;
-	fill(event, call, result, operation);
+	fill(event, call, result);
 	if (room) {
 		/* what is beyond the data is somebody's earlier event; the last byte stays 0 */
 		bpf_probe_read_kernel(event->buf, room, (void *)0);
@@ -126,7 +121,7 @@ static __always_inline int tell(void *ctx, const struct call *call, __s64 result
 	return 0;
 }
 
-static __noinline int ends(struct pt_regs *ctx, enum function function, enum ssl_operation operation, bool wide)
+static __noinline int ends(struct pt_regs *ctx, enum ssl_operation operation, bool wide)
 {
 	__u32 tid = (__u32)bpf_get_current_pid_tgid();
 	struct call *known = bpf_map_lookup_elem(&calls, &tid);
@@ -135,7 +130,7 @@ static __noinline int ends(struct pt_regs *ctx, enum function function, enum ssl
 	__u64 len = 0;
 
 	/* a call that began before the gadget did, inside another, or of somebody not asked for */
-	if (!known || known->function != function)
+	if (!known || known->operation != operation)
 		return 0;
 	call = *known;
 	bpf_map_delete_elem(&calls, &tid);
@@ -147,44 +142,44 @@ static __noinline int ends(struct pt_regs *ctx, enum function function, enum ssl
 			result = -1;
 	}
 	/* OpenSSL's handshake is done with 1, and failed in good order with 0; of GnuTLS 0 is success */
-	if (function == F_SSL_HANDSHAKE && result == 0)
+	if (operation == libssl_SSL_do_handshake && result == 0)
 		result = -1;
-	if (operation == handshake && result > 0)
+	if ((operation == libssl_SSL_do_handshake || operation == libgnutls_gnutls_handshake) && result > 0)
 		result = 0;
 	if (!record_data || result <= 0 || !call.buf)
-		return tell(ctx, &call, result, operation, 0);
+		return tell(ctx, &call, result, 0);
 	if (result < LITTLE_DATA)
-		return tell(ctx, &call, result, operation, LITTLE_DATA);
-	return tell(ctx, &call, result, operation, MAX_DATA);
+		return tell(ctx, &call, result, LITTLE_DATA);
+	return tell(ctx, &call, result, MAX_DATA);
 }
 
-#define TRACED(library, symbol, function, operation, buf, len_at, wide)                                                \
+#define TRACED(library, shown_as, symbol, buf, len_at, wide)                                                            \
 	SEC("uprobe/" library ":" #symbol)                                                                             \
 	int ig_##symbol##_e(struct pt_regs *ctx)                                                                       \
 	{                                                                                                              \
-		return begins(function, buf, len_at);                                                                  \
+		return begins(shown_as##_##symbol, buf, len_at);                                                       \
 	}                                                                                                              \
 	SEC("uretprobe/" library ":" #symbol)                                                                          \
 	int ig_##symbol##_x(struct pt_regs *ctx)                                                                       \
 	{                                                                                                              \
-		return ends(ctx, function, operation, wide);                                                           \
+		return ends(ctx, shown_as##_##symbol, wide);                                                           \
 	}
 
 #define SECOND PT_REGS_PARM2(ctx)
 #define FOURTH PT_REGS_PARM4(ctx)
 
-TRACED("libssl", SSL_read, F_SSL_READ, read, SECOND, 0, false)
-TRACED("libssl", SSL_write, F_SSL_WRITE, write, SECOND, 0, false)
-TRACED("libssl", SSL_read_ex, F_SSL_READ_EX, read, SECOND, FOURTH, false)
-TRACED("libssl", SSL_write_ex, F_SSL_WRITE_EX, write, SECOND, FOURTH, false)
-TRACED("libssl", SSL_do_handshake, F_SSL_HANDSHAKE, handshake, 0, 0, false)
-TRACED("libgnutls", gnutls_record_recv, F_GNUTLS_RECV, read, SECOND, 0, true)
-TRACED("libgnutls", gnutls_record_send, F_GNUTLS_SEND, write, SECOND, 0, true)
-TRACED("libgnutls", gnutls_handshake, F_GNUTLS_HANDSHAKE, handshake, 0, 0, false)
-TRACED("libnspr4", PR_Read, F_PR_READ, read, SECOND, 0, false)
-TRACED("libnspr4", PR_Recv, F_PR_RECV, read, SECOND, 0, false)
-TRACED("libnspr4", PR_Write, F_PR_WRITE, write, SECOND, 0, false)
-TRACED("libnspr4", PR_Send, F_PR_SEND, write, SECOND, 0, false)
+TRACED("libssl", libssl, SSL_read, SECOND, 0, false)
+TRACED("libssl", libssl, SSL_write, SECOND, 0, false)
+TRACED("libssl", libssl, SSL_read_ex, SECOND, FOURTH, false)
+TRACED("libssl", libssl, SSL_write_ex, SECOND, FOURTH, false)
+TRACED("libssl", libssl, SSL_do_handshake, 0, 0, false)
+TRACED("libgnutls", libgnutls, gnutls_record_recv, SECOND, 0, true)
+TRACED("libgnutls", libgnutls, gnutls_record_send, SECOND, 0, true)
+TRACED("libgnutls", libgnutls, gnutls_handshake, 0, 0, false)
+TRACED("libnspr4", libnss, PR_Read, SECOND, 0, false)
+TRACED("libnspr4", libnss, PR_Recv, SECOND, 0, false)
+TRACED("libnspr4", libnss, PR_Write, SECOND, 0, false)
+TRACED("libnspr4", libnss, PR_Send, SECOND, 0, false)
 
 /* A thread that ends in the middle of a call leaves nothing behind. */
 SEC("tracepoint/sched/sched_process_exit")

@@ -121,7 +121,7 @@ static __always_inline bool is_tcp(const struct sock *sk)
 	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
 
 	return (family == GADGET_AF_INET || family == GADGET_AF_INET6) &&
-	       BPF_CORE_READ(sk, sk_protocol) == GADGET_IPPROTO_TCP;
+	       gadget_proto_of_sock(sk) == GADGET_IPPROTO_TCP;
 }
 
 // All that comes from the socket; `whose` NULL: it is the current process's.
@@ -192,34 +192,53 @@ static __always_inline void read_wanted(struct gadget_l4endpoint_t *dst, const v
 	}
 }
 
+// Whether a failure was that of this call: an address that another socket had before has failures of its own.
+static __always_inline bool is_of(const struct ends *kept, const struct gadget_l4endpoint_t *wanted)
+{
+	__u64 had[2], want[2];
+
+	if (kept->dst.port != wanted->port || kept->dst.version != wanted->version)
+		return false;
+	__builtin_memcpy(had, &kept->dst.addr_raw, sizeof(had));
+	__builtin_memcpy(want, &wanted->addr_raw, sizeof(want));
+	// The kernel takes no address for its own.
+	return (had[0] == want[0] && had[1] == want[1]) || !(want[0] | want[1]);
+}
+
 static __always_inline void connect_decided(void *ctx, const struct sock *sk, int fd, __u32 error, const void *wanted)
 {
+	struct gadget_l4endpoint_t want = {};
 	__u64 key = (__u64)sk;
 	struct event *e;
-	struct ends *kept;
+	struct ends *kept = NULL;
 
 	if (!error)
 		remember_owner(sk, fd);
+	else
+		kept = bpf_map_lookup_elem(&failed, &key);
 	if (!is_wanted(connect, !error))
-		return;
+		goto out;
 	e = begin(connect, sk, NULL);
 	if (!e)
-		return;
+		goto out;
 	e->fd = fd;
 	e->error_raw = error;
-	kept = error ? bpf_map_lookup_elem(&failed, &key) : NULL;
-	if (kept) {
+	if (error)
+		read_wanted(&want, wanted);
+	if (kept && is_of(kept, &want)) {
 		e->src = kept->src;
 		e->dst = kept->dst;
-		bpf_map_delete_elem(&failed, &key);
-	} else if (!e->dst.port) {
-		read_wanted(&e->dst, wanted);
+	} else if (error && !e->dst.port) {
+		e->dst = want;
 	}
 	gadget_submit_buf(ctx, &events, e, sizeof(*e));
+out:
+	if (kept)
+		bpf_map_delete_elem(&failed, &key);
 }
 
-// A connect that went on without its caller, or was interrupted, has been decided.
-static __noinline void undecided_ended(void *ctx, const struct sock *sk, bool established)
+// A connect that went on without its caller, or was interrupted, has been decided. False if there is none.
+static __noinline bool undecided_ended(void *ctx, const struct sock *sk, bool established)
 {
 	__u64 key = (__u64)sk;
 	struct pending *found = bpf_map_lookup_elem(&undecided, &key);
@@ -228,27 +247,28 @@ static __noinline void undecided_ended(void *ctx, const struct sock *sk, bool es
 	struct event *e;
 
 	if (!found)
-		return;
+		return false;
 	p = *found;
 	// Whoever takes it out tells it.
 	if (bpf_map_delete_elem(&undecided, &key))
-		return;
+		return true;
 	if (established) {
 		bpf_map_update_elem(&told, &key, &yes, BPF_ANY);
 		if (!connect_only && !accept_only && !failure_only)
 			gadget_update_or_count(&owners, &key, &p);
 	}
 	if (!is_wanted(connect, established))
-		return;
+		return true;
 	e = begin(connect, sk, &p);
 	if (!e)
-		return;
+		return true;
 	if (!established) {
 		int error = BPF_CORE_READ(sk, sk_err);
 
 		e->error_raw = error ? error : ECANCELED;
 	}
 	gadget_submit_buf(ctx, &events, e, sizeof(*e));
+	return true;
 }
 
 static __always_inline void connect_ended(void *ctx, const struct sock *sk, int fd, long ret, const void *wanted)
@@ -272,8 +292,10 @@ static __always_inline void connect_ended(void *ctx, const struct sock *sk, int 
 			return;
 		// It may have been decided before it was entered.
 		state = BPF_CORE_READ(sk, __sk_common.skc_state);
-		if (state != SYN_SENT && state != SYN_RECV)
+		if (state != SYN_SENT && state != SYN_RECV) {
 			undecided_ended(ctx, sk, state != CLOSE);
+			bpf_map_delete_elem(&failed, &key);
+		}
 		return;
 	}
 	// The answer of a connect that was told when it was decided.
@@ -367,14 +389,23 @@ static __noinline int state_changed(void *ctx, const struct sock *sk, int before
 
 	if (!is_tcp(sk))
 		return 0;
+	// The socket above it tells.
+	if (BPF_CORE_READ(sk, sk_protocol) == GADGET_IPPROTO_TCP && gadget_is_mptcp_path(sk))
+		return 0;
 	if ((before == SYN_SENT || before == SYN_RECV) && after == ESTABLISHED) {
 		undecided_ended(ctx, sk, true);
+		return 0;
+	}
+	if (after == SYN_SENT) {
+		bpf_map_delete_elem(&failed, &key);
 		return 0;
 	}
 	if (before == SYN_SENT && after == CLOSE) {
 		struct ends ends = { .time = bpf_ktime_get_ns() };
 
-		undecided_ended(ctx, sk, false);
+		// Told, and no call waits for it.
+		if (undecided_ended(ctx, sk, false))
+			return 0;
 		// Which of them is needed shows when the system call ends; most sockets that come here are in one.
 		gadget_l4endpoints_from_sock(&ends.src, &ends.dst, sk);
 		failed_remember(ctx, &key, &ends);

@@ -33,8 +33,14 @@ GADGET_PARAM(min);
 GADGET_TRACER_MAP(events, 256 * 1024);
 GADGET_TRACER(tcpconnect, events, event);
 
+#define EADDRNOTAVAIL 99
 #define ECANCELED 125
 #define NS_PER_MS 1000000ull
+
+// Until the first packet is sent the kernel calls a socket unconnected, afterwards connecting.
+struct socket___state {
+	enum { SS_FREE, SS_UNCONNECTED, SS_CONNECTING } state;
+} __attribute__((preserve_access_index));
 
 struct attempt {
 	__u64 began;
@@ -61,6 +67,18 @@ static __always_inline void began(const struct sock *sk)
 	gadget_update_or_count(&attempts, &key, &a);
 }
 
+// Why a connection did not come about. Where the socket does not know, either nothing was sent, mostly for want of a port, or the
+// program gave up.
+static __always_inline __u32 error_of(const struct sock *sk)
+{
+	const struct socket___state *socket = (const void *)BPF_CORE_READ(sk, sk_socket);
+	int error = BPF_CORE_READ(sk, sk_err);
+
+	if (error)
+		return error;
+	return socket && BPF_CORE_READ(socket, state) == SS_UNCONNECTED ? EADDRNOTAVAIL : ECANCELED;
+}
+
 static __always_inline void decided(void *ctx, const struct sock *sk, bool established)
 {
 	__u64 key = (__u64)sk, took;
@@ -82,12 +100,7 @@ static __always_inline void decided(void *ctx, const struct sock *sk, bool estab
 	e->netns_id = gadget_netns_of_sock(sk);
 	e->proc = a.proc;
 	gadget_l4endpoints_from_sock(&e->src, &e->dst, sk);
-	e->error_raw = 0;
-	if (!established) {
-		int error = BPF_CORE_READ(sk, sk_err);
-
-		e->error_raw = error ? error : ECANCELED;
-	}
+	e->error_raw = established ? 0 : error_of(sk);
 	e->latency_ns_raw = took;
 	gadget_submit_buf(ctx, &events, e, sizeof(*e));
 }

@@ -14,6 +14,23 @@
 // The kernel that runs knows the others.
 enum skb_drop_reason { SKB_NOT_DROPPED_YET, SKB_CONSUMED, SKB_DROP_REASON_NOT_SPECIFIED };
 
+// Written as users of this gadget know them.
+enum tcp_state {
+	no_socket, // not of the kernel's: there is none that could have a state
+	tcp_established,
+	tcp_syn_sent,
+	tcp_syn_recv,
+	tcp_fin_wait1,
+	tcp_fin_wait2,
+	tcp_time_wait,
+	tcp_close,
+	tcp_close_wait,
+	tcp_last_ack,
+	tcp_listen,
+	tcp_closing,
+	tcp_new_syn_recv,
+};
+
 struct event {
 	gadget_timestamp timestamp_raw;
 	gadget_netns_id netns_id;
@@ -27,7 +44,7 @@ struct event {
 	struct gadget_parent parent;
 	struct gadget_l4endpoint_t src;
 	struct gadget_l4endpoint_t dst;
-	enum gadget_tcp_state state_raw;
+	enum tcp_state state_raw;
 	enum tcp_flags_set tcpflags_raw;
 	enum skb_drop_reason reason_raw;
 	gadget_kernel_stack kernel_stack_raw;
@@ -66,7 +83,7 @@ struct packet {
 	struct gadget_l4endpoint_t src;
 	struct gadget_l4endpoint_t dst;
 	gadget_netns_id netns_id;
-	enum gadget_tcp_state state_raw;
+	enum tcp_state state_raw;
 	enum tcp_flags_set tcpflags_raw;
 };
 
@@ -114,17 +131,18 @@ static __always_inline struct gadget_socket_value *owner_of(struct packet *p, co
 {
 	__u16 family = p->src.version == 4 ? GADGET_AF_INET : GADGET_AF_INET6;
 	struct sock *sk = BPF_CORE_READ(skb, sk);
-	__u16 port = p->dst.port;
+	struct gadget_l4endpoint_t local = p->dst;
 
 	p->state_raw = 0;
 	p->netns_id = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
 	if (sk) {
 		p->state_raw = BPF_CORE_READ(sk, __sk_common.skc_state);
 		p->netns_id = gadget_netns_of_sock(sk);
-		port = BPF_CORE_READ(sk, __sk_common.skc_num);
 		family = BPF_CORE_READ(sk, __sk_common.skc_family);
+		gadget_l4endpoints_from_sock(&local, NULL, sk);
+		local.port = BPF_CORE_READ(sk, __sk_common.skc_num);
 	}
-	return gadget_socket_find(p->netns_id, family, GADGET_IPPROTO_TCP, port);
+	return gadget_socket_find_at(p->netns_id, family, GADGET_IPPROTO_TCP, local.port, &local.addr_raw);
 }
 
 static __always_inline void set_process(struct event *e, const struct gadget_socket_value *owner)

@@ -69,7 +69,7 @@ static __noinline int sent_again(void *ctx, const struct sock *sk, const struct 
 
 	if (gadget_l4endpoints_from_sock(&src, &dst, sk))
 		return 0;
-	owner = gadget_socket_find(netns, family, GADGET_IPPROTO_TCP, src.port);
+	owner = gadget_socket_find_at(netns, family, GADGET_IPPROTO_TCP, src.port, &src.addr_raw);
 	if (gadget_should_discard_socket(owner))
 		return 0;
 	e = gadget_reserve_buf(&events, sizeof(*e));

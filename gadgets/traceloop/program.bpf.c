@@ -114,11 +114,6 @@ struct {
 
 GADGET_MAPITER(traceloop, calls);
 
-struct namespace {
-	__u64 mntns_id;
-	__u64 generation;
-};
-
 struct recorder {
 	__u64 written;
 	__u32 ring;
@@ -129,7 +124,7 @@ struct recorder {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, CONTAINERS);
-	__type(key, struct namespace);
+	__type(key, struct gadget_mntns_key);
 	__type(value, struct recorder);
 } recorders SEC(".maps");
 
@@ -194,7 +189,7 @@ static __always_inline __u64 next(__u64 *counter, __u32 lock, bool locked)
 	return 0;
 }
 
-static __always_inline struct recorder *add(const struct namespace *key, bool started, bool locked)
+static __always_inline struct recorder *add(const struct gadget_mntns_key *key, bool started, bool locked)
 {
 	__u32 zero = 0;
 	__u64 *given = bpf_map_lookup_elem(&rings, &zero);
@@ -207,19 +202,8 @@ static __always_inline struct recorder *add(const struct namespace *key, bool st
 	if (!turn)
 		return NULL;
 	new.ring = (turn - 1) % RINGS;
-	// Another CPU may have been quicker: then its entry counts, and a ring is left out in this turn.
-	if (bpf_map_update_elem(&recorders, key, &new, BPF_NOEXIST) && !bpf_map_lookup_elem(&recorders, key))
-		gadget_count(&gadget_map_full);
-	return bpf_map_lookup_elem(&recorders, key);
-}
-
-static __always_inline bool current_key(struct namespace *key, struct task_struct *task)
-{
-	key->mntns_id = gadget_get_mntns_id(task);
-	if (!key->mntns_id || gadget_should_discard_mntns_id(key->mntns_id))
-		return false;
-	key->generation = gadget_get_mntns_generation(task);
-	return true;
+	// If another CPU has been quicker, its entry counts, and a ring is left out in this turn.
+	return gadget_lookup_or_insert(&recorders, key, &new);
 }
 
 static __always_inline void read_args(struct call *c, void *regs)
@@ -340,7 +324,7 @@ static __always_inline bool ends_the_thread(const struct call *c)
 struct now {
 	struct task_struct *task;
 	struct recorder *recorder;
-	struct namespace key;
+	struct gadget_mntns_key key;
 };
 
 // A call to fill; NULL where it is not to be recorded.
@@ -374,7 +358,7 @@ static __always_inline struct call *new_call(struct now *now, __u32 nr)
 static __always_inline struct call *begin(struct now *now, __u32 nr, bool locked)
 {
 	now->task = (struct task_struct *)bpf_get_current_task();
-	if (!current_key(&now->key, now->task))
+	if (!gadget_wanted_mntns_key(&now->key, now->task))
 		return NULL;
 	now->recorder = bpf_map_lookup_elem(&recorders, &now->key);
 	if (!now->recorder) {
@@ -505,7 +489,7 @@ static __always_inline bool came_in_elsewhere(const struct call *c, long ret)
 }
 
 // A call that began nowhere: the thread's filter has answered it.
-static __always_inline void keep_refused(struct task_struct *task, const struct namespace *key, void *regs, __u32 nr, long ret,
+static __always_inline void keep_refused(struct task_struct *task, const struct gadget_mntns_key *key, void *regs, __u32 nr, long ret,
 					 bool locked)
 {
 	struct now now = {.task = task, .key = *key};
@@ -532,9 +516,9 @@ static __always_inline void keep_refused(struct task_struct *task, const struct 
 static __always_inline int leave(void *regs, int nr, long ret, bool locked)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct namespace key;
+	struct gadget_mntns_key key;
 
-	if (!current_key(&key, task))
+	if (!gadget_wanted_mntns_key(&key, task))
 		return 0;
 	// Negative: back from a signal handler.
 	if (!close_call((__u64)task, ret) && nr >= 0 && has_filter(task))
@@ -569,9 +553,9 @@ static __always_inline int runs_a_program(void)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct recorder *recorder;
-	struct namespace key;
+	struct gadget_mntns_key key;
 
-	if (!current_key(&key, task))
+	if (!gadget_wanted_mntns_key(&key, task))
 		return 0;
 	recorder = bpf_map_lookup_elem(&recorders, &key);
 	if (recorder)

@@ -3,7 +3,7 @@
 
 use crate::{
     docker::Docker,
-    ig::{Finished, Ig, Running, at},
+    ig::{Finished, Ig, READY, Running, at},
     load, wait_for,
 };
 use regex::Regex;
@@ -47,7 +47,7 @@ pub struct Case {
     expect: Vec<Match>,
     #[serde(default)]
     forbid: Vec<Match>,
-    /// Exactly these documents, if any are named.
+    /// Exactly these documents: none, where none are named.
     #[serde(default)]
     documents: Vec<Paper>,
 }
@@ -332,7 +332,9 @@ impl Case {
     pub fn run(&self, gadget: &str, engine: &dyn Engine, container: &str) -> Result<String, String> {
         let lacking = self.lacking();
         match (self.attempt(gadget, engine, container), lacking) {
-            (Verdict::Refused { stderr }, Some(need)) if stderr.to_lowercase().contains(need.word()) => Ok(stderr),
+            (Verdict::Refused { stderr }, Some(need)) if error(&stderr).to_lowercase().contains(need.word()) => {
+                Ok(stderr)
+            }
             (verdict, Some(need)) => Err(format!("without {need:?} it must be refused and name that: {verdict:?}")),
             (Verdict::Passed { stderr }, None) => Ok(stderr),
             (Verdict::Refused { stderr }, None) => Err(format!("ig could not run it:\n{stderr}")),
@@ -363,7 +365,7 @@ impl Case {
         let done = if self.hold { run_held(ig, engine, &container) } else { self.run_live(ig, engine, &container) };
         match done.code() {
             0 => {}
-            3 => return Verdict::Refused { stderr: done.stderr },
+            3 if is_refusal(&done.stderr) => return Verdict::Refused { stderr: done.stderr },
             _ => return Verdict::Failed(format!("ig ended with {}:\n{}", done.status, done.stderr)),
         }
         let ledger = done.ledger();
@@ -464,13 +466,28 @@ fn run_held(ig: Ig, engine: &dyn Engine, container: &Container<'_>) -> Finished 
     done
 }
 
+/// Whether an `ig` that ended with 3 never ran the gadget. What goes wrong later has the same code: a disk that is full.
+pub fn is_refusal(stderr: &str) -> bool {
+    !stderr.lines().any(|l| l.contains(READY))
+}
+
+/// The error that `ig` ended with, and what it says of its reasons: not what `-v` said before.
+pub fn error(stderr: &str) -> &str {
+    let at = if stderr.starts_with("error: ") { Some(0) } else { stderr.find("\nerror: ").map(|at| at + 1) };
+    at.map_or("", |at| &stderr[at..])
+}
+
 /// The hooks that `ig -v` says the gadget's programs are attached to, each once, in its order.
 pub fn hooks(stderr: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
-    let lines = stderr.lines().filter_map(|l| l.strip_prefix("program ")?.split_once(" attached to "));
-    for (_, hook) in lines {
-        if !found.iter().any(|f| f == hook) {
-            found.push(hook.to_owned());
+    let hook = |line: &'_ str| -> Option<String> {
+        let (_name, rest) = line.strip_prefix("program ")?.split_once(' ')?;
+        let of_file = || rest.strip_prefix("goes to ")?.strip_suffix(" in each container");
+        rest.strip_prefix("attached to ").or_else(of_file).map(str::to_owned)
+    };
+    for hook in stderr.lines().filter_map(hook) {
+        if !found.contains(&hook) {
+            found.push(hook);
         }
     }
     found
@@ -511,6 +528,25 @@ mod tests {
         ] {
             assert!(!matches(wrong, row.clone()), "{wrong}");
         }
+    }
+
+    #[test]
+    fn hooks_are_those_of_the_kernel_and_those_in_containers() {
+        let said = "program a attached to tracepoint/x/y\nprogram b goes to uprobe/libc:malloc in each container\n\
+                    program c attached to tracepoint/x/y\nprogram d skipped: attached to nothing\n\
+                    container attached to web\n";
+        assert_eq!(hooks(said), ["tracepoint/x/y", "uprobe/libc:malloc"]);
+    }
+
+    #[test]
+    fn only_what_never_ran_was_refused_and_only_the_error_says_why() {
+        let ran = "program a skipped: this kernel has no kprobes\ng: running, 1 programs attached\nerror: disk full\n";
+        assert!(!is_refusal(ran));
+        assert_eq!(error(ran), "error: disk full\n");
+        let refused = "error: g: no program could be started\n  p (kprobe/f): this kernel has no kprobes\nhint: x\n";
+        assert!(is_refusal(refused) && is_refusal("error: running gadget g needs root\n"));
+        assert_eq!(error(refused), refused);
+        assert_eq!(error("warning: error: x\n"), "");
     }
 
     #[test]

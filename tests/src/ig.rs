@@ -17,6 +17,8 @@ use tempfile::TempDir;
 
 /// The longest that any start or stop may take on a busy machine, or in an emulator on one.
 const LIMIT: Duration = Duration::from_secs(180);
+/// What the line of a gadget holds whose programs are attached.
+pub const READY: &str = ": running, ";
 
 /// The binary under test: `$IG_BIN`, else `target/release/ig`.
 pub fn binary() -> PathBuf {
@@ -110,7 +112,7 @@ impl Ig {
     /// As `start_ready`, for several gadgets: returns when every one of them is attached.
     pub fn start_ready_all(self, gadgets: &[&str]) -> Running {
         let mut r = self.arg("-v").start();
-        gadgets.iter().for_each(|g| r.wait_for_line(&[g, "running, "]));
+        gadgets.iter().for_each(|g| r.wait_for_line(&[g, READY]));
         r
     }
 
@@ -163,12 +165,12 @@ impl Running {
 
     /// Waits for the `running` line that `-v` prints when everything is attached.
     pub fn wait_ready(&mut self) {
-        self.wait_for_line(&["running"]);
+        self.wait_for_line(&[READY]);
     }
 
     /// As `wait_ready`; gives an `ig` that ended before.
     pub fn wait_ready_or_end(&mut self) -> Option<Finished> {
-        self.line_or_end(&["running"])
+        self.line_or_end(&[READY])
     }
 
     /// Waits for a line on stderr that holds all of these.

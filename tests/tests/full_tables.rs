@@ -5,6 +5,8 @@
 use ig_tests::{
     alone,
     ig::{Finished, Ig, at},
+    load,
+    plain::Bundle,
 };
 use serde_json::json;
 use std::{
@@ -45,6 +47,18 @@ fn hello() -> (Vec<u8>, Vec<u8>) {
     let rest = all.split_off(20);
     (all, rest)
 }
+
+/// Sends a datagram to each of so many ports.
+const SENDER: &str = "#include <arpa/inet.h>
+int main(void) {
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    for (int i = 0; i < PORTS; i++) {
+        struct sockaddr_in to = { AF_INET, htons(20000 + i), { inet_addr(\"10.7.0.2\") } };
+        if (sendto(fd, \"x\", 1, 0, (void *)&to, sizeof(to)) != 1) return 1;
+    }
+    return 0;
+}
+";
 
 mod root {
     use super::*;
@@ -186,5 +200,34 @@ mod root {
         std::thread::sleep(Duration::from_millis(200));
         let done = ig.stop().expect_success();
         check_map_full(&done, 2 * CONNECTIONS - KEPT);
+    }
+
+    #[test]
+    fn datagrams_whose_answers_would_be_taken_for_beginnings_are_counted() {
+        const PORTS: u64 = 17_000;
+        const KEPT: u64 = 16_384;
+        let _alone = alone();
+        // An interface whose other end takes nothing in, because the packets are for another machine.
+        let script = "busybox=/bin/busybox; set -e
+            $busybox ip link add type veth; $busybox ip link set veth0 up; $busybox ip link set veth1 up
+            $busybox ip addr add 10.7.0.1/24 dev veth0
+            $busybox arp -i veth0 -s 10.7.0.2 02:00:00:00:00:07
+            until [ \"$($busybox cat /sys/class/net/veth0/operstate)\" = up ]; do $busybox usleep 10000; done
+            exec /workload";
+        let bundle = Bundle::with(&["/bin/sh", "-c", script], |config| {
+            let capabilities = config["process"]["capabilities"].as_object_mut().unwrap();
+            capabilities.values_mut().for_each(|c| c.as_array_mut().unwrap().push("CAP_NET_ADMIN".into()));
+        });
+        let source = bundle.path().join("workload.c");
+        std::fs::write(&source, SENDER.replace("PORTS", &PORTS.to_string())).unwrap();
+        load::compile(&source, &bundle.path().join("rootfs/workload"));
+        let name = format!("sends-{}", std::process::id());
+        let ig = Ig::new(&["run", "advise_networkpolicy", "-c", &name, "-o", "json", "--ledger", "--interval", "0"]);
+        let ig = ig.start_ready();
+        let ran = bundle.runc(&["run", &name]).output().unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let done = ig.stop().expect_success();
+        check_map_full(&done, PORTS - KEPT);
+        assert_eq!(done.ledger().delivered, PORTS, "{}", done.stderr);
     }
 }

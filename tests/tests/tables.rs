@@ -19,8 +19,82 @@ fn on_terminal(ig: Ig, rows: u32, columns: u32) -> Finished {
     ig.through(&["sh", "-c", &command, "sh"]).run()
 }
 
+/// What stands on a screen in the end, line by line. Knows what `ig` writes, and fails on anything else.
+fn screen(written: &str, rows: usize) -> Vec<String> {
+    let mut lines = vec![String::new(); rows];
+    let (mut row, mut rest) = (0, written);
+    while let Some(c) = rest.chars().next() {
+        rest = &rest[c.len_utf8()..];
+        match c {
+            '\n' if row + 1 == rows => {
+                lines.remove(0);
+                lines.push(String::new());
+            }
+            '\n' => row += 1,
+            '\r' => {}
+            '\x1b' => {
+                let end = rest.find(|c: char| c.is_ascii_alphabetic()).expect("an end of the sequence");
+                let (parameters, last) = (&rest[1..end], &rest[end..=end]);
+                rest = &rest[end + 1..];
+                match (parameters, last) {
+                    ("?7", "l" | "h") => {}
+                    ("", "H") => row = 0,
+                    ("2", "J") => lines.iter_mut().for_each(String::clear),
+                    ("", "J") => lines[row..].iter_mut().for_each(String::clear),
+                    // Only ever after what is to stay, and before what is to be written anew.
+                    ("", "K") => {}
+                    (at, "H") => {
+                        row = at.strip_suffix(";1").and_then(|n| n.parse::<usize>().ok()).expect("a line") - 1;
+                        lines[row].clear();
+                    }
+                    other => panic!("what does {other:?} do?"),
+                }
+            }
+            c => lines[row].push(c),
+        }
+    }
+    lines
+}
+
 mod root {
     use super::*;
+
+    #[test]
+    fn several_gadgets_tables_have_each_their_place_on_a_terminal() {
+        let _alone = alone();
+        let folder = |g: &str| source_root().join("gadgets").join(g).display().to_string();
+        let gadgets = [folder("top_process"), folder("top_file")];
+        let run = |flags: &[&str]| Ig::new(&["run", &gadgets[0], &gadgets[1], "--host"]).args(flags);
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let script = "while :; do echo x >file; done";
+        let busy = Command::new("sh").args(["-c", script]).current_dir(dir.path()).spawn();
+        let mut busy = busy.expect("a busy process");
+        let flags = ["--interval", "300ms", "--count", "3", "--top_file.filter", "proc.comm==sh"];
+        let done = on_terminal(run(&flags), 15, 70);
+        let piped = run(&["--interval", "300ms", "--count", "2"]).run();
+        let asked = run(&["--interval", "300ms", "--count", "2", "--top_process.fields", "gadget,pid"]);
+        let asked = on_terminal(asked, 15, 70);
+        busy.kill().expect("the process is still there");
+        busy.wait().expect("it ends");
+
+        assert_eq!(done.code(), 0, "{}", done.stderr);
+        let written = done.stdout();
+        assert_eq!(written.matches("\x1b[2J").count(), 1, "cleared once, and then drawn in place: {written:?}");
+        let drawn = |title: &str| written.matches(title).count();
+        assert!(drawn("top_process:") >= 3 && drawn("top_file:") >= 3, "{written:?}");
+        let lines = screen(&written, 15);
+        assert_eq!((lines[0].as_str(), lines[7].as_str()), ("top_process:", "top_file:"), "{lines:#?}");
+        assert!(lines[1].contains("PID") && lines[6].contains("do not fit the screen"), "{lines:#?}");
+        assert!(lines[8].contains("FILE") && lines[9].contains(" sh "), "{lines:#?}");
+        assert!(!written.contains("GADGET"), "the name stands over the table: {written:?}");
+        assert!(screen(&asked.stdout(), 15)[1].starts_with("GADGET"), "{}", asked.stdout());
+
+        // Without a terminal rows say whose they are, as with other gadgets.
+        assert_eq!(piped.code(), 0, "{}", piped.stderr);
+        let text = piped.stdout();
+        assert!(!text.contains('\x1b') && !text.contains("top_file:"), "{text}");
+        assert!(text.lines().filter(|l| l.starts_with("GADGET")).count() >= 4, "{text}");
+    }
 
     #[test]
     fn in_a_pipe_every_table_has_its_header_and_nothing_steers_a_terminal() {

@@ -8,6 +8,7 @@
 #ifndef GADGET_FILESYSTEM_H
 #define GADGET_FILESYSTEM_H
 
+#include <gadget/files.h>
 #include <gadget/heap.h>
 #include <gadget/kernel.h>
 #include <bpf/bpf_core_read.h>
@@ -142,19 +143,6 @@ static __always_inline __u32 gadget_cwd(char *dst, struct task_struct *task, boo
 	struct fs_struct *fs = BPF_CORE_READ(task, fs);
 
 	return gadget_path_read(dst, BPF_CORE_READ(fs, pwd.mnt), BPF_CORE_READ(fs, pwd.dentry), task, truncated);
-}
-
-/** The open file behind a descriptor of `task`, or NULL. */
-static __always_inline struct file *gadget_file_of_fd(struct task_struct *task, int fd)
-{
-	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
-	struct file **table = BPF_CORE_READ(fdt, fd);
-	struct file *file = NULL;
-
-	if (fd < 0 || (__u32)fd >= BPF_CORE_READ(fdt, max_fds))
-		return NULL;
-	bpf_probe_read_kernel(&file, sizeof(file), &table[fd]);
-	return file;
 }
 
 /** True if the file lies in the upper, writable layer of an overlay: it was made or changed after the image. */

@@ -27,4 +27,21 @@ static __always_inline long gadget_update_or_count(void *map, const void *key, c
 	return err;
 }
 
+/**
+ * The value of `key`, which is made from `first` if it is not there; NULL, and counted, if there is no room. If another CPU
+ * is quicker, its value is the one.
+ */
+static __always_inline void *gadget_lookup_or_insert(void *map, const void *key, const void *first)
+{
+	void *value = bpf_map_lookup_elem(map, key);
+
+	if (value)
+		return value;
+	bpf_map_update_elem(map, key, first, BPF_NOEXIST);
+	value = bpf_map_lookup_elem(map, key);
+	if (!value)
+		gadget_count(&gadget_map_full);
+	return value;
+}
+
 #endif

@@ -27,4 +27,20 @@ static __always_inline bool gadget_should_discard_mntns_id(gadget_mntns_id mntns
 	return gadget_filter_by_mntns && !bpf_map_lookup_elem(&gadget_mntns_filter_map, &mntns_id);
 }
 
+/** A mount namespace as the key of a map: numbers are used again, see gadget_get_mntns_generation. */
+struct gadget_mntns_key {
+	gadget_mntns_id mntns_id;
+	__u64 generation;
+};
+
+/** Fills `key` for the task's namespace; false if it has none, or one that is not wanted. */
+static __always_inline bool gadget_wanted_mntns_key(struct gadget_mntns_key *key, struct task_struct *task)
+{
+	key->mntns_id = gadget_get_mntns_id(task);
+	if (!key->mntns_id || gadget_should_discard_mntns_id(key->mntns_id))
+		return false;
+	key->generation = gadget_get_mntns_generation(task);
+	return true;
+}
+
 #endif

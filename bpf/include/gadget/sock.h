@@ -7,6 +7,7 @@
 #ifndef GADGET_SOCK_H
 #define GADGET_SOCK_H
 
+#include <gadget/files.h>
 #include <gadget/kernel.h>
 #include <gadget/types.h>
 #include <bpf/bpf_core_read.h>
@@ -19,6 +20,8 @@
 #define GADGET_IPPROTO_TCP 6
 #define GADGET_IPPROTO_UDP 17
 #endif
+
+#define GADGET_IPPROTO_MPTCP 262
 
 #define GADGET_SOCKFS_MAGIC 0x534f434b
 
@@ -94,6 +97,29 @@ static __always_inline gadget_netns_id gadget_netns_of_sock(const struct sock *s
 }
 
 /**
+ * Protocol of the socket's packets: that of MPTCP is TCP. Programs hold the MPTCP socket; beneath it the kernel has a TCP
+ * socket of its own for each path.
+ */
+static __always_inline __u16 gadget_proto_of_sock(const struct sock *sk)
+{
+	__u16 proto = BPF_CORE_READ(sk, sk_protocol);
+
+	return proto == GADGET_IPPROTO_MPTCP ? GADGET_IPPROTO_TCP : proto;
+}
+
+struct tcp_sock___mptcp {
+	bool is_mptcp;
+} __attribute__((preserve_access_index));
+
+/** True for such a TCP socket beneath an MPTCP socket. Only ask it of a TCP socket. */
+static __always_inline bool gadget_is_mptcp_path(const struct sock *sk)
+{
+	const struct tcp_sock___mptcp *tcp = (const void *)sk;
+
+	return bpf_core_field_exists(tcp->is_mptcp) && BPF_CORE_READ_BITFIELD_PROBED(tcp, is_mptcp);
+}
+
+/**
  * Fills the local (`src`) and the remote (`dst`) end of an IPv4 or IPv6 socket, either of which may be NULL.
  * Returns 0, or -1 for a socket of another family; then nothing is written.
  */
@@ -101,7 +127,7 @@ static __always_inline int gadget_l4endpoints_from_sock(struct gadget_l4endpoint
 							const struct sock *sk)
 {
 	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	__u16 proto = BPF_CORE_READ(sk, sk_protocol);
+	__u16 proto = gadget_proto_of_sock(sk);
 	bool v4 = family == GADGET_AF_INET;
 
 	if (!v4 && family != GADGET_AF_INET6)
@@ -157,13 +183,8 @@ static __always_inline struct sock *gadget_sock_of_file(struct file *file)
 /** The socket behind a descriptor of `task`; NULL if there is none. */
 static __always_inline struct sock *gadget_sock_of_fd(struct task_struct *task, int fd)
 {
-	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
-	struct file **table = BPF_CORE_READ(fdt, fd);
-	struct file *file = NULL;
+	struct file *file = gadget_file_of_fd(task, fd);
 
-	if (fd < 0 || (__u32)fd >= BPF_CORE_READ(fdt, max_fds))
-		return NULL;
-	bpf_probe_read_kernel(&file, sizeof(file), &table[fd]);
 	return file ? gadget_sock_of_file(file) : NULL;
 }
 

@@ -6,8 +6,13 @@
  * keeps filled: with the sockets that exist when the gadget starts, and with every socket that gets a port afterwards. Without the
  * host's help the map is empty, and every process is unknown.
  *
- * A socket is found by network namespace, family, protocol and *local* port. Sockets that share a port (SO_REUSEPORT, or
- * connections from one port to several peers) share an entry: that of the latest of them.
+ * A socket is found by network namespace, family, protocol and *local* port. Sockets that share a port (SO_REUSEPORT, servers on
+ * several addresses, or connections from one port to several peers) share an entry: that of the latest of them. Where the local
+ * address is known, too, a socket that is bound to another one is not taken for the owner: then nobody is.
+ *
+ * A host also forwards packets that are not its own. Of those that go out the kernel says where they came in, and they have no owner.
+ * Of those that come in it does not say at this point: one for somebody else is taken for that of a socket here, if this
+ * has the same port on *every* address.
  *
  * Functions on `struct sock` need Linux 5.5 (BTF); those on packets and numbers work in any program.
  */
@@ -37,7 +42,7 @@ struct gadget_socket_key {
 	__u16 port;
 };
 
-/** Filled by the host; gadgets only read it. 88 bytes. */
+/** Filled by the host; gadgets only read it. 104 bytes. */
 struct gadget_socket_value {
 	__u64 mntns;
 	__u64 pid_tgid;
@@ -52,6 +57,10 @@ struct gadget_socket_value {
 	__u32 ptid;
 	/** not 0: an IPv6 socket that takes no IPv4 packets */
 	char ipv6only;
+	/** port of the peer that it is connected to, in host byte order; 0: none */
+	__u16 peer_port;
+	/** local address, of IPv6 sockets for IPv4 as ::ffff:a.b.c.d; all zero: any. In network byte order. */
+	__u32 addr[4];
 };
 
 /* The size here matters only where no host replaces the map. */
@@ -66,25 +75,59 @@ struct {
 	__type(value, struct gadget_socket_value);
 } gadget_sockets SEC(".maps");
 
+/** Whether a socket takes packets for this address, which is 16 bytes long; `mapped`: an IPv4 address, and the socket is of IPv6. */
+static __always_inline bool gadget_socket_is_at(const struct gadget_socket_value *v, const void *addr, bool v4, bool mapped)
+{
+	__u32 want[4] = {};
+
+	if (!(v->addr[0] | v->addr[1] | v->addr[2] | v->addr[3]))
+		return true;
+	if (mapped) {
+		want[2] = bpf_htonl(0xffff);
+		__builtin_memcpy(&want[3], addr, 4);
+		/* Any address, but of IPv4 only. */
+		if (v->addr[2] == want[2] && !(v->addr[0] | v->addr[1] | v->addr[3]))
+			return true;
+	} else if (v4) {
+		__builtin_memcpy(want, addr, 4);
+	} else {
+		__builtin_memcpy(want, addr, 16);
+	}
+	return v->addr[0] == want[0] && v->addr[1] == want[1] && v->addr[2] == want[2] && v->addr[3] == want[3];
+}
+
 /**
  * The socket bound to a local port; NULL: not known. `port` in host byte order. An IPv4 port may also be that of an IPv6
- * socket which takes both.
+ * socket which takes both. `addr`: the local address, in network byte order and 16 bytes long, of IPv4 the first four of them; NULL:
+ * not known.
  */
-static __always_inline struct gadget_socket_value *gadget_socket_find(__u32 netns, __u16 family, __u8 proto, __u16 port)
+static __always_inline struct gadget_socket_value *gadget_socket_find_at(__u32 netns, __u16 family, __u8 proto, __u16 port,
+									 const void *addr)
 {
 	struct gadget_socket_key key = {};
 	struct gadget_socket_value *v;
+	bool v4 = family == GADGET_AF_INET;
 
 	key.netns = netns;
 	key.family = family;
 	key.proto = proto;
 	key.port = port;
 	v = bpf_map_lookup_elem(&gadget_sockets, &key);
-	if (v || family != GADGET_AF_INET)
+	if (v && (!addr || gadget_socket_is_at(v, addr, v4, false)))
 		return v;
+	if (!v4)
+		return NULL;
 	key.family = GADGET_AF_INET6;
 	v = bpf_map_lookup_elem(&gadget_sockets, &key);
-	return v && !v->ipv6only ? v : NULL;
+	if (!v || v->ipv6only || (addr && !gadget_socket_is_at(v, addr, v4, true)))
+		return NULL;
+	return v;
+}
+
+/** As gadget_socket_find_at, where the local address is not known. */
+static __always_inline struct gadget_socket_value *gadget_socket_find(__u32 netns, __u16 family, __u8 proto, __u16 port)
+{
+	return gadget_socket_find_at(netns, family, proto, port, NULL);
 }
 
 /**
@@ -98,10 +141,14 @@ static __always_inline struct gadget_socket_value *gadget_socket_of_packet(const
 									   __u32 ip, bool ingress)
 {
 	__u8 first = 0, proto = 0;
+	__u32 addr[4] = {};
 	__be16 port = 0;
 	__u16 family;
 	__u32 l4;
 
+	/* It came in at another interface: only forwarded. */
+	if (!ingress && skb->ingress_ifindex)
+		return NULL;
 	if (bpf_skb_load_bytes(skb, ip, &first, sizeof(first)))
 		return NULL;
 	if (first >> 4 == 4) {
@@ -110,7 +157,8 @@ static __always_inline struct gadget_socket_value *gadget_socket_of_packet(const
 		family = GADGET_AF_INET;
 		l4 = ip + (first & 0xf) * 4;
 		if (bpf_skb_load_bytes(skb, ip + 9, &proto, sizeof(proto)) ||
-		    bpf_skb_load_bytes(skb, ip + 6, &fragment, sizeof(fragment)))
+		    bpf_skb_load_bytes(skb, ip + 6, &fragment, sizeof(fragment)) ||
+		    bpf_skb_load_bytes(skb, ip + (ingress ? 16 : 12), addr, 4))
 			return NULL;
 		/* Only the first fragment has ports. */
 		if (fragment & bpf_htons(0x1fff))
@@ -118,7 +166,8 @@ static __always_inline struct gadget_socket_value *gadget_socket_of_packet(const
 	} else if (first >> 4 == 6) {
 		family = GADGET_AF_INET6;
 		l4 = ip + 40;
-		if (bpf_skb_load_bytes(skb, ip + 6, &proto, sizeof(proto)))
+		if (bpf_skb_load_bytes(skb, ip + 6, &proto, sizeof(proto)) ||
+		    bpf_skb_load_bytes(skb, ip + (ingress ? 24 : 8), addr, 16))
 			return NULL;
 		/* Headers between: hop-by-hop 0, routing 43, fragment 44, authentication 51, destination 60. */
 		for (int i = 0; i < 6; i++) {
@@ -151,7 +200,7 @@ static __always_inline struct gadget_socket_value *gadget_socket_of_packet(const
 		return NULL;
 	if (bpf_skb_load_bytes(skb, l4 + (ingress ? 2 : 0), &port, sizeof(port)))
 		return NULL;
-	return gadget_socket_find(netns, family, proto, bpf_ntohs(port));
+	return gadget_socket_find_at(netns, family, proto, bpf_ntohs(port), addr);
 }
 
 /**
@@ -162,6 +211,22 @@ static __always_inline struct gadget_socket_value *gadget_socket_lookup(const st
 {
 	return gadget_socket_of_packet(skb, skb->cb[0], 14, skb->pkt_type != GADGET_PACKET_OUTGOING);
 }
+
+#ifdef GADGET_PACKET_H
+/** The socket of a packet that gadget_packet_parse has read; NULL: not known, or only forwarded. Include gadget/packet.h first. */
+static __always_inline struct gadget_socket_value *gadget_socket_of_parsed(const struct __sk_buff *skb,
+									   const struct gadget_packet *p)
+{
+	__u16 family = p->version == 4 ? GADGET_AF_INET : GADGET_AF_INET6;
+
+	if (skb->pkt_type != GADGET_PACKET_OUTGOING)
+		return gadget_socket_find_at(skb->cb[0], family, p->proto, p->dport, &p->dst);
+	/* It came in at another interface. */
+	if (skb->ingress_ifindex)
+		return NULL;
+	return gadget_socket_find_at(skb->cb[0], family, p->proto, p->sport, &p->src);
+}
+#endif
 
 /** Fills `p` from a socket's owner and is true; of an unknown one (`v` NULL) all of it is zero, and it is false. */
 static __always_inline bool gadget_process_populate_from_socket(const struct gadget_socket_value *v,

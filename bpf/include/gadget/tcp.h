@@ -7,8 +7,7 @@
 
 /** States of a TCP socket. UDP sockets use two of them: ESTABLISHED with a peer, CLOSE without. */
 enum gadget_tcp_state {
-	NO_SOCKET, /* not of the kernel's: there is none that could have a state */
-	ESTABLISHED,
+	ESTABLISHED = 1,
 	SYN_SENT,
 	SYN_RECV,
 	FIN_WAIT1,

@@ -6,7 +6,7 @@
 
 use gadget_sdk::{
     Answer, BytesField, Decoder, Error, Level, NumberField, Rows, Setup,
-    host::{self, Container, Document},
+    host::{self, Container, Document, Owner},
     log, text,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,9 +76,10 @@ impl Decoder for Advise {
                 row.number(self.egress) != 0,
             );
             let (mntns, time) = (row.number(self.mntns), row.number(self.time));
-            let container = if mntns == 0 { None } else { host::container(mntns, time) };
-            match (flow, container) {
-                (Some(flow), Some(container)) => self.keep(flow, container),
+            let owner = if mntns == 0 { Owner::Nobody } else { host::owner(mntns, time) };
+            match (flow, owner) {
+                (_, Owner::LeftOut) => {}
+                (Some(flow), Owner::Container(container)) => self.keep(flow, container),
                 _ => self.nobodys += 1,
             }
         }

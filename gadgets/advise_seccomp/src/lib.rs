@@ -6,7 +6,7 @@
 
 use gadget_sdk::{
     Decoder, Error, ErrorCode, Level, Setup,
-    host::{self, Abi, Container, Document, Map},
+    host::{self, Abi, Container, Document, Map, Owner},
     log,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,10 +131,15 @@ struct Seen {
 
 fn publish() -> Result<(), Error> {
     let mut all: BTreeMap<(String, String), Seen> = BTreeMap::new();
-    let mut wrong = 0;
+    let (mut wrong, mut doubtful) = (0, 0);
     Map::open(MAP)?.each(|key, value| {
         let Some((mntns, since)) = word(key).zip(word(value)) else { return wrong += 1 };
-        let container = named(host::container(mntns, since), mntns);
+        let container = match host::owner(mntns, since) {
+            Owner::Container(c) => named(c),
+            Owner::Nobody => Container { name: format!("mntns-{mntns}"), ..Container::default() },
+            Owner::LeftOut => return,
+            Owner::Doubtful => return doubtful += 1,
+        };
         let place = (container.name.clone(), container.id.clone());
         // A container may have made namespaces of its own.
         let seen = all.entry(place).or_insert_with(|| Seen { container, native: [false; 1024], compat: [false; 512] });
@@ -142,6 +147,12 @@ fn publish() -> Result<(), Error> {
     })?;
     if wrong > 0 {
         return Err(Error::new(ErrorCode::Other, format!("{wrong} entries of map {MAP} are not of the known shape")));
+    }
+    if doubtful > 0 {
+        let text = format!(
+            "{doubtful} mount namespaces have no profile: whether they are of the containers asked for is not known"
+        );
+        log(Level::Warn, &text);
     }
     if all.is_empty() {
         log(Level::Warn, "no system call of a container was seen, so there is no profile");
@@ -172,11 +183,10 @@ fn word(bytes: &[u8]) -> Option<u64> {
     bytes.first_chunk().map(|b| u64::from_le_bytes(*b))
 }
 
-/// A name for everything: a container whose name did not come in time goes by its id.
-fn named(container: Option<Container>, mntns: u64) -> Container {
-    let mut c = container.unwrap_or_default();
+/// A container whose name did not come in time goes by its id.
+fn named(mut c: Container) -> Container {
     if c.name.is_empty() {
-        c.name = if c.id.is_empty() { format!("mntns-{mntns}") } else { c.id.chars().take(12).collect() };
+        c.name = c.id.chars().take(12).collect();
     }
     c
 }
@@ -287,10 +297,9 @@ mod tests {
 
     #[test]
     fn everything_has_a_name() {
-        let c = |id: &str, name: &str| Some(Container { id: id.into(), name: name.into(), ..Container::default() });
-        assert_eq!(named(c("0123456789abcdef", "web"), 7).name, "web");
-        assert_eq!(named(c("0123456789abcdef", ""), 7).name, "0123456789ab");
-        assert_eq!(named(None, 7).name, "mntns-7");
+        let c = |id: &str, name: &str| Container { id: id.into(), name: name.into(), ..Container::default() };
+        assert_eq!(named(c("0123456789abcdef", "web")).name, "web");
+        assert_eq!(named(c("0123456789abcdef", "")).name, "0123456789ab");
     }
 
     #[test]

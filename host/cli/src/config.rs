@@ -42,12 +42,15 @@ impl Config {
             });
         }
         let user = home.map(|h| h.join(".ig/config.yaml"));
-        for path in user.iter().map(PathBuf::as_path).chain([Path::new("/etc/ig/config.yaml")]) {
-            if let Some(config) = Self::read(path)? {
-                return Ok(config);
-            }
-        }
-        Ok(Config::default())
+        let user = user.map_or(Ok(None), |path| Self::read_default(&path, true))?;
+        let any = user.map_or_else(|| Self::read_default(Path::new("/etc/ig/config.yaml"), false), |c| Ok(Some(c)))?;
+        Ok(any.unwrap_or_default())
+    }
+
+    /// As `read`, but a home that was inherited from somebody else and cannot be looked into has no file for this user.
+    fn read_default(path: &Path, home: bool) -> Result<Option<Config>, CliError> {
+        let shut = || path.try_exists().is_err_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied);
+        if home && shut() { Ok(None) } else { Self::read(path) }
     }
 
     fn read(path: &Path) -> Result<Option<Config>, CliError> {

@@ -11,7 +11,7 @@ use std::{
 pub struct Context {
     pub config: Config,
     pub verbose: bool,
-    pub store: PathBuf,
+    pub(crate) store: Option<PathBuf>,
     /// `/`, or where the host is mounted when ig runs in a container (`HOST_ROOT`).
     pub host_root: PathBuf,
     pub home: Option<PathBuf>,
@@ -29,26 +29,31 @@ impl Context {
             .map(PathBuf::from)
             .or_else(|| config.host_root.clone())
             .unwrap_or_else(|| "/".into());
-        let store = match global.store.clone().or_else(|| config.store.clone()) {
-            Some(dir) => dir,
-            None => default_store(is_root, home.as_deref())?,
-        };
+        // Without a home only what needs images fails, and says so.
+        let store = global.store.clone().or_else(|| config.store.clone());
+        let store = store.or_else(|| default_store(is_root, home.as_deref()));
         let auto_mount = global.auto_mount_filesystems || host_root != Path::new("/");
         Ok(Context { config, verbose: global.verbose, store, host_root, home, auto_mount, is_root })
     }
 
     /// Where compiled Wasm is kept: beside the store, so that `--store` moves both.
-    pub fn wasm_cache(&self) -> PathBuf {
-        let name = self.store.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        self.store.with_file_name(format!("{name}.wasm-cache"))
+    pub fn wasm_cache(&self) -> Option<PathBuf> {
+        let store = self.store.as_ref()?;
+        let name = store.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Some(store.with_file_name(format!("{name}.wasm-cache")))
+    }
+
+    /// Where images are.
+    pub fn store(&self) -> Result<&Path, CliError> {
+        self.store.as_deref().ok_or_else(|| {
+            CliError::user("HOME is not set, so there is no place for images").hint("name one with --store DIR")
+        })
     }
 }
 
-fn default_store(is_root: bool, home: Option<&Path>) -> Result<PathBuf, CliError> {
+fn default_store(is_root: bool, home: Option<&Path>) -> Option<PathBuf> {
     if is_root {
-        return Ok("/var/lib/ig/oci-store".into());
+        return Some("/var/lib/ig/oci-store".into());
     }
-    home.map(|h| h.join(".ig/oci-store")).ok_or_else(|| {
-        CliError::user("HOME is not set, so there is no place for images").hint("name one with --store DIR")
-    })
+    home.map(|h| h.join(".ig/oci-store"))
 }

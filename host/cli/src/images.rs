@@ -44,7 +44,7 @@ impl Images {
         let auth = AuthFiles { explicit, defaults: default_authfiles(ctx) };
         let registry = RegistryOptions { insecure, auth, ..RegistryOptions::default() };
         Ok(Images {
-            store: Store::at(&ctx.store),
+            store: Store::at(ctx.store()?),
             bundle,
             rules,
             registry,

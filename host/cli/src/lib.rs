@@ -12,6 +12,7 @@ pub mod documents;
 pub mod error;
 pub mod images;
 pub mod output;
+mod screen;
 pub mod systemd;
 pub mod tables;
 pub mod verbs;

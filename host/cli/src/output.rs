@@ -60,6 +60,17 @@ pub fn output_mode(args: &OutputArgs) -> Result<OutputMode, CliError> {
     }
 }
 
+/// Whether the gadget has its tables take each other's place.
+pub(crate) fn may_be_cleared(source: &DataSource) -> bool {
+    source.annotations.get(CLEAR_SCREEN).is_none_or(|v| v != "false")
+}
+
+/// Columns and lines of the terminal on stdout, as they are by now; `None` when stdout is none.
+pub(crate) fn screen_size() -> Option<(usize, usize)> {
+    let (width, height) = terminal_size::terminal_size_of(std::io::stdout())?;
+    Some((width.0.into(), height.0.into()))
+}
+
 impl Terminal {
     /// One printer per source, compiled for these fields.
     pub fn new(
@@ -94,8 +105,8 @@ impl Terminal {
     /// Lets each table take the place of the one before, if stdout is a terminal. Not with several sources: each would wipe
     /// away the others; and not where the gadget does not want it.
     pub fn refresh(&mut self, sources: &[Arc<DataSource>]) {
-        let wanted = |s: &Arc<DataSource>| s.annotations.get(CLEAR_SCREEN).is_none_or(|v| v != "false");
-        self.refresh = sources.len() == 1 && sources.iter().all(wanted) && std::io::stdout().is_terminal();
+        let wanted = sources.iter().all(|s| may_be_cleared(s));
+        self.refresh = sources.len() == 1 && wanted && std::io::stdout().is_terminal();
     }
 
     /// Prints what comes before the first row, so that a quiet gadget still shows that it runs.
@@ -125,6 +136,24 @@ impl Terminal {
             self.printers[source].batch(batch, &mut self.buf);
         }
         shown
+    }
+
+    /// As `render`, cut to so many lines of this width.
+    pub(crate) fn render_lines(&mut self, source: usize, batch: &Batch, width: usize, lines: usize) -> bool {
+        self.printers[source].in_section(width, lines);
+        self.render(source, batch)
+    }
+
+    /// What is to be written.
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.buf
+    }
+
+    /// Says a note once more at the end, because it will be wiped off the screen.
+    pub(crate) fn say_again(&mut self, text: String) {
+        if self.wiped.len() < MAX_WIPED && std::io::stderr().is_terminal() {
+            self.wiped.push(text);
+        }
     }
 
     /// Puts the heading of a source in front of what is to be written.
@@ -166,10 +195,10 @@ impl Terminal {
 impl Sink for Terminal {
     fn batch(&mut self, source: usize, batch: &Batch) -> Result<(), SinkError> {
         if self.refresh
-            && let Some((width, height)) = terminal_size::terminal_size_of(std::io::stdout())
+            && let Some((width, height)) = screen_size()
         {
             // Asked each time: the window may have another size by now.
-            self.printers[source].on_screen(width.0.into(), height.0.into());
+            self.printers[source].on_screen(width, height);
         }
         self.render(source, batch);
         self.flush()
@@ -187,12 +216,8 @@ impl Sink for Terminal {
         if self.tells(&note) {
             let text = note.to_string();
             say(&text);
-            if self.refresh
-                && note.is_for_everybody()
-                && self.wiped.len() < MAX_WIPED
-                && std::io::stderr().is_terminal()
-            {
-                self.wiped.push(text);
+            if self.refresh && note.is_for_everybody() {
+                self.say_again(text);
             }
         }
     }

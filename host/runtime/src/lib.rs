@@ -4,6 +4,7 @@
 //! needs. Async (tokio) stays at the edges: the registry and the runtime clients.
 
 pub mod bpf;
+mod clocks;
 pub mod containers;
 pub mod doctor;
 pub mod enrich;

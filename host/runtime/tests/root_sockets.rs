@@ -8,9 +8,9 @@ use ig_runtime::{
     enrich::sockets::Sockets,
 };
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
     os::{
-        fd::{AsRawFd, BorrowedFd},
+        fd::{AsRawFd, BorrowedFd, FromRawFd},
         unix::fs::MetadataExt,
     },
     path::Path,
@@ -43,6 +43,16 @@ fn owner(map: &RawMap<BorrowedFd<'_>>, family: u16, proto: u8, port: u16) -> Opt
     Some(((word(8) >> 32) as u32, word(0), v[80] != 0))
 }
 
+/// Local address, as it is kept, and port of the peer.
+fn ends(map: &RawMap<BorrowedFd<'_>>, family: u16, proto: u8, port: u16) -> (IpAddr, u16) {
+    let v = map.lookup(&key(family, proto, port)).unwrap().unwrap();
+    let addr = match family {
+        INET => IpAddr::from(<[u8; 4]>::try_from(&v[84..88]).unwrap()),
+        _ => IpAddr::from(<[u8; 16]>::try_from(&v[84..100]).unwrap()),
+    };
+    (addr, u16::from_ne_bytes([v[82], v[83]]))
+}
+
 /// Ports of this protocol in this network that a socket of this process is entered for.
 fn mine_of(map: &RawMap<BorrowedFd<'_>>, proto: u8) -> Vec<u16> {
     let (mut ports, mut at) = (Vec::new(), None);
@@ -68,6 +78,17 @@ fn disconnect(socket: &UdpSocket) {
 fn refused() {
     let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
     assert!(TcpStream::connect(closed).is_err());
+}
+
+fn multipath_listener() -> TcpListener {
+    // SAFETY: plain system calls; the address is one of AF_INET (2), port 0, 127.0.0.1; the descriptor is nobody else's.
+    unsafe {
+        let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP);
+        assert!(fd >= 0, "no MPTCP: {}", std::io::Error::last_os_error());
+        let here = [2_u8, 0, 0, 0, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!((libc::bind(fd, here.as_ptr().cast(), 16), libc::listen(fd, 1)), (0, 0));
+        TcpListener::from_raw_fd(fd)
+    }
 }
 
 /// A TCP socket that is bound, and closed without more.
@@ -104,6 +125,24 @@ fn root_sockets_have_their_process_as_long_as_they_are_open() {
     let bound = udp.local_addr().unwrap().port();
     assert_eq!(owner(&map, INET, UDP, bound), mine, "a port from bind");
 
+    // A packet is theirs only if it has their address.
+    let (any, here) = (IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv4Addr::LOCALHOST));
+    assert_eq!(ends(&map, INET, TCP, port), (here, 0));
+    assert_eq!(ends(&map, INET, TCP, client_port), (here, port));
+    assert_eq!(ends(&map, INET6, UDP, udp_port), (Ipv6Addr::UNSPECIFIED.into(), 0));
+    let wide = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let wide_port = wide.local_addr().unwrap().port();
+    assert_eq!(ends(&map, INET, UDP, wide_port), (any, 0));
+    wide.connect((Ipv4Addr::LOCALHOST, bound)).unwrap();
+    assert_eq!(ends(&map, INET, UDP, wide_port), (here, bound), "connect chose the address");
+    let group = UdpSocket::bind((Ipv4Addr::new(239, 1, 2, 3), 0)).unwrap();
+    let group_port = group.local_addr().unwrap().port();
+    assert_eq!(ends(&map, INET, UDP, group_port), (any, 0), "what it sends has another address");
+    let both = UdpSocket::bind((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 0)).unwrap();
+    let both_port = both.local_addr().unwrap().port();
+    assert_eq!(ends(&map, INET6, UDP, both_port), (Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(), 0));
+    drop((wide, group, both));
+
     drop(accepted);
     assert_eq!(owner(&map, INET, TCP, port), mine, "the listener stays when a connection of the same port ends");
     drop((client, udp, before, udp_before));
@@ -116,6 +155,11 @@ fn root_sockets_have_their_process_as_long_as_they_are_open() {
     };
     assert!(gone(INET, TCP, port) && gone(INET, TCP, client_port));
     assert!(gone(INET, UDP, bound) && gone(INET6, UDP, udp_port));
+
+    // Of MPTCP, a server of that kind is the owner of what comes by TCP.
+    let multipath = multipath_listener();
+    assert_eq!(owner(&map, INET, TCP, multipath.local_addr().unwrap().port()), mine);
+    drop(multipath);
 
     // Sockets whose port is another one when they end, or none any more, or that end without a change of state.
     for _ in 0..20 {

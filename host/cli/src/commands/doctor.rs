@@ -7,13 +7,13 @@ use crate::{
     commands::print,
     context::Context,
     error::{CliError, Kind},
-    images::Images,
 };
 use ig_runtime::{
     containers::ContainersOptions,
     doctor::{Check, DoctorOptions, Report, Status, examine},
+    image::Bundle,
 };
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 #[derive(Debug, clap::Args)]
 pub struct DoctorArgs {
@@ -32,10 +32,10 @@ pub fn run(args: &DoctorArgs, ctx: &Context) -> Result<ExitCode, CliError> {
                 .hint("valid values are columns, json, jsonpretty"));
         }
     };
-    let catalogue = Images::new(None, ctx)?.bundle.map_or(0, |b| b.entries().count());
+    let catalogue = Bundle::from_executable(Path::new("/proc/self/exe"))?.map_or(0, |b| b.entries().count());
     let report = examine(&DoctorOptions {
         containers: ContainersOptions { host_root: ctx.host_root.clone(), ..ContainersOptions::default() },
-        store: ctx.store.clone(),
+        store: ctx.store().ok().map(Path::to_owned),
         auto_mount: ctx.auto_mount,
         catalogue,
     });

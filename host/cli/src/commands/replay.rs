@@ -20,7 +20,7 @@ pub fn run(args: &ReplayArgs, ctx: &Context) -> Result<ExitCode, CliError> {
     let names = Arc::new(host_names(&ctx.host_root));
     let options = pipeline_options(&args.out, &names);
     let named = |e: CliError| CliError { message: format!("{}: {}", args.file.display(), e.message), ..e };
-    let replay = Replay::open(std::io::BufReader::with_capacity(1 << 20, input), &options, Some(ctx.wasm_cache()))
+    let replay = Replay::open(std::io::BufReader::with_capacity(1 << 20, input), &options, ctx.wasm_cache())
         .map_err(|e| named(e.into()))?;
     check_documents(output_mode(&args.out)?, replay.makes_documents(), &args.file.display().to_string())?;
     let mut terminal = Terminal::new(replay.sources(), &args.out, &names, ctx.verbose)?;

@@ -190,7 +190,7 @@ impl<'a> Setup<'a> {
             include: Include { host: args.containers.host, setup: args.containers.include_setup },
             containers: self.containers.clone(),
             record: args.record.clone(),
-            wasm_cache: Some(self.ctx.wasm_cache()),
+            wasm_cache: self.ctx.wasm_cache(),
             auto_mount: self.ctx.auto_mount,
             timeout: (args.timeout > 0).then(|| Duration::from_secs(args.timeout)),
             table_interval: times.interval,
@@ -201,7 +201,7 @@ impl<'a> Setup<'a> {
 }
 
 /// What the user said of the times of tables.
-fn given_times(matches: &ArgMatches) -> tables::Given {
+pub(super) fn given_times(matches: &ArgMatches) -> tables::Given {
     matches.subcommand_matches("run").map(tables::Given::of).unwrap_or_default()
 }
 

@@ -1,19 +1,21 @@
 //! `ig run GADGET GADGET…`: the flags that say which gadget they are for, one output for all, and their accounts.
 //!
-//! Each gadget's thread renders its rows by itself; only writing them takes turns, a whole batch at a time.
+//! Each gadget's thread renders its rows by itself; only writing them takes turns, a whole batch at a time. On a terminal, where
+//! all are tables that are shown again and again, each has its place on the screen.
 
 use super::{
     gadgets::Named,
     image::escaped,
-    run::{Setup, finish, flag_of, given, given_params, has_lost, refused, total},
+    run::{Setup, finish, flag_of, given, given_params, given_times, has_lost, refused, total},
 };
 use crate::{
     args::{OutputArgs, RunArgs},
     error::{CliError, Kind},
-    output::{Terminal, harmless, output_mode, say, stop_when_nobody_reads},
+    output::{Terminal, harmless, may_be_cleared, output_mode, say, screen_size, stop_when_nobody_reads},
+    screen::Screen,
 };
 use clap::{Arg, ArgMatches};
-use ig_event::{Batch, Ledger, output::OutputMode};
+use ig_event::{Batch, DataSource, Ledger, SourceKind, output::OutputMode};
 use ig_runtime::{
     gadget::params::Param,
     instance::{Ended, LiveOptions, Note, RunError, Several, Sink, SinkError, Tag},
@@ -109,13 +111,14 @@ pub(super) fn run(gadgets: Vec<Named>, setup: &Setup<'_>, matches: &ArgMatches) 
     }
     let outs: Vec<OutputArgs> = gadgets.iter().map(|g| out_args(g.name(), args, matches)).collect();
     let width = gadgets.iter().map(|g| g.name().len()).max().unwrap_or(0);
+    let over_tables = share_a_screen(&gadgets, args, matches)?;
     let record = |g: &Named| given::<PathBuf>(matches, &own_id(g.name(), "record"));
     distinct_recordings(&gadgets.iter().map(|g| (g.name(), record(g))).collect::<Vec<_>>())?;
     let options = |g: &Named, out: &OutputArgs| {
         let name = g.name();
         let params = given_params(&g.gadget, matches, |p| param_id(name, p));
         let record = record(g);
-        let tag = Some(Tag { name: name.to_owned(), width });
+        let tag = Some(Tag { name: name.to_owned(), width, over_tables });
         LiveOptions { record, tag, ..setup.options(params, out, matches) }
     };
     let members = gadgets.into_iter().zip(&outs).map(|(g, out)| {
@@ -128,12 +131,13 @@ pub(super) fn run(gadgets: Vec<Named>, setup: &Setup<'_>, matches: &ArgMatches) 
         CliError { hint: e.hint.or(hint), ..e }
     })?;
 
-    let page = Page::default();
+    let page = Page::new(&several, over_tables);
     let mut sinks = Vec::new();
     for (i, ((name, sources), out)) in several.sources().zip(&outs).enumerate() {
         let mut terminal = Terminal::new(sources, out, &setup.names, ctx.verbose).map_err(|e| named(name, e))?;
         terminal.name_gadget(name);
-        sinks.push(Shown { gadget: i, name: name.to_owned(), terminal, page: &page });
+        let tables = sources.iter().map(|s| over_tables && s.kind == SourceKind::Snapshot).collect();
+        sinks.push(Shown { gadget: i, name: name.to_owned(), terminal, tables, page: &page });
     }
     several.attach(&mut sinks).map_err(|e| named(&e.gadget, refused(e.source, ctx)))?;
     if std::io::stdout().is_terminal() {
@@ -158,6 +162,18 @@ pub(super) fn run(gadgets: Vec<Named>, setup: &Setup<'_>, matches: &ArgMatches) 
             Err(first)
         }
     }
+}
+
+/// Whether each gadget shows a table again and again, on a terminal, so that each can have its place there.
+fn share_a_screen(gadgets: &[Named], args: &RunArgs, matches: &ArgMatches) -> Result<bool, CliError> {
+    let times = given_times(matches);
+    let is_table = |s: &DataSource| s.kind == SourceKind::Snapshot && may_be_cleared(s);
+    let repeats = |g: &Named| {
+        let mut sources = g.gadget.plans().iter().map(|p| &p.source);
+        times.repeats(g.gadget.table_times()) && sources.all(is_table)
+    };
+    let columns = output_mode(&args.out)? == OutputMode::Columns;
+    Ok(columns && gadgets.iter().all(repeats) && screen_size().is_some())
 }
 
 /// Two records in one file would be neither's.
@@ -197,6 +213,8 @@ struct Page {
 
 #[derive(Default)]
 struct PageState {
+    /// Where tables have their places on a terminal, and the number of each gadget's first section.
+    screen: Option<(Screen, Vec<usize>)>,
     /// Gadget and source whose rows stand last: rows of another need their own heading.
     last: Option<(usize, usize)>,
     /// What was said of the containers' tracker, which all share.
@@ -204,9 +222,26 @@ struct PageState {
 }
 
 impl Page {
+    /// With a place for each table, where that is wanted and nothing else would be in the way.
+    fn new(several: &Several, over_tables: bool) -> Page {
+        let only_tables = several.sources().all(|(_, s)| s.iter().all(|s| s.kind == SourceKind::Snapshot));
+        let (mut titles, mut first) = (Vec::new(), Vec::new());
+        for (name, sources) in several.sources() {
+            first.push(titles.len());
+            titles.extend(sources.iter().map(|s| title(name, s, sources.len())));
+        }
+        let screen = (over_tables && only_tables).then(|| (Screen::new(titles), first));
+        Page { state: Mutex::new(PageState { screen, ..PageState::default() }) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, PageState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What stands over a table of one of several gadgets.
+fn title(gadget: &str, source: &DataSource, sources: usize) -> String {
+    if sources == 1 { format!("{gadget}:") } else { format!("{gadget} ({}):", harmless(&source.name)) }
 }
 
 /// One gadget's way to the output.
@@ -214,11 +249,31 @@ struct Shown<'a> {
     gadget: usize,
     name: String,
     terminal: Terminal,
+    /// By source: whether its rows do not say which gadget they are of.
+    tables: Vec<bool>,
     page: &'a Page,
+}
+
+impl Shown<'_> {
+    /// Draws a table in its place; `None` where there is no such place.
+    fn on_screen(&mut self, source: usize, batch: &Batch) -> Option<Result<(), SinkError>> {
+        let mut page = self.page.lock();
+        let (screen, first) = page.screen.as_mut()?;
+        // Asked each time: the window may have another size by now.
+        let size = screen_size()?;
+        let section = first.get(self.gadget)? + source;
+        self.terminal.render_lines(source, batch, size.0, screen.room(section, size.1));
+        let table = std::mem::take(self.terminal.buffer());
+        screen.draw(section, &table, size, self.terminal.buffer());
+        Some(self.terminal.flush())
+    }
 }
 
 impl Sink for Shown<'_> {
     fn batch(&mut self, source: usize, batch: &Batch) -> Result<(), SinkError> {
+        if let Some(drawn) = self.on_screen(source, batch) {
+            return drawn;
+        }
         if !self.terminal.render(source, batch) {
             return Ok(());
         }
@@ -226,6 +281,10 @@ impl Sink for Shown<'_> {
         let this = Some((self.gadget, source));
         if std::mem::replace(&mut page.last, this) != this {
             self.terminal.head(source);
+        }
+        if self.tables[source] {
+            let name = format!("{}:\n", self.name);
+            self.terminal.buffer().splice(0..0, name.into_bytes());
         }
         // Written while the page is held: a batch is whole, and stands under its own heading.
         self.terminal.flush()
@@ -242,16 +301,16 @@ impl Sink for Shown<'_> {
         if !self.terminal.tells(&note) {
             return;
         }
-        let text = note.to_string();
-        match note {
-            Note::Containers(_) => {
-                if self.page.lock().told.insert(text.clone()) {
-                    say(&text);
-                }
-            }
-            // These name the gadget themselves.
-            Note::Running { .. } | Note::MissedRuns { .. } => say(&text),
-            _ => say(&format!("{}: {text}", self.name)),
+        let (text, again) = (note.to_string(), note.is_for_everybody());
+        let text = match note {
+            Note::Containers(_) if !self.page.lock().told.insert(text.clone()) => return,
+            // These name the gadget themselves, or are of no gadget.
+            Note::Containers(_) | Note::Running { .. } | Note::MissedRuns { .. } => text,
+            _ => format!("{}: {text}", self.name),
+        };
+        say(&text);
+        if again && self.page.lock().screen.is_some() {
+            self.terminal.say_again(text);
         }
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct ColumnsPrinter {
     width: Option<usize>,
     /// Lines of the terminal, where tables take each other's place.
     height: Option<usize>,
+    /// These lines are a part of the screen, which somebody else clears.
+    section: bool,
     scratch: Vec<u8>,
     escaped: Vec<u8>,
 }
@@ -75,6 +77,7 @@ impl ColumnsPrinter {
             table: source.kind == SourceKind::Snapshot,
             width: env.width,
             height: None,
+            section: false,
             scratch: Vec::new(),
             escaped: Vec::new(),
         })
@@ -128,7 +131,8 @@ impl Printer for ColumnsPrinter {
     }
 
     fn batch(&mut self, batch: &Batch, out: &mut Vec<u8>) {
-        if self.height.is_some() {
+        let whole_screen = self.height.is_some() && !self.section;
+        if whole_screen {
             out.extend_from_slice(CLEAR);
         }
         let start = out.len();
@@ -152,6 +156,8 @@ impl Printer for ColumnsPrinter {
         }
         if let Some(height) = self.height {
             crop(out, start, height, &ends, batch.live());
+        }
+        if whole_screen {
             out.extend_from_slice(WRAP);
         }
     }
@@ -165,6 +171,12 @@ impl Printer for ColumnsPrinter {
             self.width = Some(width);
             set_widths(&mut self.columns, self.width);
         }
+    }
+
+    fn in_section(&mut self, width: usize, lines: usize) {
+        // As on a screen with one more line, in which the cursor would wait.
+        self.on_screen(width, lines + 1);
+        self.section = true;
     }
 
     fn needed_fields(&self) -> Vec<FieldId> {

@@ -130,6 +130,10 @@ pub trait Printer {
     /// From now on tables take each other's place on a terminal of this size, and are cut to its lines. For columns of
     /// tables; other outputs stay as they are. May be called before each table.
     fn on_screen(&mut self, _width: usize, _height: usize) {}
+
+    /// From now on tables are cut to so many lines of this width, and somebody else puts them in their place.
+    fn in_section(&mut self, _width: usize, _lines: usize) {}
+
     /// What stands after everything else; call it once, after the last batch.
     fn finish(&mut self, _out: &mut Vec<u8>) {}
 

@@ -326,6 +326,14 @@ fn tables_take_each_others_place_and_follow_the_size_of_the_screen() {
     }
     let sizes = [(80, 50), (80, 43), (80, 42), (80, 41), (40, 10), (10, 3), (10, 0)];
     insta::assert_snapshot!(on_screens(&source, "runtime.containerName,pid,comm", &sizes, &b).join("\n"));
+    // A part of a screen has only its lines.
+    let fields = FieldSelection::parse("pid", &source).unwrap();
+    let mut part = printer(&source, OutputMode::Columns, &fields, env(Some(80))).unwrap();
+    part.in_section(80, 4);
+    let mut out = Vec::new();
+    part.batch(&b, &mut out);
+    let text = String::from_utf8(out).unwrap();
+    assert!(!text.contains('\x1b') && text.lines().count() == 4 && text.contains("38 more of 40 rows"), "{text}");
     // A stream has no tables, and nothing of it is taken away.
     let stream = everything(SourceKind::Events);
     let mut printer = printer(&stream, OutputMode::Columns, &FieldSelection::Default, env(Some(80))).unwrap();

@@ -377,13 +377,6 @@ pub(crate) fn enter_cgroup_namespace(namespace: BorrowedFd<'_>) -> io::Result<()
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Has this thread live in that network namespace; the rest of the process does not.
-pub(crate) fn enter_network_namespace(namespace: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: takes plain numbers; changes which network this thread sees, and no memory
-    let r = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
-    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
 /// Asks the allocator to give back what loading needed for a moment.
 pub(super) fn trim_heap() {
     #[cfg(target_env = "gnu")]
@@ -462,6 +455,25 @@ pub(crate) fn uprobe(kind: u32, path: &str, offset: u64, at_return: bool, prog: 
     perf_set_bpf(event.as_fd(), prog)?;
     perf_enable(event.as_fd())?;
     Ok(event)
+}
+
+/// The number that a file's file system was given when it was made, if it has one. Linux 6.9.
+pub(crate) fn file_system_uuid(file: BorrowedFd<'_>) -> io::Result<[u8; 16]> {
+    #[repr(C)]
+    struct Uuid {
+        len: u8,
+        bytes: [u8; 16],
+    }
+    // _IOR(0x15, 0, struct fsuuid2)
+    const FS_IOC_GETFSUUID: u64 = 2 << 30 | (size_of::<Uuid>() as u64) << 16 | 0x15 << 8;
+    let mut uuid = Uuid { len: 0, bytes: [0; 16] };
+    // SAFETY: the command writes a structure of the size in its number, for which `uuid` is valid
+    let r = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_GETFSUUID as _, std::ptr::from_mut(&mut uuid)) };
+    match (r, uuid.len) {
+        (0, 16) => Ok(uuid.bytes),
+        (0, _) => Err(io::ErrorKind::Unsupported.into()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// The kernel's handle of a file: its kind and content, also on file systems whose files cannot be opened by it. Linux 6.6.

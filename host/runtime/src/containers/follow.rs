@@ -326,8 +326,10 @@ impl Follower {
         }
     }
 
+    /// To the millisecond: how far the clocks are apart is measured by every run anew, and start times that the kernel tells of
+    /// what ran before are no better either.
     fn wall(&self, boot: u64) -> u64 {
-        if boot == 0 { 0 } else { boot.wrapping_add_signed(self.boot_to_wall) }
+        if boot == 0 { 0 } else { boot.wrapping_add_signed(self.boot_to_wall) / 1_000_000 * 1_000_000 }
     }
 
     /// Path of the cgroup that the task is in, if it was made since the start; else what /proc says while it lives.

@@ -471,7 +471,7 @@ impl TableReader {
 
     /// Boot-clock nanoseconds now.
     pub(crate) fn now(&self) -> u64 {
-        thread::boot_time()
+        crate::clocks::boot_time()
     }
 
     /// The container of this namespace at that time, however little is known of it.

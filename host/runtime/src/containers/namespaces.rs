@@ -26,7 +26,7 @@ impl NetworkNamespace {
 
     /// Has this thread live in it from now on; the rest of the process does not.
     pub(crate) fn enter(&self) -> io::Result<()> {
-        sys::enter_network_namespace(self.file.as_fd())
+        sys::enter_network(self.file.as_fd())
     }
 }
 

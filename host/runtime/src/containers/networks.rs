@@ -84,8 +84,10 @@ impl Networks {
         found
     }
 
-    fn latest(&self, netns: u64) -> Option<u64> {
-        self.members(netns).iter().map(|m| m.since).max()
+    /// From when on the same are there: since the last came, and after the last that left.
+    fn settled(&self, netns: u64) -> Option<u64> {
+        let changes = |m: &Member| m.since.max(m.ended.map_or(0, |end| end.saturating_add(1)));
+        self.members(netns).iter().map(changes).max()
     }
 }
 
@@ -123,7 +125,7 @@ impl super::TableReader {
 
     /// Since when the present members are the present ones.
     pub(crate) fn present_network(&self, netns: u64) -> Option<u64> {
-        self.table.networks.latest(netns)
+        self.table.networks.settled(netns)
     }
 }
 
@@ -245,6 +247,6 @@ mod tests {
         n.leave(7, 1);
         n.leave(7, 2);
         n.leave(7, 3);
-        assert!(at(&n, 7, 500).is_empty() && n.latest(7).is_none());
+        assert!(at(&n, 7, 500).is_empty() && n.settled(7).is_none());
     }
 }

@@ -9,6 +9,20 @@ use std::sync::{Arc, atomic::Ordering};
 /// The host's network namespace.
 pub(crate) const HOST_NETNS: u64 = 2;
 
+/// One with its name, of no registry.
+pub(crate) fn named(name: &str) -> Arc<Container> {
+    let mut c = Container::new(1, "0123456789ab".into(), RuntimeName::Docker, 7);
+    c.name = Some(name.into());
+    c.seal()
+}
+
+/// A container of which only this is known.
+pub(crate) fn container(instance: u64, pid: u32) -> Arc<Container> {
+    let mut c = Container::new(instance, format!("id-{instance}").into(), RuntimeName::Docker, 0);
+    c.pid = pid;
+    c.seal()
+}
+
 pub(crate) struct ByHand {
     pub(crate) published: Arc<Published>,
     registry: Registry,

@@ -13,7 +13,11 @@ use super::{
     snapshot,
     tracker::Tracker,
 };
-use crate::{bpf::KernelBtf, host_root};
+use crate::{
+    bpf::KernelBtf,
+    clocks::{boot_time, boot_to_wall},
+    host_root,
+};
 use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -22,7 +26,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -34,18 +38,6 @@ const WRITE_SLACK: u64 = 2_000_000;
 const QUEUE: usize = 1024;
 /// How often /proc is looked at where there is no tracker.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// Boot-clock nanoseconds, as the kernel's BPF programs take them.
-pub(super) fn boot_time() -> u64 {
-    let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
-}
-
-/// Wall-clock minus boot-clock nanoseconds.
-fn boot_to_wall() -> i64 {
-    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    (wall.as_nanos() as u64).wrapping_sub(boot_time()) as i64
-}
 
 pub(super) fn start(
     options: ContainersOptions,

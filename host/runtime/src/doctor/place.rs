@@ -73,7 +73,11 @@ fn pid_namespace(shared: Option<bool>, proc: Option<PathBuf>) -> Check {
     }
 }
 
-pub(super) fn images(dir: &Path, catalogue: usize) -> Vec<Check> {
+pub(super) fn images(dir: Option<&Path>, catalogue: usize) -> Vec<Check> {
+    let Some(dir) = dir else {
+        let none = Check::warn("image store", "HOME is not set, so there is no place for one");
+        return vec![none.remedy("name a directory with --store DIR"), embedded(catalogue)];
+    };
     // What does not exist is made in the nearest directory that does.
     let existing = dir.ancestors().find(|d| d.exists()).unwrap_or(Path::new("/"));
     let writable = rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).map_err(std::io::Error::from);

@@ -49,7 +49,8 @@ enum Answer {
     Wait,
 }
 
-/// An answer for every row of a namespace since `birth`, good until the table changes.
+/// An answer for every row of a namespace since `birth` (of a network: since those who are in it are the same), good until the
+/// table changes.
 struct Remembered {
     birth: u64,
     answer: Answer,

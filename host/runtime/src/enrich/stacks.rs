@@ -7,10 +7,11 @@
 use crate::{bpf::maps::RawMap, host_root, symbols::Symbolizer};
 use ig_event::{
     Batch, DataSource, Entity, EntityValue, FieldDef, FieldId, Kind, Reason, Storage,
-    output::{KERNEL_STACK_TAG, USER_STACK_TAG},
+    output::{KERNEL_STACK_TAG, USER_STACK_TAG, WEIGHT},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::{
+    collections::hash_map::Entry,
     fs,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
@@ -77,6 +78,8 @@ pub struct Stacks {
     /// The pid namespace of /proc, where that is not the host's.
     own_pidns: Option<u32>,
     places: Vec<Vec<Place>>,
+    /// By source: where in a record it is counted how often its stacks were found.
+    weights: Vec<Option<u32>>,
     kernel: Option<RawMap<OwnedFd>>,
     user: Option<RawMap<OwnedFd>>,
     /// `None` as process: of the kernel.
@@ -96,6 +99,7 @@ impl Stacks {
         if places.iter().all(Vec::is_empty) {
             return None;
         }
+        let weights = sources.iter().map(weight).collect();
         let proc = host_root::proc(host_root);
         let own_pidns = match proc {
             Some(_) => None,
@@ -108,6 +112,7 @@ impl Stacks {
             proc,
             own_pidns,
             places,
+            weights,
             kernel: None,
             user: None,
             kept: FxHashMap::default(),
@@ -136,6 +141,46 @@ impl Stacks {
         }
     }
 
+    /// Makes one of those rows of a table that differ in nothing but at which places in the same functions they were found.
+    /// Addresses and ids are those of the first. To be called before the rows are counted.
+    pub fn join(&mut self, source: usize, batch: &mut Batch) {
+        let Some(weight) = self.weights[source] else { return };
+        let mut texts: FxHashMap<Box<str>, u32> = FxHashMap::default();
+        let mut found: FxHashMap<Vec<u8>, usize> = FxHashMap::default();
+        let mut joined: Vec<Vec<u8>> = Vec::new();
+        for row in batch.iter() {
+            let mut key = batch.record(row).to_vec();
+            for at in 0..self.places[source].len() {
+                let place = self.places[source][at];
+                let Answer::Stack(entity) = self.answer(batch, row, place) else { continue };
+                let Some(EntityValue::Text(text)) = entity.values.get(TEXT) else { continue };
+                let next = texts.len() as u32;
+                let number = texts.get(text).copied().unwrap_or_else(|| *texts.entry(text.clone()).or_insert(next));
+                replace(&mut key, place.id, &number.to_le_bytes());
+            }
+            let count = long(&key, weight);
+            replace(&mut key, weight, &[0; 8]);
+            match found.entry(key) {
+                Entry::Occupied(same) => {
+                    let sum = long(&joined[*same.get()], weight).saturating_add(count);
+                    replace(&mut joined[*same.get()], weight, &sum.to_le_bytes());
+                }
+                Entry::Vacant(new) => {
+                    new.insert(joined.len());
+                    joined.push(batch.record(row).to_vec());
+                }
+            }
+        }
+        if joined.len() < batch.live() {
+            let loss = std::mem::take(&mut batch.loss);
+            batch.clear();
+            batch.loss = loss;
+            for record in &joined {
+                batch.push(record);
+            }
+        }
+    }
+
     /// Gives every live row its stacks.
     pub fn fill(&mut self, source: usize, batch: &mut Batch) {
         for at in 0..self.places[source].len() {
@@ -153,7 +198,8 @@ impl Stacks {
         }
     }
 
-    /// Empties the maps of stacks where room has become scarce. To be called when no row with an id is on its way.
+    /// Empties the maps of stacks where room has become scarce. To be called when no row with an id is on its way, nor set
+    /// aside: it would get no stack, or another that has its id by then.
     pub fn make_room(&mut self) {
         let half = |m: &Option<RawMap<OwnedFd>>| m.as_ref().map_or(usize::MAX, |m| m.info().max_entries as usize / 2);
         let full = self.seen_kernel.len() > half(&self.kernel) || self.seen_user.len() > half(&self.user);
@@ -204,6 +250,10 @@ impl Stacks {
             return known.clone();
         }
         let answer = self.name(id, whose);
+        // One that is not in the map now may be there for the next row: the same stack has the same id.
+        if matches!(answer, Answer::Lost) {
+            return answer;
+        }
         if self.kept.len() >= MAX_KEPT {
             self.kept.clear();
         }
@@ -253,10 +303,28 @@ fn word(record: &[u8], at: u32) -> u32 {
     bytes.and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
 
+fn long(record: &[u8], at: u32) -> u64 {
+    u64::from(word(record, at)) | u64::from(word(record, at + 4)) << 32
+}
+
+fn replace(record: &mut [u8], at: u32, bytes: &[u8]) {
+    // a record that is too short is left out as malformed later
+    if let Some(place) = record.get_mut(at as usize..at as usize + bytes.len()) {
+        place.copy_from_slice(bytes);
+    }
+}
+
+/// Where rows count how often their stacks were found.
+fn weight(source: &DataSource) -> Option<u32> {
+    source.fields().iter().filter(|f| f.flag(WEIGHT)).find_map(|f| match f.def.storage {
+        Storage::Record { offset, size: 8 } if f.def.kind.is_unsigned() => Some(offset),
+        _ => None,
+    })
+}
+
 fn whose(record: &[u8], u: UserFields) -> Whose {
     let small = |at: Option<u32>| at.map_or(0, |at| word(record, at));
-    let large =
-        |at: Option<u32>| at.map_or(0, |at| u64::from(word(record, at)) | u64::from(word(record, at + 4)) << 32);
+    let large = |at: Option<u32>| at.map_or(0, |at| long(record, at));
     Whose {
         pid: small(u.pid0),
         pidns: small(u.pidns0),
@@ -374,6 +442,38 @@ mod tests {
         let mut sources = [DataSource::new("t", SourceKind::Events, 8)];
         assert!(Stacks::new(&mut sources, Path::new("/")).is_none());
         assert!(sources[0].fields().is_empty());
+    }
+
+    #[test]
+    fn rows_whose_stacks_read_the_same_are_one() {
+        let mut source = source();
+        let at = Storage::Record { offset: 40, size: 8 };
+        source.add(FieldDef::new("samples", Kind::U64, at).annotate(WEIGHT, "true")).unwrap();
+        let mut sources = [source];
+        let mut stacks = Stacks::new(&mut sources, Path::new("/")).unwrap();
+        for (id, text) in [(1, "[0]f"), (2, "[0]f"), (3, "[0]g")] {
+            let values = vec![EntityValue::Text(text.into()), EntityValue::Text("".into())];
+            stacks.kept.insert((id, None), Answer::Stack(Arc::new(Entity { values })));
+        }
+        let [source] = sources;
+        let mut batch = Batch::new(Arc::new(source));
+        // kernel's stack, a number that is of the row, samples
+        let rows = [(1, 7, 10), (3, 7, 1), (2, 7, 5), (2, 8, 3), (-libc::EFAULT, 7, 2), (-libc::EFAULT, 7, 4)];
+        for (kernel, pid, samples) in rows {
+            let mut record = record(kernel, -libc::EFAULT, pid);
+            record[32..36].copy_from_slice(&(-libc::EFAULT).to_le_bytes());
+            record[40..].copy_from_slice(&u64::to_le_bytes(samples));
+            batch.push(&record);
+        }
+        batch.loss.add(Reason::MapFull, 2);
+        stacks.join(0, &mut batch);
+        let left: Vec<(u32, u32, u64)> = batch
+            .iter()
+            .map(|row| batch.record(row))
+            .map(|record| (word(record, 0), word(record, 12), long(record, 40)))
+            .collect();
+        assert_eq!(left, [(1, 7, 15), (3, 7, 1), (2, 8, 3), (-libc::EFAULT as u32, 7, 6)]);
+        assert_eq!(batch.loss.get(Reason::MapFull), 2);
     }
 
     #[test]

@@ -165,15 +165,15 @@ impl ParamError {
     }
 }
 
-/// Names that upstream's headers give to the variables of common filters.
-const COMMON_KEYS: [(&str, &str); 7] = [
-    ("targ_pid", "pid"),
-    ("targ_tid", "tid"),
-    ("targ_uid", "uid"),
-    ("targ_gid", "gid"),
-    ("targ_comm", "comm"),
-    ("collect_ustack", "collect-ustack"),
-    ("collect_kstack", "collect-kstack"),
+/// What is known of variables that common headers bring: the name of the flag, and its help where gadget.yaml has none.
+const COMMON: [(&str, &str, &str); 7] = [
+    ("targ_pid", "pid", "Show only this process, by its number on the host; 0 shows all"),
+    ("targ_tid", "tid", "Show only this thread, by its number on the host; 0 shows all"),
+    ("targ_uid", "uid", "Show only processes of this user; 4294967295 shows those of all"),
+    ("targ_gid", "gid", "Show only processes of this group; 4294967295 shows those of all"),
+    ("targ_comm", "comm", "Show only processes of this name, of which the kernel keeps 15 bytes; empty shows all"),
+    ("collect_ustack", "collect-ustack", "Take the program's stack with each event"),
+    ("collect_kstack", "collect-kstack", "Take the kernel's stack with each event"),
 ];
 
 /// The parameters an object declares. `notes` is `params.ebpf` of gadget.yaml, by variable.
@@ -193,8 +193,12 @@ pub fn params(object: &Object, notes: &BTreeMap<String, ParamNotes>) -> Result<V
         let bad = || ParamError::Type { object: object.name.clone(), var: name.clone() };
         let t = object.btf.resolve(var.type_id).ok_or_else(bad)?;
         let ty = param_type(object, &t, var.default.len()).ok_or_else(bad)?;
-        let note = notes.get(name).cloned().unwrap_or_default();
-        let common = COMMON_KEYS.iter().find(|(v, _)| v == name).map_or(name.as_str(), |(_, k)| k);
+        let mut note = notes.get(name).cloned().unwrap_or_default();
+        let known = COMMON.iter().find(|(v, ..)| v == name);
+        if let Some((_, _, help)) = known.filter(|_| note.description.is_empty()) {
+            note.description = (*help).to_owned();
+        }
+        let common = known.map_or(name.as_str(), |(_, key, _)| key);
         let p = Param::new(common, Some(name.clone()), ty, note, ty.show(&var.default));
         // a default that would be refused when used is the author's mistake, and told at once
         p.parse(&p.default)?;

@@ -4,7 +4,7 @@
 //! The kernel measures only while somebody asks for it; the request is held as a descriptor and goes with it.
 
 use super::{
-    HostSourceError,
+    HostSourceError, processes,
     row::{HIDDEN, Look, Row, Shape},
 };
 use crate::bpf::programs;
@@ -25,12 +25,13 @@ const OWNERS: u32 = 128;
 pub(super) fn schema() -> DataSource {
     let hidden = Look { annotations: &[HIDDEN], tag: None };
     let width = |w| [("columns.width", w), ("columns.minwidth", "6"), ("columns.alignment", "right")];
+    let right = |w, alias| [("columns.width", w), ("columns.alignment", "right"), ("columns.alias", alias)];
     let mut s = Shape::new("bpfstats");
     s.number("progID", Kind::U32, "Number of the program", Look { annotations: &width("8"), tag: None });
-    if let Some(kind) = s.number("type_raw", Kind::U32, "Kind of the program, as a number", hidden) {
+    if let Some(kind) = s.number("progType_raw", Kind::U32, "Kind of the program, as a number", hidden) {
         let names = programs::KINDS.iter().enumerate().map(|(n, name)| (n as i64, (*name).to_owned())).collect();
         s.derived(
-            "type",
+            "progType",
             kind,
             Derive::Enum(Arc::new(names)),
             "Kind of the program",
@@ -54,9 +55,19 @@ pub(super) fn schema() -> DataSource {
         "cpuUsage",
         Kind::F64,
         "Share of one processor since the table before, in percent",
-        Look { annotations: &width("8"), tag: None },
+        Look { annotations: &right("8", "%CPU"), tag: None },
     );
-    s.pair("totalRuntime", Derive::Duration, "Time spent in the program while somebody had it measured", hidden);
+    s.number(
+        "cpuUsageRelative",
+        Kind::F64,
+        "Share of all processors since the table before, in percent",
+        Look { annotations: &right("8", "%RELCPU"), tag: None },
+    );
+    let total = "Time spent in the program while somebody had it measured";
+    if let Some(from) = s.number("totalRuntime_raw", Kind::U64, total, hidden) {
+        s.derived("totalRuntime", from, Derive::Duration, total, hidden);
+        s.derived("cpuTimeStr", from, Derive::Duration, total, Look { annotations: &right("12", "TIME+"), tag: None });
+    }
     s.number("totalRuncount", Kind::U64, "Runs while somebody had them counted", hidden);
     s.pair(
         "mapMemory",
@@ -86,6 +97,7 @@ pub(crate) struct BpfStats {
     /// Has the kernel measure for as long as it is open.
     _measuring: OwnedFd,
     proc: Option<PathBuf>,
+    processors: f64,
     used: FxHashMap<u32, Used>,
     last: Instant,
 }
@@ -96,7 +108,10 @@ impl BpfStats {
             Some(libc::EINVAL) => HostSourceError::NoBpfStats(e),
             _ => HostSourceError::BpfStats(e),
         })?;
-        let mut table = BpfStats { _measuring: measuring, proc, used: FxHashMap::default(), last: Instant::now() };
+        let stat = proc.as_ref().and_then(|proc| fs::read(proc.join("stat")).ok()).unwrap_or_default();
+        let processors = processes::cpus(&stat) as f64;
+        let (used, last) = (FxHashMap::default(), Instant::now());
+        let mut table = BpfStats { _measuring: measuring, proc, processors, used, last };
         programs::each(|p| {
             table.used.insert(p.id, Used { time: p.run_time_ns, runs: p.run_count });
             Ok(())
@@ -123,7 +138,8 @@ impl BpfStats {
             row.clear();
             row.u32(p.id).u32(p.kind);
             row.text(&p.name, 16);
-            row.u64(time).u64(runs).f64((time as f64 * 1e4 / elapsed).round() / 100.0);
+            let share = |of: f64| (time as f64 * 1e4 / elapsed / of).round() / 100.0;
+            row.u64(time).u64(runs).f64(share(1.0)).f64(share(self.processors));
             row.u64(p.run_time_ns).u64(p.run_count).u64(memory).u32(p.maps.len() as u32);
             write_owners(owners.get(&p.id), &mut row);
             push(row.bytes());
@@ -188,7 +204,7 @@ mod tests {
         let mut row = Row::default();
         row.u32(5).u32(26);
         row.text(b"prog", 16);
-        row.u64(1).u64(2).f64(0.5).u64(3).u64(4).u64(5).u32(6);
+        row.u64(1).u64(2).f64(0.5).f64(0.25).u64(3).u64(4).u64(5).u32(6);
         let owners = BTreeMap::from([(7, b"a".to_vec()), (8, b"b".to_vec())]);
         write_owners(Some(&owners), &mut row);
         assert_eq!(row.bytes().len(), source.record_size as usize);
@@ -196,6 +212,8 @@ mod tests {
         batch.push(row.bytes());
         let value = |name: &str| batch.value(0, source.find(name).unwrap_or_else(|| panic!("{name}")).id);
         assert_eq!(value("mapCount"), Value::Uint(6));
+        assert_eq!((value("cpuUsage"), value("cpuUsageRelative")), (Value::Float(0.5), Value::Float(0.25)));
+        assert_eq!(value("totalRuntime_raw"), Value::Uint(3));
         assert_eq!(value("mapMemory_raw"), Value::Uint(5));
         assert_eq!(value("pids"), Value::Text(b"7,8"[..].into()));
         assert_eq!(value("comms"), Value::Text(b"a,b"[..].into()));

@@ -7,6 +7,7 @@ use super::{
     HostSourceError,
     row::{HIDDEN, Look, Row, Shape},
 };
+use crate::clocks;
 use ig_event::{DataSource, Derive, Kind};
 use rustc_hash::FxHashMap;
 use std::{
@@ -131,7 +132,7 @@ impl Processes {
         let entries = fs::read_dir(&self.machine.proc)?;
         let now = Instant::now();
         let elapsed = now.duration_since(self.last).as_nanos() as u64;
-        let (boot, boot_to_wall) = clocks();
+        let (boot, boot_to_wall) = (clocks::boot_time(), clocks::boot_to_wall() as u64);
         let mut used = FxHashMap::default();
         let mut row = Row::default();
         for pid in entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok()) {
@@ -155,18 +156,8 @@ impl Processes {
     }
 }
 
-/// Nanoseconds of the boot clock, and what to add for the wall clock.
-fn clocks() -> (u64, u64) {
-    let ns = |clock| {
-        let t = rustix::time::clock_gettime(clock);
-        t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
-    };
-    let boot = ns(rustix::time::ClockId::Boottime);
-    (boot, ns(rustix::time::ClockId::Realtime).wrapping_sub(boot))
-}
-
 /// Processors that are on, from /proc/stat.
-fn cpus(stat: &[u8]) -> usize {
+pub(super) fn cpus(stat: &[u8]) -> usize {
     let line = |l: &&[u8]| l.starts_with(b"cpu") && l.get(3).is_some_and(u8::is_ascii_digit);
     stat.split(|b| *b == b'\n').filter(line).count().max(1)
 }

@@ -159,6 +159,11 @@ impl Source {
         }
     }
 
+    /// Whether no row was set aside until it is known whose it is.
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.enricher.as_ref().is_none_or(|e| e.held() == 0)
+    }
+
     /// Bytes in the ring that were not read yet.
     pub(super) fn pending(&mut self) -> u64 {
         self.ring().map_or(0, |r| r.pending())

@@ -19,7 +19,8 @@ use crate::{
         sys,
         wait::{LostCounter, Waiter},
     },
-    containers::{ClosedNetwork, Containers, ContainersOptions, FilterHandle, Selector, network_namespaces},
+    clocks,
+    containers::{ClosedNetwork, Containers, ContainersOptions, FilterHandle, Selector, Verdict, network_namespaces},
     enrich::{container::Include, sockets::Sockets, stacks::Stacks},
     gadget::schema::Producer,
     host_sources::HostTable,
@@ -42,8 +43,12 @@ const BATCH_BYTES: usize = 1 << 20;
 const COUNTERS_EVERY: Duration = Duration::from_millis(100);
 /// While nothing flows, how soon the user hears that a runtime went away.
 const NOTES_EVERY: Duration = Duration::from_secs(1);
+/// After so long, containers that ran before have their names.
+const NAMES_KNOWN: Duration = Duration::from_millis(2500);
 /// Longest time to empty a buffer after the last event.
 const DRAIN_AT_MOST: Duration = Duration::from_secs(30);
+/// Containers that a message names.
+const NAMED_CONTAINERS: usize = 10;
 /// Times, 2 ms apart, that the tracker is given at the end to name the containers of rows that wait.
 const LAST_LOOKS: u32 = 10;
 
@@ -112,6 +117,8 @@ pub struct Live {
     pub(super) filter: Option<FilterHandle>,
     pub(super) notes: Vec<Note>,
     pub(super) told: BTreeSet<String>,
+    /// When to say, once, that nobody who was asked for runs.
+    pub(super) look_for_wanted: Option<Instant>,
     /// Networks that iterators could not look into, by number and a container in it.
     pub(super) closed_networks: BTreeSet<(u64, u64)>,
     /// Containers that probes could not be set in.
@@ -145,6 +152,7 @@ impl Live {
         if let Some(recording) = &mut self.recording {
             recording.open()?;
         }
+        self.look_for_wanted = Instant::now().checked_add(NAMES_KNOWN);
         sink.note(Note::Running { gadget: self.name.clone(), hooks, buffer: self.ring_bytes });
         Ok(())
     }
@@ -329,6 +337,7 @@ impl Live {
                 continue;
             }
             if all.rows == 0
+                && self.state.iter().all(Source::holds_nothing)
                 && let Some(stacks) = &mut self.stacks
             {
                 stacks.make_room();
@@ -362,9 +371,36 @@ impl Live {
                 sink.note(Note::Containers(note));
             }
         }
+        if self.look_for_wanted.is_some_and(|at| Instant::now() >= at) {
+            self.look_for_wanted = None;
+            if let Some(text) = self.nobody_asked_for() {
+                sink.note(Note::Containers(text));
+            }
+        }
         for note in self.networks.iter().flat_map(NetworkSockets::notes) {
             sink.note(Note::Network(note));
         }
+    }
+
+    /// A name that is mistyped and one that is still to come look alike, so that it is said which there are.
+    fn nobody_asked_for(&self) -> Option<String> {
+        let selector = &self.whose.selector;
+        let running = self.containers.as_ref().filter(|_| !selector.selects_all() && self.pipeline.is_silent())?.list();
+        if running.iter().any(|c| selector.verdict(c) != Verdict::No) {
+            return None;
+        }
+        let names: Vec<&str> = running.iter().filter_map(|c| c.name.as_deref()).take(NAMED_CONTAINERS).collect();
+        let more = running.len() - names.len();
+        Some(match (running.len(), more) {
+            (0, _) => "no container runs now; those that were asked for are waited for".into(),
+            (_, 0) => {
+                format!("no container that was asked for runs now, and is waited for; running: {}", names.join(", "))
+            }
+            _ => format!(
+                "no container that was asked for runs now, and is waited for; running: {} and {more} more",
+                names.join(", ")
+            ),
+        })
     }
 
     fn uprobe_notes(&mut self, sink: &mut dyn Sink) {
@@ -419,7 +455,7 @@ impl Live {
     /// Enriches what is in the batch of a source and takes it to the sink.
     fn hand_on(&mut self, i: usize, sink: &mut dyn Sink) -> Result<(), RunError> {
         let s = &mut self.state[i];
-        s.batch.boot_to_wall = boot_to_wall();
+        s.batch.boot_to_wall = clocks::boot_to_wall();
         if let Some(stacks) = &mut self.stacks {
             stacks.look_ahead(i, &s.batch);
         }
@@ -500,6 +536,9 @@ impl Live {
                 _ => continue,
             };
             self.closed_networks(closed, sink);
+            if let Some(stacks) = &mut self.stacks {
+                stacks.join(i, &mut self.state[i].batch);
+            }
             // What was read before a failure has left the kernel: it is shown and counted all the same.
             self.pipeline.produced(i, self.state[i].batch.len() as u64);
             let handed = self.hand_on(i, sink);
@@ -519,7 +558,7 @@ impl Live {
         let mut result = if self.tables.done() { Ok(()) } else { self.read_tables(Tables::End, sink) };
         result = result.and(self.drain_all(sink));
         for _ in 0..LAST_LOOKS {
-            if self.state.iter().all(|s| s.enricher.as_ref().is_none_or(|e| e.held() == 0)) {
+            if self.state.iter().all(Source::holds_nothing) {
                 break;
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -535,6 +574,8 @@ impl Live {
             }
         }
         result = result.and(self.counters(sink));
+        // A run that was too short to wait for names says it all the same.
+        self.look_for_wanted = self.look_for_wanted.map(|_| Instant::now());
         self.container_notes(sink);
         self.stack_notes(sink);
         result
@@ -559,13 +600,4 @@ impl Live {
         }
         result
     }
-}
-
-/// Wall-clock minus boot-clock, in nanoseconds.
-fn boot_to_wall() -> i64 {
-    let ns = |clock| {
-        let t = rustix::time::clock_gettime(clock);
-        t.tv_sec * 1_000_000_000 + t.tv_nsec
-    };
-    ns(rustix::time::ClockId::Realtime) - ns(rustix::time::ClockId::Boottime)
 }

@@ -10,7 +10,7 @@ use super::{
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{Hook, KernelBtf, LoadOptions, Loaded, Object, loader::DISABLED},
+    bpf::{Hook, KernelBtf, LoadOptions, Loaded, Object, loader::DISABLED, sys},
     containers::Containers,
     enrich::{
         container::ContainerEnricher,
@@ -42,6 +42,8 @@ impl Gadget {
     /// As `load`; what other gadgets of this process have started already is used, what is missing is started for all.
     pub(super) fn load_with(self, options: LiveOptions, shared: &mut Shared) -> Result<Live, RunError> {
         filesystems::ensure(options.auto_mount)?;
+        // Each probe of each library, each buffer of a processor, each network is one.
+        sys::raise_open_files();
         let values = self.values(&options.params)?;
         let mut notes = Vec::new();
         notes.extend(self.warnings.iter().map(|w| Note::Metadata(format!("{}: {w}", self.image.reference))));
@@ -66,7 +68,7 @@ impl Gadget {
         if reads_late(&producers) {
             containers.iter().for_each(Containers::remember_ended);
         }
-        let services = Arc::new(Services::live(containers.clone(), options.selector.clone()));
+        let services = Arc::new(Services::live(containers.clone(), options.selector.clone(), options.include.host));
         let guest = self.guest(&options, (shared, &services), &mut sources, &mut notes)?;
         let has_guest = guest.is_some();
         for (plan, source) in self.plans.iter().zip(&mut sources) {
@@ -139,6 +141,7 @@ impl Gadget {
             filter,
             notes,
             told: BTreeSet::new(),
+            look_for_wanted: None,
             closed_networks: BTreeSet::new(),
             unprobed: 0,
             timeout: options.timeout,
@@ -263,7 +266,7 @@ impl Recording {
 
 /// Whether something may be read long after the container that did it has ended: tables, or maps that a guest reads.
 fn reads_late(producers: &[Producer]) -> bool {
-    producers.iter().all(|p| matches!(p, Producer::MapIter { .. }))
+    producers.is_empty() || producers.iter().any(|p| matches!(p, Producer::MapIter { .. }))
 }
 
 fn lend_maps(services: &Services, loaded: &Loaded) -> std::io::Result<()> {
@@ -374,5 +377,18 @@ impl Shared {
         let engine = Arc::new(Engine::new(EngineOptions { cache_dir, ..EngineOptions::default() })?);
         self.engine = Some(engine.clone());
         Ok(engine)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_beside_a_stream_is_read_late_too() {
+        let table = || Producer::MapIter { map: "m".into() };
+        let stream = || Producer::Tracer { map: "e".into() };
+        assert!(reads_late(&[]) && reads_late(&[table()]) && reads_late(&[stream(), table()]));
+        assert!(!reads_late(&[stream()]));
     }
 }

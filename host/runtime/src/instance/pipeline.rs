@@ -183,6 +183,11 @@ impl Pipeline {
         result.and(heard)
     }
 
+    /// Whether nothing was shown yet.
+    pub(super) fn is_silent(&self) -> bool {
+        self.sources.iter().all(|s| s.ledger.delivered == 0)
+    }
+
     pub(super) fn ledgers(self) -> Vec<(String, Ledger)> {
         self.sources.into_iter().map(|s| (s.source.name.clone(), s.ledger)).collect()
     }

@@ -5,7 +5,7 @@
 //! wrong with the last gadget is known before the first one runs. The caller's thread then waits for the others.
 
 use super::{Gadget, Live, LiveOptions, RunError, Sink, Stop, Summary, load::Shared};
-use ig_event::{DataSource, FieldDef, Kind, Storage};
+use ig_event::{DataSource, FieldDef, Kind, SourceKind, Storage};
 use std::{sync::Arc, thread};
 
 /// Field of the rows of one of several gadgets.
@@ -19,6 +19,8 @@ pub struct Tag {
     pub name: String,
     /// Cells of its column, the same for all.
     pub width: usize,
+    /// Tables stand under the gadget's name, so that their rows need not say it unless asked.
+    pub over_tables: bool,
 }
 
 impl Tag {
@@ -29,6 +31,10 @@ impl Tag {
             .annotate("columns.order", TAG_ORDER)
             .annotate("columns.width", self.width.to_string())
             .annotate("columns.minwidth", self.width.to_string());
+        let field = match self.over_tables && source.kind == SourceKind::Snapshot {
+            true => field.annotate("columns.hidden", "true"),
+            false => field,
+        };
         match source.add(field) {
             Some(_) => Ok(()),
             None => Err(RunError::TagTaken { source_name: source.name.clone() }),
@@ -154,11 +160,11 @@ fn again(e: &std::io::Error) -> std::io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ig_event::{Batch, SourceKind};
+    use ig_event::Batch;
 
     #[test]
     fn a_tag_stands_in_every_row_and_is_refused_where_the_name_is_taken() {
-        let tag = Tag { name: "trace_open".into(), width: 12 };
+        let tag = Tag { name: "trace_open".into(), width: 12, over_tables: true };
         let mut source = DataSource::new("open", SourceKind::Events, 8);
         source.add(FieldDef::new("fd", Kind::U32, Storage::Record { offset: 0, size: 4 })).unwrap();
         tag.add(&mut source).unwrap();
@@ -169,6 +175,10 @@ mod tests {
         for row in 0..2 {
             assert_eq!(batch.value(row, id), ig_event::Value::Text("trace_open".as_bytes().into()));
         }
+        let hidden = |s: &DataSource| s.find("gadget").unwrap().annotation("columns.hidden") == Some("true");
+        let mut table = DataSource::new("top", SourceKind::Snapshot, 8);
+        tag.add(&mut table).unwrap();
+        assert_eq!([hidden(&source), hidden(&table)], [false, true]);
         let e = tag.add(&mut source).unwrap_err();
         assert!(matches!(&e, RunError::TagTaken { source_name } if source_name == "open"), "{e}");
     }

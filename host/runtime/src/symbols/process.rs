@@ -5,11 +5,12 @@
 
 use super::elf::{ElfError, Identity, open_regular};
 use crate::host_root;
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use std::{
     ffi::OsString,
     fs::{self, File},
     io::{self, Read},
-    os::unix::{ffi::OsStringExt, fs::MetadataExt},
+    os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
 };
 
@@ -84,8 +85,8 @@ pub(super) fn open(process: &Path, mapping: &Mapping) -> Result<(File, Identity)
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Program {
     life: Life,
-    /// `None` where it may not be seen.
-    file: Option<Identity>,
+    /// Disk and inode; `None` where it may not be seen.
+    file: Option<(u32, u32, u64)>,
     written: Option<Written>,
 }
 
@@ -105,9 +106,11 @@ impl Program {
     /// Of a process that is there and has memory, which those that have ended and are only still listed have not.
     pub(super) fn of(process: &Path) -> Option<Program> {
         let life = life(&fs::read(process.join("stat")).ok()?)?;
-        let file = fs::metadata(process.join("exe")).ok();
-        let written = file.as_ref().map(|m| (m.mtime() as u64, m.mtime_nsec() as u32));
-        Some(Program { life, file: file.as_ref().map(Identity::of), written })
+        // as the kernel knows the file: asked again and again, a server of a container must not be waited for
+        let wanted = StatxFlags::INO | StatxFlags::MTIME;
+        let file = statx(CWD, process.join("exe"), AtFlags::STATX_DONT_SYNC, wanted).ok();
+        let written = file.map(|f| (f.stx_mtime.tv_sec as u64, f.stx_mtime.tv_nsec));
+        Some(Program { life, file: file.map(|f| (f.stx_dev_major, f.stx_dev_minor, f.stx_ino)), written })
     }
 
     /// Whether this is the program that was written then; `None` fits all.

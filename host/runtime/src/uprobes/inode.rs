@@ -7,19 +7,25 @@
 use crate::bpf::sys;
 use std::{
     fs::{self, File},
-    os::{
-        fd::{AsFd, AsRawFd},
-        unix::fs::MetadataExt,
-    },
+    os::{fd::AsFd, unix::fs::MetadataExt},
 };
 
 /// Equal for two names of one file of the disk.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Inode {
-    /// A file handle's kind and content.
-    Handle(i32, Vec<u8>),
+    /// A file handle's kind and content, which name a file of one disk.
+    Handle(Disk, i32, Vec<u8>),
     /// Device and inode as the list of mappings or stat(2) tells them.
     Numbers(String, u64),
+}
+
+/// Which file system a handle is of: two images that are disks of their own may number their files alike.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Disk {
+    /// All zero where the file system below an overlay has none, as squashfs; such are not told apart.
+    Uuid([u8; 16]),
+    /// Where nobody tells the uuid: before Linux 6.9, or because there is none.
+    Device(u64),
 }
 
 /// Handles of overlayfs: one made of the file above or below, behind a header.
@@ -27,20 +33,25 @@ const OVERLAY: std::ops::RangeInclusive<i32> = 0xf8..=0xfb;
 const OVERLAY_MAGIC: u8 = 0xfb;
 
 pub(super) fn of(file: &File) -> Inode {
-    let handle = sys::file_handle(file.as_fd()).map(|(kind, bytes)| inner(kind, &bytes));
+    let stat = || file.metadata().map_or((0, 0), |m| (m.dev(), m.ino()));
+    let disk = || sys::file_system_uuid(file.as_fd()).map_or_else(|_| Disk::Device(stat().0), Disk::Uuid);
+    let handle = sys::file_handle(file.as_fd()).map(|(kind, bytes)| inner(kind, &bytes, disk()));
     handle.ok().or_else(|| by_mapping(file)).unwrap_or_else(|| {
-        let (device, inode) = file.metadata().map_or((0, 0), |m| (m.dev(), m.ino()));
+        let (device, inode) = stat();
         Inode::Numbers(format!("stat {device}"), inode)
     })
 }
 
-/// The handle of the file below all overlays: `pad[3], version, magic, length, flags, kind, uuid[16], handle`.
-fn inner(kind: i32, bytes: &[u8]) -> Inode {
+/// The handle of the file below all overlays: `pad[3], version, magic, length, flags, kind, uuid[16], handle`. `disk`: that of
+/// the file itself, if it is of no overlay.
+fn inner(kind: i32, bytes: &[u8], disk: Disk) -> Inode {
     let below = bytes.get(3..).filter(|b| OVERLAY.contains(&kind) && b.get(1) == Some(&OVERLAY_MAGIC));
-    match below.and_then(|b| Some((*b.get(4)?, b.get(21..b.len().min((*b.get(2)?).into()))?))) {
-        Some((kind, handle)) => inner(kind.into(), handle),
-        None => Inode::Handle(kind, bytes.to_vec()),
-    }
+    let parts = |b: &[u8]| {
+        let end = b.len().min((*b.get(2)?).into());
+        let uuid = b.get(5..21)?.try_into().ok()?;
+        Some(inner((*b.get(4)?).into(), b.get(21..end)?, Disk::Uuid(uuid)))
+    };
+    below.and_then(parts).unwrap_or_else(|| Inode::Handle(disk, kind, bytes.to_vec()))
 }
 
 /// Maps a page of the file, which nobody touches, and reads which file the kernel says that is.
@@ -50,7 +61,6 @@ fn by_mapping(file: &File) -> Option<Inode> {
     let maps = fs::read_to_string("/proc/self/maps").ok()?;
     let mut words = maps.lines().find(|l| l.starts_with(&start))?.split_ascii_whitespace().skip(3);
     let (device, inode) = (words.next()?, words.next()?.parse().ok()?);
-    debug_assert!(file.as_raw_fd() >= 0);
     Some(Inode::Numbers(device.to_owned(), inode))
 }
 
@@ -77,11 +87,21 @@ mod tests {
         let hex = "00000000fb21000156ed4418a2c548918bc8b5c595c8d98ff655889c0900000000000000";
         let overlay = hex::decode(hex).unwrap();
         let below = hex::decode("f655889c0900000000000000").unwrap();
-        assert_eq!(inner(248, &overlay), Inode::Handle(1, below.clone()));
-        assert_eq!(inner(1, &below), Inode::Handle(1, below));
+        let uuid: [u8; 16] = hex::decode("56ed4418a2c548918bc8b5c595c8d98f").unwrap().try_into().unwrap();
+        let other = Disk::Device(7);
+        let found = inner(248, &overlay, other.clone());
+        assert_eq!(found, Inode::Handle(Disk::Uuid(uuid), 1, below.clone()));
+        // the file below, seen without the overlay
+        assert_eq!(inner(1, &below, Disk::Uuid(uuid)), found);
+        // the same numbers on another disk, below an overlay and without
+        let mut elsewhere = overlay.clone();
+        elsewhere[8] ^= 1;
+        assert_ne!(inner(248, &elsewhere, other.clone()), found);
+        assert_ne!(inner(1, &below, other.clone()), found);
         // damaged: kept as it is
         for len in 0..24 {
-            assert_eq!(inner(248, &overlay[..len]), Inode::Handle(248, overlay[..len].to_vec()));
+            let kept = Inode::Handle(other.clone(), 248, overlay[..len].to_vec());
+            assert_eq!(inner(248, &overlay[..len], other.clone()), kept);
         }
     }
 }

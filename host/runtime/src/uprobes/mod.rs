@@ -59,8 +59,8 @@ pub struct Probe {
 /// What people may want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UprobeNote {
-    /// What was attached for a container, and what it lacks: `(file, symbol, reason)`.
-    Container { name: String, attached: usize, missing: Vec<(String, String, String)> },
+    /// What was attached for a container, and what it lacks.
+    Container { name: String, attached: usize, missing: Vec<Lack> },
     /// As many more had nothing to probe.
     More(usize),
     /// Too many files to be probed at once.
@@ -69,20 +69,32 @@ pub enum UprobeNote {
     Missed(u64),
 }
 
-impl UprobeNote {
-    /// False for what only `-v` shows.
-    pub fn is_for_everybody(&self) -> bool {
-        !matches!(self, UprobeNote::Container { attached: 1.., .. })
-    }
+/// A function that has no probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    pub file: String,
+    pub symbol: String,
+    pub reason: String,
+    /// It is there, and the kernel refused: its calls are missing, which for a function that is not there are none.
+    pub refused: bool,
 }
 
 impl UprobeNote {
+    /// False for what only `-v` shows.
+    pub fn is_for_everybody(&self) -> bool {
+        match self {
+            UprobeNote::Container { attached, missing, .. } => *attached == 0 || missing.iter().any(|l| l.refused),
+            _ => true,
+        }
+    }
+
     /// Containers whose calls are not seen although they could be.
     pub fn blind_spots(&self) -> u64 {
         match self {
             UprobeNote::TooMany { .. } => 1,
             UprobeNote::Missed(n) => *n,
-            UprobeNote::Container { .. } | UprobeNote::More(_) => 0,
+            UprobeNote::Container { missing, .. } => missing.iter().any(|l| l.refused).into(),
+            UprobeNote::More(_) => 0,
         }
     }
 }
@@ -92,6 +104,10 @@ impl fmt::Display for UprobeNote {
         match self {
             UprobeNote::Container { name, attached: 0, missing } => {
                 write!(f, "warning: {name}: nothing to probe, so none of its calls are seen: ")?;
+                reasons(missing, f)
+            }
+            UprobeNote::Container { name, attached, missing } if missing.iter().any(|l| l.refused) => {
+                write!(f, "warning: {name}: {attached} probes, and some of its calls are not seen: ")?;
                 reasons(missing, f)
             }
             UprobeNote::Container { name, attached, missing } => {
@@ -114,9 +130,9 @@ impl fmt::Display for UprobeNote {
 }
 
 /// By file and reason, with the functions it is about.
-fn reasons(missing: &[(String, String, String)], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn reasons(missing: &[Lack], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut by_reason: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
-    for (file, symbol, reason) in missing {
+    for Lack { file, symbol, reason, .. } in missing {
         by_reason.entry((file, reason)).or_default().insert(symbol);
     }
     for (n, ((file, reason), symbols)) in by_reason.into_iter().enumerate() {
@@ -166,14 +182,15 @@ impl Uprobes {
         let mut attached = Attached {
             kind,
             probes,
-            proc: scope.proc,
+            proc: scope.proc.clone(),
             files: BTreeMap::new(),
             users: BTreeMap::new(),
             notes: notes.clone(),
+            told: BTreeSet::new(),
             empty: 0,
         };
-        if let Some(host) = scope.host {
-            let root = Root::open(&host)
+        if let Some(host) = &scope.host {
+            let root = Root::open(host)
                 .map_err(|source| UprobeError::HostRoot { root: host.display().to_string(), source })?;
             attached.look_at(HOST, "the host", &root, true);
         }
@@ -187,7 +204,8 @@ impl Uprobes {
         let stop = Arc::new(AtomicBool::new(false));
         let ended = stop.clone();
         let thread = std::thread::Builder::new().name("uprobes".into());
-        let thread = thread.spawn(move || attached.follow(changes, &ended));
+        let Scope { containers, selector, .. } = scope;
+        let thread = thread.spawn(move || attached.follow(changes, &containers, &selector, &ended));
         let thread = thread.map_err(|source| UprobeError::Thread { source })?;
         Ok(Uprobes { notes, stop, thread: Some(thread) })
     }
@@ -220,9 +238,9 @@ impl Drop for Uprobes {
 
 /// One probed file of the disk.
 struct Probed {
-    /// Open as long as the probes are: closing detaches.
-    _events: Vec<OwnedFd>,
-    count: usize,
+    /// By the probe's place among all; open as long as the probes are: closing detaches.
+    events: BTreeMap<usize, OwnedFd>,
+    missing: Vec<Lack>,
     users: BTreeSet<u64>,
 }
 
@@ -237,12 +255,14 @@ struct Attached {
     /// By container: the files it uses.
     users: BTreeMap<u64, Vec<(Inode, String)>>,
     notes: Arc<Mutex<Vec<UprobeNote>>>,
-    /// Containers that had nothing to probe.
+    /// Of whom was told that there is nothing to probe.
+    told: BTreeSet<u64>,
+    /// How many they were.
     empty: usize,
 }
 
 impl Attached {
-    fn follow(mut self, mut changes: Changes, stop: &AtomicBool) {
+    fn follow(mut self, mut changes: Changes, containers: &Containers, selector: &Arc<Selector>, stop: &AtomicBool) {
         let mut again: Vec<(Instant, usize, Arc<Container>)> = Vec::new();
         while !stop.load(Ordering::Acquire) {
             match changes.next(TICK) {
@@ -254,7 +274,14 @@ impl Attached {
                     again.retain(|(_, _, c)| c.instance != container.instance);
                     self.forget(container.instance);
                 }
-                Some(Change::Missed(n)) => self.note(UprobeNote::Missed(n)),
+                Some(Change::Missed(n)) => {
+                    self.note(UprobeNote::Missed(n));
+                    // All that runs is told again; who is not there has ended.
+                    changes = containers.changes_at_once(selector.clone());
+                    let present: BTreeSet<u64> = containers.list().iter().map(|c| c.instance).collect();
+                    again.retain(|(_, _, c)| present.contains(&c.instance));
+                    self.keep(&present);
+                }
             }
             let now = Instant::now();
             let (due, rest) = again.into_iter().partition(|(at, _, _)| *at <= now);
@@ -279,16 +306,37 @@ impl Attached {
     /// Probes a container's files; how many probes it has, `None` where it cannot be looked at. `last`: no other try comes,
     /// so that it is time to say that there is nothing.
     fn container(&mut self, c: &Container, last: bool) -> Option<usize> {
-        if let Some(files) = self.users.get(&c.instance).filter(|f| !f.is_empty()) {
-            return Some(files.iter().filter_map(|f| self.files.get(f)).map(|p| p.count).sum());
+        let probes = |f: &(Inode, String)| self.files.get(f).map_or(0, |p| p.events.len());
+        let count = self.users.get(&c.instance).map_or(0, |files| files.iter().map(probes).sum());
+        if count > 0 {
+            return Some(count);
         }
         // what holds a pod together runs nothing that anybody would look at
         if c.pid == 0 || c.is_sandbox() {
             return None;
         }
-        let root = Root::open(&self.proc.as_ref()?.join(c.pid.to_string()).join("root")).ok()?;
         let name = format!("container {}", c.name.as_deref().unwrap_or(&c.id));
-        Some(self.look_at(c.instance, &name, &root, last))
+        match Root::open(&self.proc.as_ref()?.join(c.pid.to_string()).join("root")) {
+            Ok(root) => Some(self.look_at(c.instance, &name, &root, last)),
+            // it has ended
+            Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => None,
+            Err(e) => {
+                if last && self.told.insert(c.instance) {
+                    let lack = |p: &Probe| Lack {
+                        file: p.file.clone(),
+                        symbol: p.symbol.clone(),
+                        reason: format!("its files cannot be looked at: {e}"),
+                        refused: true,
+                    };
+                    self.note(UprobeNote::Container {
+                        name,
+                        attached: 0,
+                        missing: self.probes.iter().map(lack).collect(),
+                    });
+                }
+                Some(0)
+            }
+        }
     }
 
     fn look_at(&mut self, user: u64, name: &str, root: &Root, last: bool) -> usize {
@@ -319,33 +367,43 @@ impl Attached {
             }
         }
         self.users.insert(user, mine);
-        if count > 0 || last {
-            self.empty += usize::from(count == 0);
-            if count > 0 || self.empty <= TOLD {
+        if count > 0 || last && self.told.insert(user) {
+            let refused = missing.iter().any(|l| l.refused);
+            self.empty += usize::from(count == 0 && !refused);
+            if count > 0 || refused || self.empty <= TOLD {
                 self.note(UprobeNote::Container { name: name.to_owned(), attached: count, missing });
             }
         }
         count
     }
 
-    fn lacks(&self, file: &str, reason: &str, missing: &mut Vec<(String, String, String)>) {
+    fn lacks(&self, file: &str, reason: &str, missing: &mut Vec<Lack>) {
         let of_file = self.probes.iter().filter(|p| p.file == file);
-        missing.extend(of_file.map(|p| (file.to_owned(), p.symbol.clone(), reason.to_owned())));
+        let lack = |symbol: &String| Lack {
+            file: file.to_owned(),
+            symbol: symbol.clone(),
+            reason: reason.to_owned(),
+            refused: false,
+        };
+        missing.extend(of_file.map(|p| lack(&p.symbol)));
     }
 
-    /// Attaches all programs for `wanted` to a file, unless somebody uses it already.
+    /// Attaches all programs for `wanted` to a file, unless somebody uses it already; what the kernel refused is tried again.
     fn probe(
         &mut self,
         user: u64,
         name: &str,
         wanted: &str,
         file: File,
-        missing: &mut Vec<(String, String, String)>,
+        missing: &mut Vec<Lack>,
     ) -> Result<((Inode, String), usize), String> {
         let key = (inode::of(&file), wanted.to_owned());
         if let Some(known) = self.files.get_mut(&key) {
             known.users.insert(user);
-            return Ok((key, known.count));
+            if !known.missing.iter().any(|l| l.refused) {
+                missing.extend(known.missing.iter().cloned());
+                return Ok((key, known.events.len()));
+            }
         }
         if self.files.len() >= MAX_FILES {
             self.note(UprobeNote::TooMany { name: name.to_owned() });
@@ -355,28 +413,42 @@ impl Attached {
         let again = file.try_clone().map_err(|e| e.to_string())?;
         let symbols: Vec<&str> = self.probes.iter().filter(|p| p.file == wanted).map(|p| p.symbol.as_str()).collect();
         let offsets = offsets(again, &symbols).map_err(|e| e.to_string())?;
-        let (mut events, mut count) = (Vec::new(), 0);
-        for p in self.probes.iter().filter(|p| p.file == wanted) {
-            let mut lacks = |reason: String| missing.push((wanted.to_owned(), p.symbol.clone(), reason));
+        let before = self.files.remove(&key);
+        let (mut events, mut users) = before.map(|p| (p.events, p.users)).unwrap_or_default();
+        users.insert(user);
+        let mut lacking = Vec::new();
+        for (n, p) in self.probes.iter().enumerate().filter(|(_, p)| p.file == wanted) {
+            if events.contains_key(&n) {
+                continue;
+            }
+            let lack = |reason, refused| Lack { file: wanted.to_owned(), symbol: p.symbol.clone(), reason, refused };
             let Some(offset) = offsets.get(p.symbol.as_str()) else {
-                lacks("there is no such function".into());
+                lacking.push(lack("there is no such function".to_owned(), false));
                 continue;
             };
             match sys::uprobe(self.kind, &path, *offset, p.at_return, p.fd.as_fd()) {
-                Ok(event) => {
-                    events.push(event);
-                    count += 1;
-                }
-                Err(e) => lacks(format!("the kernel refused: {e}")),
+                Ok(event) => drop(events.insert(n, event)),
+                Err(e) => lacking.push(lack(format!("the kernel refused: {e}"), true)),
             }
         }
-        let users = BTreeSet::from([user]);
-        self.files.insert(key.clone(), Probed { _events: events, count, users });
+        missing.extend(lacking.iter().cloned());
+        let count = events.len();
+        // one without probes is looked at again for the next who has it
+        if count > 0 {
+            self.files.insert(key.clone(), Probed { events, missing: lacking, users });
+        }
         Ok((key, count))
+    }
+
+    /// Forgets containers that are not among these.
+    fn keep(&mut self, present: &BTreeSet<u64>) {
+        let gone: Vec<u64> = self.users.keys().copied().filter(|u| *u != HOST && !present.contains(u)).collect();
+        gone.into_iter().for_each(|user| self.forget(user));
     }
 
     /// Detaches what nobody uses any more.
     fn forget(&mut self, user: u64) {
+        self.told.remove(&user);
         for key in self.users.remove(&user).unwrap_or_default() {
             if let Some(probed) = self.files.get_mut(&key) {
                 probed.users.remove(&user);
@@ -404,9 +476,9 @@ fn offsets(file: File, symbols: &[&str]) -> Result<BTreeMap<String, u64>, ElfErr
     elf.functions(|f| {
         for (symbol, name, add) in &parts {
             if f.name == name.as_bytes()
-                && let Some(offset) = elf.layout.offset_of(f.address)
+                && let Some(place) = elf.layout.offset_of(f.address).and_then(|offset| offset.checked_add(*add))
             {
-                out.entry((*symbol).to_owned()).or_insert(offset.wrapping_add(*add));
+                out.entry((*symbol).to_owned()).or_insert(place);
             }
         }
     })?;
@@ -447,7 +519,9 @@ mod tests {
             name.unwrap()
         };
         let inside = format!("{name}+0x4");
-        let found = offsets(own(), &[&name, &inside, "0x40", "no_such_function"]).unwrap();
+        let beyond = format!("{name}+{}", u64::MAX);
+        let found = offsets(own(), &[&name, &inside, &beyond, "0x40", "no_such_function"]).unwrap();
+        assert!(!found.contains_key(&beyond));
         assert_eq!(found[&inside], found[&name] + 4);
         assert_eq!(found["0x40"], 0x40);
         assert!(!found.contains_key("no_such_function"));
@@ -455,16 +529,26 @@ mod tests {
 
     #[test]
     fn only_containers_that_could_have_been_probed_are_blind_spots() {
-        let missing = vec![("libc".to_owned(), "malloc".to_owned(), "no such function".to_owned())];
-        let nothing = UprobeNote::Container { name: "web".into(), attached: 0, missing };
-        let all = [nothing, UprobeNote::More(3), UprobeNote::TooMany { name: "web".into() }, UprobeNote::Missed(5)];
+        let lack = |refused| Lack { file: "libc".into(), symbol: "malloc".into(), reason: "so".into(), refused };
+        let note = |attached, refused| UprobeNote::Container {
+            name: "web".into(),
+            attached,
+            missing: vec![lack(false), lack(refused)],
+        };
+        let all =
+            [note(0, false), UprobeNote::More(3), UprobeNote::TooMany { name: "web".into() }, UprobeNote::Missed(5)];
         assert_eq!(all.map(|n| n.blind_spots()), [0, 0, 1, 5]);
+        assert_eq!([note(0, true), note(3, true), note(3, false)].map(|n| n.blind_spots()), [1, 1, 0]);
     }
 
     #[test]
     fn what_is_missing_is_said_with_file_function_and_reason() {
-        let lacks =
-            |file: &str, symbol: &str| (file.to_owned(), symbol.to_owned(), "there is no such library".to_owned());
+        let lacks = |file: &str, symbol: &str| Lack {
+            file: file.to_owned(),
+            symbol: symbol.to_owned(),
+            reason: "there is no such library".to_owned(),
+            refused: false,
+        };
         let missing = vec![lacks("libssl", "SSL_write"), lacks("libssl", "SSL_read"), lacks("libgnutls", "x")];
         let note = UprobeNote::Container { name: "container web".into(), attached: 0, missing: missing.clone() };
         assert_eq!(
@@ -474,5 +558,104 @@ mod tests {
         );
         assert!(note.is_for_everybody());
         assert!(!UprobeNote::Container { name: "web".into(), attached: 1, missing }.is_for_everybody());
+    }
+
+    /// Probes of a kind of event that no kernel has, so that each is refused where the function is there.
+    fn refused(symbols: &[&str]) -> Attached {
+        let probe = |symbol: &&str| Probe {
+            program: "p".into(),
+            fd: File::open("/dev/null").unwrap().into(),
+            file: "libc".into(),
+            symbol: (*symbol).to_owned(),
+            at_return: false,
+        };
+        Attached {
+            kind: u32::MAX,
+            probes: symbols.iter().map(probe).collect(),
+            proc: Some("/proc".into()),
+            files: BTreeMap::new(),
+            users: BTreeMap::new(),
+            notes: Arc::default(),
+            told: BTreeSet::new(),
+            empty: 0,
+        }
+    }
+
+    fn container(instance: u64) -> Arc<Container> {
+        crate::containers::testing::container(instance, std::process::id())
+    }
+
+    fn notes(a: &Attached) -> Vec<UprobeNote> {
+        std::mem::take(&mut a.notes.lock().unwrap())
+    }
+
+    #[test]
+    fn a_container_whose_probes_are_refused_is_told_at_the_last_try_and_the_next_with_its_library_too() {
+        let mut a = refused(&["malloc", "no_such_function_at_all"]);
+        assert_eq!(a.container(&container(1), false), Some(0));
+        assert_eq!(notes(&a), []);
+        for instance in [1, 2] {
+            assert_eq!(a.container(&container(instance), true), Some(0));
+            let told = notes(&a);
+            let [UprobeNote::Container { attached: 0, missing, .. }] = &told[..] else { panic!("{told:?}") };
+            assert!(missing.iter().any(|l| l.symbol == "malloc" && l.refused), "{missing:?}");
+            assert!(missing.iter().any(|l| l.symbol != "malloc" && !l.refused), "{missing:?}");
+            assert_eq!(told[0].blind_spots(), 1);
+        }
+        assert!(a.files.is_empty(), "a file without probes is not kept");
+        // told once, however often it is looked at
+        assert_eq!(a.container(&container(1), true), Some(0));
+        assert_eq!(notes(&a), []);
+    }
+
+    #[test]
+    fn a_container_that_cannot_be_looked_at_is_told_and_one_that_has_ended_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut a = refused(&["malloc"]);
+        a.proc = Some(dir.path().into());
+        assert_eq!(a.container(&container(1), true), None);
+        assert_eq!(notes(&a), []);
+        // something that is no directory, so that it is there and cannot be opened
+        std::fs::create_dir(dir.path().join(std::process::id().to_string())).unwrap();
+        File::create(dir.path().join(format!("{}/root", std::process::id()))).unwrap();
+        assert_eq!(a.container(&container(1), false), Some(0));
+        assert_eq!(notes(&a), []);
+        assert_eq!(a.container(&container(1), true), Some(0));
+        let told = notes(&a);
+        assert_eq!(told.iter().map(UprobeNote::blind_spots).collect::<Vec<_>>(), [1]);
+        assert!(told[0].to_string().contains("its files cannot be looked at"), "{}", told[0]);
+    }
+
+    #[test]
+    fn a_file_that_was_probed_in_part_is_tried_again_for_the_next_who_has_it() {
+        let mut a = refused(&["malloc", "free"]);
+        assert_eq!(a.container(&container(1), false), Some(0));
+        // as if the first had been taken
+        for key in a.users[&1].clone() {
+            let events = BTreeMap::from([(0, File::open("/dev/null").unwrap().into())]);
+            let missing = vec![Lack { file: "libc".into(), symbol: "free".into(), reason: "so".into(), refused: true }];
+            a.files.insert(key, Probed { events, missing, users: BTreeSet::from([1]) });
+        }
+        assert!(a.container(&container(2), false).unwrap() > 0);
+        let told = notes(&a);
+        let [note @ UprobeNote::Container { attached: 1.., missing, .. }] = &told[..] else { panic!("{told:?}") };
+        assert!(
+            missing.iter().all(|l| l.symbol == "free" && l.reason.starts_with("the kernel refused")),
+            "{missing:?}"
+        );
+        assert!(note.is_for_everybody() && note.to_string().contains("some of its calls are not seen"), "{note}");
+    }
+
+    #[test]
+    fn those_that_ended_unnoticed_are_forgotten_and_the_host_is_not() {
+        let mut a = refused(&["malloc"]);
+        let key = (Inode::Numbers("8:1".into(), 7), "libc".to_owned());
+        let users = BTreeSet::from([1, 2, HOST]);
+        a.files.insert(key.clone(), Probed { events: BTreeMap::new(), missing: Vec::new(), users });
+        a.users.extend([1, 2, HOST].map(|user| (user, vec![key.clone()])));
+        a.keep(&BTreeSet::from([2, 3]));
+        assert_eq!(a.files[&key].users, BTreeSet::from([2, HOST]));
+        a.keep(&BTreeSet::new());
+        assert_eq!(a.users.keys().copied().collect::<Vec<_>>(), [HOST]);
     }
 }

@@ -1,6 +1,9 @@
 //! One running guest: batches go in by chunks of live rows, columns come back; a guest that fails is restarted, and while
 //! it is away rows pass undecoded and are counted. Owned by the thread of the run.
 
+mod notes;
+mod restarts;
+
 use super::{
     Engine, Phase, WasmError,
     answer::{AnswerError, Answering, ChunkRows},
@@ -14,8 +17,9 @@ use super::{
     wit_v0_1::{self, Call, Called, Equipment, Instance, NewError, Refusal, State},
 };
 use ig_event::{Batch, Column, DataSource, Reason, loss::Class};
+use restarts::Restarts;
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::BTreeSet,
     fmt,
     mem::{replace, take},
     sync::{Arc, Mutex},
@@ -23,11 +27,7 @@ use std::{
 };
 use wasmtime::component::{Component, Linker};
 
-/// Failures within `WINDOW` after which the guest stays away.
-const MOST_FAILURES: usize = 5;
-const WINDOW: Duration = Duration::from_secs(60);
-/// Wait before the second restart in a window; doubles with each further one. The first is immediate.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
+pub use notes::{GuestNote, Problem};
 
 pub struct GuestOptions {
     /// For messages.
@@ -44,97 +44,6 @@ impl GuestOptions {
     /// No parameters, and only warnings and errors out of the guest's mouth.
     pub fn quiet(gadget: impl Into<String>) -> Self {
         GuestOptions { gadget: gadget.into(), params: Vec::new(), log_level: Level::Warn, services: Arc::default() }
-    }
-}
-
-/// What a guest did wrong while running.
-#[derive(Debug, thiserror::Error)]
-pub enum Problem {
-    #[error("{0}")]
-    Halted(Halt),
-    #[error("{0}")]
-    Answer(AnswerError),
-    #[error("could not decode: {message} ({code})")]
-    Refused { code: &'static str, message: String },
-    #[error("rejected events: {reason}")]
-    Rejected { reason: String },
-    #[error("failed in {phase}: {message} ({code})")]
-    Tick { phase: Phase, code: &'static str, message: String },
-    #[error("failed to restart in {phase}: {halt}")]
-    RestartHalted { phase: Phase, halt: Halt },
-    #[error("refused to restart in {phase}: {message} ({code})")]
-    RestartRefused { phase: Phase, code: &'static str, message: String },
-    #[error("asked for other fields when it was restarted")]
-    OtherPlan,
-    #[error("failed {MOST_FAILURES} times within {} s and stays away from now on", WINDOW.as_secs())]
-    GivenUp,
-}
-
-impl Problem {
-    /// One word for machines, the same for every run of the same fault.
-    pub fn key(&self) -> &'static str {
-        match self {
-            Problem::Halted(h) => h.key(),
-            Problem::Answer(e) => e.key(),
-            Problem::Refused { .. } => "refused",
-            Problem::Rejected { .. } => "rejected",
-            Problem::Tick { .. } => "tick",
-            Problem::RestartHalted { .. } | Problem::RestartRefused { .. } => "restart",
-            Problem::OtherPlan => "other-plan",
-            Problem::GivenUp => "given-up",
-        }
-    }
-}
-
-/// Something the user should know.
-#[derive(Debug)]
-pub enum GuestNote {
-    /// The guest did something wrong; once for each kind of problem.
-    Problem { gadget: String, problem: Problem },
-    /// The guest said something; bounded in rate and length.
-    Said { gadget: String, level: Level, message: String },
-}
-
-impl GuestNote {
-    /// What went wrong, if anything did.
-    pub fn problem(&self) -> Option<&Problem> {
-        match self {
-            GuestNote::Problem { problem, .. } => Some(problem),
-            GuestNote::Said { .. } => None,
-        }
-    }
-
-    /// Whether the guest broke, as opposed to saying something or saying that it cannot decode an event.
-    pub fn is_failure(&self) -> bool {
-        self.problem()
-            .is_some_and(|p| !matches!(p, Problem::Refused { .. } | Problem::Rejected { .. } | Problem::Tick { .. }))
-    }
-
-    /// False for what only those want to read who asked for more.
-    pub fn is_for_everybody(&self) -> bool {
-        match self {
-            GuestNote::Problem { .. } => true,
-            GuestNote::Said { level, .. } => *level <= Level::Warn,
-        }
-    }
-}
-
-impl fmt::Display for GuestNote {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            GuestNote::Said { gadget, message, .. } => write!(f, "gadget {gadget}: {message}"),
-            GuestNote::Problem { gadget, problem } => {
-                write!(f, "gadget {gadget}: its wasm {problem}; ")?;
-                f.write_str(match problem {
-                    Problem::GivenUp => "events are shown undecoded",
-                    Problem::Tick { .. } => "it goes on",
-                    Problem::Refused { .. } | Problem::Rejected { .. } => {
-                        "these events are shown undecoded and counted"
-                    }
-                    _ => "the events at hand are shown undecoded and counted, and it is restarted",
-                })
-            }
-        }
     }
 }
 
@@ -348,7 +257,10 @@ impl Guest {
         rows: ChunkRows,
         lost: u64,
     ) -> ChunkRows {
-        let Some(instance) = &mut self.instance else { return rows };
+        let Some(instance) = &mut self.instance else {
+            batch.loss.add(Reason::Undecoded, rows.rows.len() as u64);
+            return rows;
+        };
         let projected: Vec<Column> =
             subscription.wants.columns.iter().map(|f| project(batch, &rows.rows, *f)).collect();
         let mut columns = take(&mut self.columns);
@@ -552,58 +464,5 @@ fn phase_result(called: Called, phase: Phase) -> Result<(), OpenFailure> {
         Ok(Ok(())) => Ok(()),
         Ok(Err(refusal)) => Err(OpenFailure::Refused(phase, refusal)),
         Err(halt) => Err(OpenFailure::Halted(phase, halt)),
-    }
-}
-
-/// When a failed guest may try again.
-#[derive(Debug, Default)]
-struct Restarts {
-    failures: VecDeque<Instant>,
-    next: Option<Instant>,
-    given_up: bool,
-}
-
-impl Restarts {
-    /// Counts a failure; `true` when it was the one too many.
-    fn failed(&mut self, now: Instant) -> bool {
-        while self.failures.front().is_some_and(|t| now.duration_since(*t) > WINDOW) {
-            self.failures.pop_front();
-        }
-        self.failures.push_back(now);
-        let recent = self.failures.len();
-        self.next = (recent > 1).then(|| now + FIRST_WAIT * (1 << (recent - 2).min(16)));
-        let given_up = recent >= MOST_FAILURES;
-        given_up && !replace(&mut self.given_up, true)
-    }
-
-    fn due(&self, now: Instant) -> bool {
-        !self.given_up && self.next.is_none_or(|t| now >= t)
-    }
-}
-
-#[cfg(test)]
-mod restart_tests {
-    use super::*;
-
-    #[test]
-    fn the_first_restart_is_immediate_then_it_waits_longer_and_then_gives_up() {
-        let (mut r, t) = (Restarts::default(), Instant::now());
-        assert!(!r.failed(t) && r.due(t));
-        assert!(!r.failed(t) && !r.due(t) && r.due(t + FIRST_WAIT));
-        assert!(!r.failed(t) && !r.due(t + FIRST_WAIT) && r.due(t + 2 * FIRST_WAIT));
-        assert!(!r.failed(t) && r.due(t + 4 * FIRST_WAIT));
-        assert!(r.failed(t), "the fifth is too many");
-        assert!(!r.due(t + 100 * WINDOW));
-        assert!(!r.failed(t), "and is said once");
-    }
-
-    #[test]
-    fn old_failures_are_forgotten() {
-        let (mut r, t) = (Restarts::default(), Instant::now());
-        for i in 0..20 {
-            assert!(!r.failed(t + i * WINDOW / 3));
-        }
-        let later = t + 30 * WINDOW;
-        assert!(!r.failed(later) && r.due(later));
     }
 }

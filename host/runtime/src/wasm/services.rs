@@ -186,15 +186,16 @@ impl OpenMap {
 /// What a run lends its guest. Empty in a replay.
 #[derive(Default)]
 pub struct Services {
-    containers: Option<(Containers, Arc<Selector>)>,
+    /// With whom the user asked for, and whether the host's programs are asked for too.
+    containers: Option<(Containers, Arc<Selector>, bool)>,
     /// From the moment the object is loaded.
     maps: OnceLock<Maps>,
 }
 
 impl Services {
     /// For a live run, whose containers may not be known.
-    pub fn live(containers: Option<Containers>, selector: Arc<Selector>) -> Services {
-        Services { containers: containers.map(|c| (c, selector)), maps: OnceLock::new() }
+    pub fn live(containers: Option<Containers>, selector: Arc<Selector>, host: bool) -> Services {
+        Services { containers: containers.map(|c| (c, selector, host)), maps: OnceLock::new() }
     }
 
     /// Lends the maps of a loaded object; the first call counts.
@@ -216,12 +217,31 @@ impl Services {
         Ok(OpenMap { name: name.to_owned(), map: Arc::clone(map) })
     }
 
-    /// Whose namespace it was at that time, if the user asked for that container.
-    pub(super) fn container(&self, mntns: u64, boot_ns: u64) -> Option<Arc<Container>> {
-        let (containers, selector) = self.containers.as_ref()?;
-        match containers.resolve(mntns, boot_ns) {
-            Resolution::Known(c) if selector.verdict(&c) != Verdict::No => Some(c),
-            _ => None,
+    /// Whose namespace it was at that time.
+    pub(super) fn owner(&self, mntns: u64, boot_ns: u64) -> Owner {
+        let Some((containers, selector, host)) = &self.containers else { return Owner::Nobody };
+        Owner::of(containers.resolve(mntns, boot_ns), selector, *host)
+    }
+}
+
+/// Whose something is, for a guest that gathers by itself: what no row comes of, nobody else can leave out.
+#[derive(Debug)]
+pub(super) enum Owner {
+    Container(Arc<Container>),
+    Nobody,
+    LeftOut,
+    Doubtful,
+}
+
+impl Owner {
+    fn of(resolution: Resolution, selector: &Selector, host: bool) -> Owner {
+        match resolution {
+            Resolution::Known(c) if selector.verdict(&c) == Verdict::No => Owner::LeftOut,
+            Resolution::Known(c) => Owner::Container(c),
+            Resolution::Host if host => Owner::Nobody,
+            Resolution::Host => Owner::LeftOut,
+            Resolution::Pending | Resolution::Unknown if selector.selects_all() => Owner::Nobody,
+            Resolution::Pending | Resolution::Unknown => Owner::Doubtful,
         }
     }
 }
@@ -229,6 +249,7 @@ impl Services {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::containers::testing::named;
 
     #[test]
     fn a_document_has_its_limits_and_is_empty_after_publishing() {
@@ -270,8 +291,25 @@ mod tests {
     fn without_a_running_gadget_there_are_no_maps_and_no_containers() {
         let services = Services::default();
         assert!(matches!(services.map("m"), Err(ServiceError::NoMaps)));
-        assert!(services.container(1, 0).is_none());
+        assert!(matches!(services.owner(1, 0), Owner::Nobody));
         services.lend_maps([]).unwrap();
         assert_eq!(services.map("m").unwrap_err().to_string(), "no map \"m\"; there is ");
+    }
+
+    #[test]
+    fn nobody_elses_gets_a_name_when_certain_containers_are_asked_for() {
+        let container = |name: &str| Resolution::Known(named(name));
+        let only = Selector::parse("web").unwrap();
+        let said = |r: Resolution, s: &Selector, host: bool| match Owner::of(r, s, host) {
+            Owner::Container(c) => c.name.as_deref().unwrap_or_default().to_owned(),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(said(container("web"), &only, false), "web");
+        assert_eq!(said(container("db"), &only, true), "LeftOut");
+        assert_eq!(said(Resolution::Unknown, &only, false), "Doubtful");
+        assert_eq!(said(Resolution::Pending, &only, false), "Doubtful");
+        assert_eq!(said(Resolution::Unknown, &Selector::all(), false), "Nobody");
+        assert_eq!(said(Resolution::Host, &only, false), "LeftOut");
+        assert_eq!(said(Resolution::Host, &only, true), "Nobody");
     }
 }

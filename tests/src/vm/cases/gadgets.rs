@@ -64,7 +64,8 @@ pub(super) fn run(gadget: &str) {
 
 /// A refusal must say what the kernel lacks.
 fn may_be_refused(gadget: &str, stderr: &str) {
-    assert!(stderr.contains("this kernel has no "), "{gadget}: a refusal that names no feature:\n{stderr}");
+    let error = gadget_case::error(stderr);
+    assert!(error.contains("this kernel has no "), "{gadget}: a refusal that names no feature:\n{stderr}");
 }
 
 /// Containers of runc, each with a root file system of its own.

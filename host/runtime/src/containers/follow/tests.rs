@@ -1,5 +1,9 @@
 //! Replays of what the kernel reports, against a host root made for the test.
 
+mod before;
+mod pods;
+mod trust;
+
 use super::*;
 use crate::containers::{
     ImageAnswer,
@@ -92,7 +96,7 @@ fn a_docker_container_has_its_name_at_birth_and_its_pid_at_its_first_program() {
     assert_eq!((&*c.id, c.name.as_deref(), c.runtime), (ID, Some("web"), RuntimeName::Docker));
     assert_eq!((c.image_name.as_deref(), c.image_id.as_deref()), (Some("nginx"), Some("sha256:ab")));
     assert!(c.complete);
-    assert_eq!((c.pid, c.started_at), (0, 1_000_100));
+    assert_eq!((c.pid, c.started_at), (0, 1_000_000));
     assert_eq!(h.follower.todo.decide, [(7, 100)]);
     assert_eq!(h.follower.todo.ask, [(RuntimeName::Docker, Question::Image("sha256:ab".into()))]);
 
@@ -167,49 +171,6 @@ fn podman_is_named_by_conmon() {
 }
 
 #[test]
-fn a_name_is_believed_only_of_root_outside_containers() {
-    let mut h = host();
-    h.exec_runtime(5, 0, HOST, "runc run --bundle /srv/web web");
-    h.birth(task(7, 50, 6, 5));
-    h.exec_runtime(8, 1000, HOST, &format!("conmon -c {ID} -n fake"));
-    h.exec_runtime(9, 0, 7, &format!("conmon -c {ID} -n fake"));
-    let mut args = format!("conmon -c {ID} -n fake ").replace(' ', "\0").into_bytes();
-    args.pop();
-    let e = RuntimeEvent {
-        tgid: 4,
-        parent_tgid: 1,
-        mntns: HOST,
-        euid: 0,
-        user_ns: INIT_USER_NS + 1,
-        args,
-        args_cut: false,
-    };
-    h.follower.event(Event::RuntimeExec(e), 0);
-    assert_eq!(h.follower.monitors.get(ID), None);
-    h.exec_runtime(10, 0, HOST, &format!("conmon -c {ID} -n real"));
-    assert_eq!(h.follower.monitors.get(ID).map(|n| &**n), Some("real"));
-}
-
-#[test]
-fn a_runtime_that_ran_inside_a_container_before_is_not_believed() {
-    let mut h = host();
-    h.put("/run/runc/plain/state.json", r#"{"id":"plain","init_process_pid":30}"#);
-    let runtimes = [(10, "conmon\0-c\0inner\0-n\0fake\0"), (11, "conmon\0-c\0outer\0-n\0real\0")];
-    for (pid, line) in runtimes {
-        h.put(&format!("/proc/{pid}/cmdline"), line);
-        let user = h.root.path().join(format!("proc/{pid}/ns/user"));
-        std::fs::create_dir_all(user.parent().unwrap()).unwrap();
-        std::os::unix::fs::symlink(format!("user:[{INIT_USER_NS}]"), user).unwrap();
-    }
-    let runtime = |pid, mntns| Process { is_runtime: true, ..process(pid, mntns, "/", 5) };
-    h.follower.walked(&[runtime(10, 9), runtime(11, HOST), process(30, 9, "/plain", 10)], 50);
-    assert_eq!(h.follower.monitors.get("inner"), None);
-    // The processes of this test are the files of whoever runs it.
-    let me = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(h.root.path()).unwrap());
-    assert_eq!(h.follower.monitors.get("outer").is_some(), me == 0);
-}
-
-#[test]
 fn a_service_that_the_kernel_meets_late_is_decided_anew() {
     let mut h = host();
     h.follower.walked(&[process(40, 11, "/system.slice/a.service", 10)], 1000);
@@ -220,86 +181,6 @@ fn a_service_that_the_kernel_meets_late_is_decided_anew() {
     e.found_late = true;
     h.birth(e);
     assert_eq!(h.follower.todo.decide, [(11, birth)]);
-}
-
-#[test]
-fn a_claimed_id_is_not_believed_without_privilege() {
-    let mut h = host();
-    h.docker_create(10);
-    h.birth(task(7, 100, 12, 10));
-    h.exec_runtime(20, 1000, HOST, &format!("runc --root /r/moby create --bundle /tmp/b {ID}"));
-    let mut e = task(8, 200, 22, 20);
-    e.cgroup = 501;
-    h.mkdir(501, "/user.slice/user-1000.slice");
-    h.birth(e);
-    let c = h.at(8, 200).unwrap();
-    assert_eq!(&*c.id, format!("1000/{ID}"));
-    assert_eq!(Selector::parse("web").unwrap().verdict(&c), Verdict::No);
-    assert_eq!(h.follower.registry.running(ID).len(), 1, "news about the real one reaches only that");
-}
-
-#[test]
-fn the_bundle_of_an_unprivileged_launcher_is_not_read() {
-    let mut h = host();
-    h.put(
-        "/home/b/config.json",
-        r#"{"annotations":{"io.kubernetes.cri.image-name":"victim","nerdctl/name":"victim"}}"#,
-    );
-    h.exec_runtime(20, 1000, HOST, "runc run --bundle /home/b mine");
-    h.birth(task(8, 200, 22, 20));
-    let c = h.at(8, 200).unwrap();
-    assert_eq!((&*c.id, c.image_name.as_deref(), c.runtime), ("1000/mine", None, RuntimeName::Runc));
-    h.exec_runtime(21, 0, HOST, "runc run --bundle /home/b roots");
-    h.birth(task(9, 200, 23, 21));
-    assert_eq!(h.at(9, 200).unwrap().image_name.as_deref(), Some("victim"), "root's is");
-}
-
-#[test]
-fn a_claimed_id_is_believed_where_the_cgroup_says_the_same() {
-    let mut h = host();
-    h.exec_runtime(20, 1000, HOST, &format!("crun create --bundle /s/overlay-containers/{ID}/userdata {ID}"));
-    h.mkdir(500, &format!("/machine.slice/libpod-{ID}.scope"));
-    h.birth(task(8, 200, 22, 20));
-    assert_eq!(&*h.at(8, 200).unwrap().id, ID);
-}
-
-#[test]
-fn a_cgroup_in_a_users_slice_proves_nothing() {
-    let mut h = host();
-    h.docker_create(10);
-    h.birth(task(7, 100, 12, 10));
-    let mine = format!("/user.slice/user-1000.slice/user@1000.service/docker-{ID}.scope");
-    h.mkdir(501, &mine);
-    let user = |mntns, launcher| TaskEvent { cgroup: 501, ..task(mntns, 200, 22, launcher) };
-    h.birth(user(8, 0));
-    h.exec_runtime(20, 1000, HOST, &format!("runc run --bundle /tmp/b {ID}"));
-    h.birth(user(9, 20));
-    // Born before it entered the cgroup.
-    h.birth(task(11, 200, 23, 0));
-    h.first_exec(user(11, 0));
-    h.follower.walked(&[process(44, 13, &mine, 300)], 1000);
-    for mntns in [8, 9, 11, 13] {
-        let c = h.at(mntns, 1000).unwrap();
-        assert_eq!((&*c.id, c.image_id.as_deref()), (&*format!("1000/{ID}"), None), "{mntns}");
-    }
-    assert_eq!(h.follower.registry.running(ID).len(), 1);
-}
-
-#[test]
-fn a_runtime_inside_a_container_makes_no_container_of_its_own() {
-    let mut h = host();
-    h.docker_create(10);
-    h.birth(task(7, 100, 12, 10));
-    h.exec_runtime(30, 0, 7, "runc run --bundle /b victim");
-    let mut e = task(9, 200, 32, 30);
-    e.parent_mntns = 7;
-    h.birth(e.clone());
-    assert_eq!(&*h.at(9, 200).unwrap().id, ID);
-    // Also where the launcher left its namespace before.
-    e.parent_mntns = HOST;
-    e.mntns = 11;
-    h.birth(e);
-    assert!(h.at(11, 200).is_none());
 }
 
 #[test]
@@ -379,67 +260,26 @@ fn process(pid: u32, mntns: u64, cgroup: &str, started: u64) -> Process {
     Process { pid, parent: 1, mntns, netns: 99, cgroup: cgroup.into(), started, is_runtime: false }
 }
 
-#[test]
-fn what_ran_before_is_known_by_cgroup_or_by_state_file() {
-    let mut h = host();
-    h.put(&format!("/var/lib/docker/containers/{ID}/config.v2.json"), r#"{"Name":"/web"}"#);
-    h.put("/run/runc/plain/state.json", r#"{"id":"plain","init_process_pid":30}"#);
-    let docker = format!("/docker/{ID}");
-    let all = [
-        process(20, 7, &docker, 10),
-        process(21, 7, &docker, 20),
-        process(22, 8, &docker, 30),
-        process(30, 9, "/plain", 10),
-        process(40, 11, "/system.slice/a.service", 10),
-        process(50, HOST, "/", 10),
-    ];
-    h.follower.walked(&all, 1000);
-    let (web, inner, plain) = (h.at(7, 5).unwrap(), h.at(8, 5).unwrap(), h.at(9, 5).unwrap());
-    assert_eq!((web.name.as_deref(), web.pid, web.runtime), (Some("web"), 20, RuntimeName::Docker));
-    assert_eq!(inner.instance, web.instance, "a namespace of its own inside the same container");
-    assert_eq!((plain.name.as_deref(), plain.pid, plain.runtime), (Some("plain"), 30, RuntimeName::Runc));
-    assert!(h.at(11, 5).is_none() && h.follower.registry.table().now(HOST).is_none());
-    assert_eq!(h.follower.todo.watch_init, [30, 20]);
-    // The kernel comes to know it at its next program.
-    let mut e = task(7, 0, 23, 0);
-    e.found_late = true;
-    h.birth(e);
-    h.first_exec(task(7, 1100, 23, 0));
-    assert_eq!(h.at(7, 2000).unwrap(), web);
-    // Born while the walk went on, and seen by it.
-    h.birth(task(9, 900, 30, 0));
-    assert_eq!(h.at(9, 2000).unwrap(), plain);
+const SANDBOX: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+fn pod_json(container: &str, kind: &str) -> String {
+    format!(
+        r#"{{"annotations":{{"io.kubernetes.cri.container-name":"{container}","io.kubernetes.cri.container-type":"{kind}",
+        "io.kubernetes.cri.image-name":"nginx","io.kubernetes.cri.sandbox-id":"{SANDBOX}",
+        "io.kubernetes.cri.sandbox-name":"web-0","io.kubernetes.cri.sandbox-namespace":"shop"}}}}"#
+    )
 }
 
-#[test]
-fn a_runtime_that_was_running_before_still_launches() {
-    let mut h = host();
-    h.put("/proc/10/cmdline", "runc\0run\0--bundle\0/srv/web\0web\0");
-    let user = h.root.path().join("proc/10/ns/user");
-    std::fs::create_dir_all(user.parent().unwrap()).unwrap();
-    std::os::unix::fs::symlink(format!("user:[{INIT_USER_NS}]"), user).unwrap();
-    let mut p = process(10, HOST, "/", 10);
-    p.is_runtime = true;
-    h.follower.walked(&[p], 50);
-    assert_eq!(h.follower.todo.watch_runtime, [10]);
-    h.birth(task(7, 100, 12, 10));
-    let me = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(h.root.path()).unwrap());
-    let id = if me == 0 { "web".to_owned() } else { format!("{me}/web") };
-    assert_eq!(*h.at(7, 100).unwrap().id, *id);
-}
+impl Host {
+    fn launch(&mut self, tgid: u32, namespace: &str, id: &str, config: &str) {
+        let bundle = format!("/run/containerd/io.containerd.runtime.v2.task/{namespace}/{id}");
+        self.put(&format!("{bundle}/config.json"), config);
+        self.exec_runtime(tgid, 0, HOST, &format!("runc create --bundle {bundle} {id}"));
+    }
 
-#[test]
-fn a_walk_after_a_loss_sees_that_a_number_went_to_another() {
-    let mut h = host();
-    h.docker_create(10);
-    h.birth(task(7, 100, 12, 10));
-    h.first_exec(task(7, 150, 13, 0));
-    h.follower.event(Event::Exit { tgid: 13, time: 200 }, 200);
-    let other = ID.replace('0', "f");
-    h.put(&format!("/var/lib/docker/containers/{other}/config.v2.json"), r#"{"Name":"/other"}"#);
-    h.follower.walked(&[process(44, 7, &format!("/docker/{other}"), 300)], 1000);
-    assert_eq!(h.at(7, 150).unwrap().name.as_deref(), Some("web"));
-    assert_eq!(h.at(7, 400).unwrap().name.as_deref(), Some("other"));
+    fn with_pods(&mut self) {
+        self.follower.expect(&[RuntimeName::Containerd], &[RuntimeName::Containerd], "node-1");
+    }
 }
 
 fn claim(name: &str, pid: Option<u32>) -> News {
@@ -452,55 +292,6 @@ fn claim(name: &str, pid: Option<u32>) -> News {
         ..Described::default()
     };
     News::Known(RuntimeName::Podman, d)
-}
-
-#[test]
-fn a_rootless_container_has_its_users_name_for_it_and_never_another_id() {
-    let mut h = host();
-    let bundle = format!("/home/u/overlay-containers/{ID}/userdata");
-    h.exec_runtime(9, 1000, HOST, &format!("conmon -c {ID} -b {bundle} -n web"));
-    h.exec_runtime(10, 1000, HOST, &format!("crun create --bundle {bundle} {ID}"));
-    let mut e = task(7, 100, 12, 10);
-    e.cgroup = 501;
-    h.mkdir(501, "/user.slice/user-1000.slice");
-    h.birth(e);
-    let c = h.at(7, 100).unwrap();
-    assert_eq!((&*c.id, c.name.as_deref()), (&*format!("1000/{ID}"), Some("1000/web")));
-    assert!(c.is_claim() && !c.is_settling() && c.runtime == RuntimeName::Podman);
-    assert!(h.follower.todo.ask.is_empty(), "root's daemons know nothing of it");
-    h.follower.news(claim("web2", Some(12)), 200);
-    let c = h.at(7, 100).unwrap();
-    assert_eq!((c.name.as_deref(), c.image_name.as_deref()), (Some("1000/web2"), Some("busybox")));
-}
-
-#[test]
-fn a_users_socket_names_no_process_that_is_not_theirs() {
-    let mut h = host();
-    let mntns = h.root.path().join("proc/33/ns/mnt");
-    std::fs::create_dir_all(mntns.parent().unwrap()).unwrap();
-    std::os::unix::fs::symlink("mnt:[7]", mntns).unwrap();
-    h.put("/proc/33/uid_map", "0 0 4294967295");
-    h.birth(task(7, 100, 33, 0));
-    h.follower.news(claim("web", Some(33)), 200);
-    assert!(h.at(7, 100).is_none(), "a service of the host");
-    h.put("/proc/33/uid_map", "0 1000 1\n1 100000 65536\n");
-    h.follower.news(claim("web", Some(33)), 300);
-    let c = h.at(7, 100).unwrap();
-    assert_eq!((&*c.id, c.name.as_deref(), c.pid), (&*format!("1000/{ID}"), Some("1000/web"), 33));
-    assert!(c.is_claim() && !c.is_settling());
-}
-
-#[test]
-fn a_users_state_file_is_believed_of_their_own_processes_only() {
-    let mut h = host();
-    h.put("/run/user/1000/crun/mine/status", r#"{"pid":30,"bundle":"/home/u/mine"}"#);
-    h.put("/run/user/1000/crun/liar/status", r#"{"pid":31,"bundle":"/home/u/liar"}"#);
-    h.put("/proc/30/uid_map", "0 1000 1");
-    h.put("/proc/31/uid_map", "0 0 4294967295");
-    h.follower.walked(&[process(30, 8, "/", 10), process(31, 9, "/", 10)], 50);
-    let c = h.at(8, 60).unwrap();
-    assert_eq!((&*c.id, c.name.as_deref(), c.pid), ("1000/mine", Some("1000/mine"), 30));
-    assert!(h.at(9, 60).is_none());
 }
 
 #[test]
@@ -546,178 +337,6 @@ fn nobody_waits_for_the_image_of_a_runtime_that_nobody_asks() {
     let gone = ClientError::StreamEnded { runtime: RuntimeName::Docker, socket: "/s".into() };
     h.follower.news(News::Lost(source, gone), 300);
     assert_eq!(h.at(8, 200).unwrap().image_answer, ImageAnswer::TimeUp);
-}
-
-#[test]
-fn the_shim_of_a_container_that_ran_before_leads_to_its_bundle_and_name() {
-    let mut h = host();
-    let bundle = format!("/run/own/io.containerd.runtime.v2.task/moby/{ID}");
-    let dir = format!("/data/docker/containers/{ID}");
-    h.put(
-        &format!("{bundle}/config.json"),
-        &format!(r#"{{"mounts":[{{"destination":"/etc/hosts","source":"{dir}/hosts"}}]}}"#),
-    );
-    h.put(&format!("{dir}/config.v2.json"), r#"{"Name":"/web","Image":"sha256:ab","Config":{"Image":"nginx"}}"#);
-    for shim in ["11", "12"] {
-        std::fs::create_dir_all(h.root.path().join("proc").join(shim)).unwrap();
-    }
-    std::os::unix::fs::symlink(&bundle, h.root.path().join("proc/11/cwd")).unwrap();
-    std::os::unix::fs::symlink("/tmp", h.root.path().join("proc/12/cwd")).unwrap();
-    let other = ID.replace('0', "f");
-    let of = |pid, parent, mntns, id: &str| Process { parent, ..process(pid, mntns, &format!("/docker/{id}"), 10) };
-    h.follower.walked(&[of(20, 11, 7, ID), of(30, 12, 8, &other)], 1000);
-    let (web, none) = (h.at(7, 5).unwrap(), h.at(8, 5).unwrap());
-    // Only of root's shims; the files of this test are whose who runs it.
-    let me = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(h.root.path()).unwrap());
-    assert_eq!(web.name.as_deref(), (me == 0).then_some("web"));
-    assert_eq!(web.bundle.is_some(), me == 0);
-    assert_eq!((none.name.as_deref(), none.bundle.as_deref()), (None, None));
-}
-
-#[test]
-fn a_conmon_that_is_found_after_its_container_names_it() {
-    let mut h = host();
-    h.put("/run/user/1000/crun/mine/status", r#"{"pid":30}"#);
-    h.put("/proc/30/uid_map", "0 1000 1");
-    h.put(
-        "/run/runc/plain/state.json",
-        r#"{"id":"plain","init_process_pid":40,"config":{"labels":["bundle=/s/overlay-containers/plain"]}}"#,
-    );
-    h.follower.walked(&[process(30, 8, "/", 10), process(40, 9, "/", 10)], 50);
-    assert_eq!(h.at(8, 60).unwrap().name.as_deref(), Some("1000/mine"));
-    assert!(!h.at(9, 60).unwrap().complete);
-    h.exec_runtime(5, 1000, 77, "conmon -c mine -n web");
-    h.exec_runtime(6, 1000, 77, "conmon -c plain -n fake");
-    assert!(!h.at(9, 60).unwrap().complete);
-    h.exec_runtime(7, 0, 77, "conmon -c plain -n db");
-    assert_eq!(h.at(8, 60).unwrap().name.as_deref(), Some("1000/web"));
-    assert_eq!(h.at(9, 60).unwrap().name.as_deref(), Some("db"));
-}
-
-const SANDBOX: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-
-fn pod_json(container: &str, kind: &str) -> String {
-    format!(
-        r#"{{"annotations":{{"io.kubernetes.cri.container-name":"{container}","io.kubernetes.cri.container-type":"{kind}",
-        "io.kubernetes.cri.image-name":"nginx","io.kubernetes.cri.sandbox-id":"{SANDBOX}",
-        "io.kubernetes.cri.sandbox-name":"web-0","io.kubernetes.cri.sandbox-namespace":"shop"}}}}"#
-    )
-}
-
-impl Host {
-    fn launch(&mut self, tgid: u32, namespace: &str, id: &str, config: &str) {
-        let bundle = format!("/run/containerd/io.containerd.runtime.v2.task/{namespace}/{id}");
-        self.put(&format!("{bundle}/config.json"), config);
-        self.exec_runtime(tgid, 0, HOST, &format!("runc create --bundle {bundle} {id}"));
-    }
-
-    fn with_pods(&mut self) {
-        self.follower.expect(&[RuntimeName::Containerd], &[RuntimeName::Containerd], "node-1");
-    }
-}
-
-/// What a client says of a pod.
-fn pod_news(labels: &[(&str, &str)]) -> News {
-    let labels = labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
-    let pod = Pod { name: "web-0".into(), namespace: "shop".into(), labels: Some(labels), ..Pod::default() };
-    let d = Described { id: SANDBOX.into(), sandbox: Some(SANDBOX.into()), pod: Some(pod), ..Described::default() };
-    News::Known(RuntimeName::Containerd, d)
-}
-
-fn shown_labels(c: &Container) -> Option<Vec<String>> {
-    Some(c.pod_labels()?.iter().map(|(k, v)| format!("{k}={v}")).collect())
-}
-
-#[test]
-fn a_pods_labels_are_waited_for_and_hold_for_all_its_containers() {
-    let mut h = host();
-    h.with_pods();
-    h.launch(10, "k8s.io", SANDBOX, &pod_json("", "sandbox"));
-    h.birth(task(7, 100, 12, 10));
-    h.launch(20, "k8s.io", ID, &pod_json("nginx", "container"));
-    h.birth(task(8, 200, 22, 20));
-    let (sandbox, web) = (h.at(7, 100).unwrap(), h.at(8, 200).unwrap());
-    assert_eq!((sandbox.name.as_deref(), sandbox.is_sandbox(), sandbox.complete), (Some("POD"), true, false));
-    assert_eq!((web.name.as_deref(), web.is_sandbox(), web.complete), (Some("nginx"), false, false));
-    let pod = web.pod.as_deref().unwrap();
-    assert_eq!((&*pod.node, &*pod.name, &pod.labels), ("node-1", "web-0", &None));
-    assert!(h.follower.todo.ask.contains(&(RuntimeName::Containerd, Question::Sandbox(SANDBOX.into()))));
-    h.follower.news(pod_news(&[("app", "web")]), 300);
-    for ns in [7, 8] {
-        let c = h.at(ns, 300).unwrap();
-        assert_eq!((shown_labels(&c), c.complete), (Some(vec!["app=web".to_owned()]), true), "{c:?}");
-    }
-    assert!(h.follower.todo.decide.contains(&(8, 200)), "its filters are decided anew");
-    // Another container of the pod: nothing is asked any more.
-    h.follower.todo = Todo::default();
-    h.launch(30, "k8s.io", "other", &pod_json("sidecar", "container"));
-    h.birth(task(9, 400, 32, 30));
-    let c = h.at(9, 400).unwrap();
-    assert_eq!((shown_labels(&c), c.complete), (Some(vec!["app=web".to_owned()]), true));
-    assert!(!h.follower.todo.ask.iter().any(|(_, q)| matches!(q, Question::Sandbox(_))));
-}
-
-#[test]
-fn labels_that_do_not_come_are_given_up_and_taken_late() {
-    let mut h = host();
-    h.with_pods();
-    h.launch(20, "k8s.io", ID, &pod_json("nginx", "container"));
-    h.birth(task(8, 200, 22, 20));
-    assert!(!h.at(8, 200).unwrap().complete);
-    h.follower.tick(200 + NAME_DEADLINE);
-    let c = h.at(8, 200).unwrap();
-    assert_eq!((c.complete, c.pod_labels()), (true, None));
-    h.follower.news(pod_news(&[]), 5_000_000_000);
-    assert_eq!(shown_labels(&h.at(8, 200).unwrap()), Some(Vec::new()), "a pod without labels is not an unknown one");
-}
-
-#[test]
-fn without_anybody_who_knows_pods_nobody_waits() {
-    let mut h = host();
-    h.launch(20, "k8s.io", ID, &pod_json("nginx", "container"));
-    h.birth(task(8, 200, 22, 20));
-    assert!(h.at(8, 200).unwrap().complete);
-    // There was somebody, and is no more.
-    let mut h = host();
-    h.with_pods();
-    h.launch(20, "k8s.io", ID, &pod_json("nginx", "container"));
-    h.birth(task(8, 200, 22, 20));
-    assert!(!h.at(8, 200).unwrap().complete);
-    let source = Source { number: 1, runtime: RuntimeName::Containerd };
-    h.follower.news(News::Connected { source, pods: Some(true) }, 210);
-    assert!(!h.at(8, 200).unwrap().complete);
-    let socket = PathBuf::from("/s");
-    h.follower.news(News::Lost(source, ClientError::StreamEnded { runtime: source.runtime, socket }), 220);
-    assert!(h.at(8, 200).unwrap().complete);
-}
-
-#[test]
-fn crio_writes_the_labels_of_the_pod_into_the_sandboxs_bundle() {
-    let mut h = host();
-    let annotations = |name: &str, kind: &str, labels: &str| {
-        serde_json::json!({"annotations": {
-            "io.kubernetes.cri-o.ContainerType": kind, "io.kubernetes.cri-o.SandboxID": SANDBOX,
-            "io.kubernetes.cri-o.Labels": labels, "io.kubernetes.container.name": name,
-            "io.kubernetes.pod.name": "web-0", "io.kubernetes.pod.namespace": "shop", "io.kubernetes.pod.uid": "u-1",
-        }})
-        .to_string()
-    };
-    let bundle = |id: &str| format!("/run/containers/storage/overlay-containers/{id}/userdata");
-    let own = r#"{"app":"web","io.kubernetes.container.name":"POD","io.kubernetes.pod.name":"web-0"}"#;
-    h.put(&format!("{}/config.json", bundle(SANDBOX)), &annotations("POD", "sandbox", own));
-    h.put(&format!("{}/config.json", bundle(ID)), &annotations("nginx", "container", r#"{"not":"the pod's"}"#));
-    h.exec_runtime(9, 0, HOST, &format!("conmon -c {ID} -n k8s_nginx_web-0_shop_u-1_0"));
-    for (tgid, id, mntns) in [(10, SANDBOX, 7), (20, ID, 8)] {
-        h.exec_runtime(tgid, 0, HOST, &format!("crun create --bundle {} {id}", bundle(id)));
-        h.birth(task(mntns, 100, tgid + 1, tgid));
-    }
-    let (sandbox, web) = (h.at(7, 100).unwrap(), h.at(8, 100).unwrap());
-    assert_eq!((sandbox.name.as_deref(), sandbox.is_sandbox()), (Some("POD"), true));
-    assert_eq!((web.name.as_deref(), web.runtime), (Some("nginx"), RuntimeName::CriO));
-    assert_eq!(web.pod.as_ref().unwrap().container_name, "nginx".into());
-    for c in [sandbox, web] {
-        assert_eq!(shown_labels(&c), Some(vec!["app=web".to_owned()]));
-    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::{
         kernel::{self, Abi, SyscallParam},
     },
 };
-use crate::syscalls;
+use crate::{syscalls, wasm::services::Owner};
 
 impl kernel::Host for State {
     fn arch(&mut self) -> String {
@@ -34,12 +34,17 @@ impl kernel::Host for State {
 }
 
 impl containers::Host for State {
-    fn by_mntns(&mut self, mntns: u64, boot_ns: u64) -> Option<Container> {
-        let c = self.services.container(mntns, boot_ns)?;
+    fn by_mntns(&mut self, mntns: u64, boot_ns: u64) -> containers::Owner {
+        let c = match self.services.owner(mntns, boot_ns) {
+            Owner::Container(c) => c,
+            Owner::Nobody => return containers::Owner::Nobody,
+            Owner::LeftOut => return containers::Owner::LeftOut,
+            Owner::Doubtful => return containers::Owner::Doubtful,
+        };
         let text = |t: &Option<Box<str>>| t.as_deref().unwrap_or_default().to_owned();
         let pod = c.pod.as_deref();
         let labels = c.pod_labels().into_iter().flatten().map(|(k, v)| (k.to_string(), v.to_string()));
-        Some(Container {
+        containers::Owner::Container(Container {
             id: c.id.to_string(),
             name: text(&c.name),
             runtime: c.runtime.as_str().to_owned(),

@@ -91,6 +91,21 @@ fn a_known_program_decides_where_a_network_is_shared() {
 }
 
 #[test]
+fn rows_from_before_and_after_the_end_of_one_of_two_are_told_apart_in_any_order() {
+    for rows in [[(0, 70, 350), (0, 70, 250), (0, 70, 300)], [(0, 70, 300), (0, 70, 250), (0, 70, 350)]] {
+        let mut b = bench_of("", false);
+        let first = b.container(7, 70, 100, Some("first"));
+        b.container(8, 70, 200, Some("second"));
+        b.hand.end(first, 300);
+        b.hand.publish(1000);
+        let names: Vec<(u64, String)> = rows.iter().map(|r| r.2).zip(b.turn(&rows).into_iter().map(|r| r.1)).collect();
+        for (time, name) in names {
+            assert_eq!(name, if time > 300 { "second" } else { "" }, "{time}");
+        }
+    }
+}
+
+#[test]
 fn in_a_pod_the_row_is_the_pods_or_that_of_its_only_container() {
     let mut b = bench_of("", false);
     let sandbox = b.container(7, 70, 100, Some("pause"));
