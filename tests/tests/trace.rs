@@ -222,7 +222,8 @@ mod root {
     fn trace_capabilities_asks_anew_for_a_namespace_whose_number_was_used_before() {
         const NAMESPACES: usize = 20;
         let _alone = alone();
-        let ig = Ig::new(&["run", "trace_capabilities", "--host", "--unique", "--comm", "chroot", "-o", "json"]).start_ready();
+        let ig = Ig::new(&["run", "trace_capabilities", "--host", "--unique", "--comm", "chroot", "-o", "json"])
+            .start_ready();
         for _ in 0..NAMESPACES {
             // One after the other: the kernel gives the number of the last to the next.
             let private = ["-m", "--propagation", "private", "chroot", "/", "true"];
