@@ -17,6 +17,8 @@
 #define NATIVE_CALLS 1024
 #define COMPAT_CALLS 512
 #define CONTAINERS 4096
+// Generations of processes that are looked at.
+#define ANCESTORS 16
 
 // The map is full.
 
@@ -37,6 +39,24 @@ struct seccomp {
 
 struct task_struct___seccomp {
 	struct seccomp seccomp;
+} __attribute__((preserve_access_index));
+
+struct pid_namespace___reaper {
+	struct task_struct *child_reaper;
+} __attribute__((preserve_access_index));
+
+struct upid___ns {
+	int nr;
+	struct pid_namespace___reaper *ns;
+} __attribute__((preserve_access_index));
+
+struct pid___levels {
+	unsigned int level;
+	struct upid___ns numbers[1];
+} __attribute__((preserve_access_index));
+
+struct task_struct___pid {
+	struct pid___levels *thread_pid;
 } __attribute__((preserve_access_index));
 
 struct seen {
@@ -74,6 +94,32 @@ static __always_inline bool has_filter(struct task_struct *task)
 	return BPF_CORE_READ(t, seccomp.mode) == SECCOMP_MODE_FILTER;
 }
 
+// The first process of a namespace that has been there before: the one whose end is that of the pid namespace; where that
+// is shared with others, the caller's eldest ancestor that is inside. Any other thread may have a filter of its own
+// making, which says nothing of the rest.
+static __always_inline struct task_struct *first_process(struct task_struct *task, __u64 mntns_id)
+{
+	struct pid___levels *pid = BPF_CORE_READ((struct task_struct___pid *)task, thread_pid);
+	__u32 level = BPF_CORE_READ(pid, level);
+	struct task_struct *reaper, *parent;
+	struct upid___ns at = {};
+
+	if (!bpf_probe_read_kernel(&at, sizeof(at),
+				   (char *)pid + bpf_core_field_offset(struct pid___levels, numbers) +
+					   (__u64)level * bpf_core_type_size(struct upid___ns))) {
+		reaper = BPF_CORE_READ(at.ns, child_reaper);
+		if (gadget_get_mntns_id(reaper) == mntns_id)
+			return reaper;
+	}
+	for (int i = 0; i < ANCESTORS; i++) {
+		parent = BPF_CORE_READ(task, real_parent);
+		if (parent == task || gadget_get_mntns_id(parent) != mntns_id)
+			break;
+		task = parent;
+	}
+	return task;
+}
+
 static __always_inline struct seen *add(const struct gadget_mntns_key *key, bool started)
 {
 	__u32 zero = 0;
@@ -104,7 +150,7 @@ int ig_seccomp_enter(struct bpf_raw_tracepoint_args *ctx)
 		seen = add(&key, true);
 		if (!seen)
 			return 0;
-		seen->filtered = has_filter(task);
+		seen->filtered = has_filter(first_process(task, key.mntns_id));
 	}
 	if ((!seen->started || seen->filtered) && !has_filter(task))
 		return 0;

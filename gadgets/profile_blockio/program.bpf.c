@@ -66,6 +66,17 @@ int ig_profio_issue(struct bpf_raw_tracepoint_args *ctx)
 	return begin((__u64)gadget_io_request(ctx), !queued);
 }
 
+// A request that has become part of another does not complete by itself, and the kernel uses its memory again: with
+// --queued, the next one there would have begun long ago.
+SEC("raw_tp/block_rq_merge")
+int ig_profio_merged(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u64 rq = (__u64)gadget_io_request(ctx);
+
+	bpf_map_delete_elem(&started, &rq);
+	return 0;
+}
+
 SEC("raw_tp/block_rq_complete")
 int ig_profio_done(struct bpf_raw_tracepoint_args *ctx)
 {

@@ -55,8 +55,11 @@ static __always_inline int begin(__u64 rq)
 {
 	struct request_of who;
 
-	if (gadget_should_discard_data_current())
+	if (gadget_should_discard_data_current()) {
+		// The kernel uses a request's memory again: what stands there now is another one's.
+		bpf_map_delete_elem(&started, &rq);
 		return 0;
+	}
 	__builtin_memset(&who, 0, sizeof(who));
 	gadget_process_populate(&who.proc);
 	who.start = bpf_ktime_get_boot_ns();
@@ -74,6 +77,16 @@ SEC("raw_tp/block_rq_issue")
 int ig_topio_issue(struct bpf_raw_tracepoint_args *ctx)
 {
 	return begin((__u64)gadget_io_request(ctx));
+}
+
+// A request that has become part of another does not complete by itself.
+SEC("raw_tp/block_rq_merge")
+int ig_topio_merged(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u64 rq = (__u64)gadget_io_request(ctx);
+
+	bpf_map_delete_elem(&started, &rq);
+	return 0;
 }
 
 SEC("raw_tp/block_rq_complete")

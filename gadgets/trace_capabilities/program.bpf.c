@@ -124,6 +124,8 @@ struct question {
 // With --unique, what was shown. The oldest makes room, and may be shown again.
 struct shown {
 	__u64 mntns_id;
+	// Numbers of namespaces are used again; see gadget_get_mntns_generation.
+	__u64 generation;
 	__u64 cap;
 };
 
@@ -136,7 +138,12 @@ struct {
 
 static __always_inline bool shown_before(int cap)
 {
-	struct shown key = { .mntns_id = gadget_get_current_mntns_id(), .cap = cap };
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct shown key = {
+		.mntns_id = gadget_get_mntns_id(task),
+		.generation = gadget_get_mntns_generation(task),
+		.cap = cap,
+	};
 	__u8 one = 1;
 
 	if (bpf_map_lookup_elem(&seen, &key))

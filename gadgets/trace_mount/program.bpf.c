@@ -30,6 +30,9 @@ enum mount_op {
 	MOUNT_SETATTR,
 };
 
+// The oldest umount of 32-bit programs, which has no flags. Shown as UMOUNT.
+#define OLD_UMOUNT 32
+
 // Of linux/mount.h.
 enum fsconfig_command {
 	FSCONFIG_SET_FLAG = 0,
@@ -54,7 +57,7 @@ struct event {
 	__u64 attr_set;
 	__u64 attr_clr;
 	__u64 propagation;
-	enum fsconfig_command cmd_raw;
+	__s32 cmd_raw;
 	__s32 fd;
 	__s32 dfd;
 	__s32 from_dfd;
@@ -130,7 +133,8 @@ static __always_inline int compat_call(int nr)
 	switch (nr) {
 	case 21:
 		return MOUNT;
-	case 22: // without flags
+	case 22:
+		return OLD_UMOUNT;
 	case 52:
 		return UMOUNT;
 	default:
@@ -260,7 +264,7 @@ static __always_inline void read_attributes(struct event *e, __u64 at)
 	e->propagation = attr.propagation;
 }
 
-static __always_inline void read_request(struct event *e, void *regs, bool compat, long ret)
+static __always_inline void read_request(struct event *e, void *regs, int call, bool compat, long ret)
 {
 	struct gadget_syscall_args args;
 	bool cut = false;
@@ -276,7 +280,7 @@ static __always_inline void read_request(struct event *e, void *regs, bool compa
 		break;
 	case UMOUNT:
 		gadget_read_text(e->dest, TEXT_ROOM, (void *)args.a[0], &e->dest_truncated);
-		e->flags_raw = args.a[1];
+		e->flags_raw = call == OLD_UMOUNT ? 0 : args.a[1];
 		break;
 	case FSOPEN:
 		gadget_read_text(e->fs, NAME_ROOM, (void *)args.a[0], &cut);
@@ -340,13 +344,14 @@ static __noinline int call_ended(void *ctx, void *regs, int call, bool compat, l
 	gadget_zero(e, sizeof(*e));
 	e->timestamp_raw = bpf_ktime_get_boot_ns();
 	gadget_process_populate(&e->proc);
-	e->op_raw = call;
+	e->op_raw = call == OLD_UMOUNT ? UMOUNT : call;
 	e->error_raw = ret < 0 ? -ret : 0;
 	e->delta_raw = delta;
+	e->cmd_raw = -1;
 	e->fd = -1;
 	e->dfd = -1;
 	e->from_dfd = -1;
-	read_request(e, regs, compat, ret);
+	read_request(e, regs, call, compat, ret);
 	gadget_output_buf(ctx, &events, e, sizeof(*e));
 	return 0;
 }

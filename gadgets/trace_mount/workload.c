@@ -61,6 +61,9 @@ static void old_calls_of_32_bits(const char *dir)
 	strncpy(where, dir, sizeof(where) - 1);
 	if (call32(21, none, where, fs, MS_NOSUID, data) || call32(52, where, NULL, NULL, 0, NULL))
 		_exit(1);
+	// The one without flags: what stands in the register is none.
+	if (call32(21, none, where, fs, MS_NOSUID, data) || call32(22, where, (void *)0x1234567f, NULL, 0, NULL))
+		_exit(1);
 }
 #endif
 

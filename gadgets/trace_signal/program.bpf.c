@@ -128,6 +128,7 @@ int ig_signal_made(struct bpf_raw_tracepoint_args *ctx)
 	struct task_struct *target = (struct task_struct *)ctx->args[2];
 	int sig = ctx->args[0], result = ctx->args[4];
 	__u64 info = ctx->args[1];
+	struct gadget_process proc;
 	struct event *e;
 	bool sends;
 
@@ -137,17 +138,18 @@ int ig_signal_made(struct bpf_raw_tracepoint_args *ctx)
 	// The call fails with EAGAIN, and is shown when it ends.
 	if (result == no_room && sends && origin_of(info, sends) != kernel)
 		return 0;
+	__builtin_memset(&proc, 0, sizeof(proc));
+	gadget_process_populate_from_task(&proc, sends ? current : target);
+	// A process that ends has no namespaces left when it tells its parent.
+	if (!proc.mntns_id)
+		proc.mntns_id = gadget_get_mntns_id(target);
+	// Room is taken only for what is wanted: else signals of others would count as lost where there is none.
+	if (unwanted(&proc))
+		return 0;
 	e = gadget_reserve_buf(&events, sizeof(*e));
 	if (!e)
 		return 0;
-	gadget_process_populate_from_task(&e->proc, sends ? current : target);
-	// A process that ends has no namespaces left when it tells its parent.
-	if (!e->proc.mntns_id)
-		e->proc.mntns_id = gadget_get_mntns_id(target);
-	if (unwanted(&e->proc)) {
-		gadget_discard_buf(e);
-		return 0;
-	}
+	e->proc = proc;
 	e->timestamp_raw = bpf_ktime_get_boot_ns();
 	e->tpid = BPF_CORE_READ(target, tgid);
 	e->ttid = BPF_CORE_READ(target, pid);

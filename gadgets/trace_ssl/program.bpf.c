@@ -141,6 +141,9 @@ static __noinline int ends(struct pt_regs *ctx, enum ssl_operation operation, bo
 		else
 			result = -1;
 	}
+	/* OpenSSL's handshake is done with 1, and failed in good order with 0; of GnuTLS 0 is success */
+	if (operation == libssl_SSL_do_handshake && result == 0)
+		result = -1;
 	if ((operation == libssl_SSL_do_handshake || operation == libgnutls_gnutls_handshake) && result > 0)
 		result = 0;
 	if (!record_data || result <= 0 || !call.buf)

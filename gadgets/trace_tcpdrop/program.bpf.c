@@ -16,7 +16,8 @@ enum skb_drop_reason { SKB_NOT_DROPPED_YET, SKB_CONSUMED, SKB_DROP_REASON_NOT_SP
 
 // Written as users of this gadget know them.
 enum tcp_state {
-	tcp_established = 1,
+	no_socket, // not of the kernel's: there is none that could have a state
+	tcp_established,
 	tcp_syn_sent,
 	tcp_syn_recv,
 	tcp_fin_wait1,
@@ -77,8 +78,17 @@ struct tcp_header {
 	__u8 offset, flags;
 };
 
+// What is known of a packet before there is room for an event.
+struct packet {
+	struct gadget_l4endpoint_t src;
+	struct gadget_l4endpoint_t dst;
+	gadget_netns_id netns_id;
+	enum tcp_state state_raw;
+	enum tcp_flags_set tcpflags_raw;
+};
+
 // Reads addresses, ports and flags; false if it is no TCP packet, or not built yet.
-static __always_inline bool read_packet(struct event *e, const struct sk_buff *skb)
+static __always_inline bool read_packet(struct packet *p, const struct sk_buff *skb)
 {
 	__u16 ip = BPF_CORE_READ(skb, network_header), l4 = BPF_CORE_READ(skb, transport_header);
 	const unsigned char *head = BPF_CORE_READ(skb, head);
@@ -87,23 +97,21 @@ static __always_inline bool read_packet(struct event *e, const struct sk_buff *s
 
 	if (ip == NO_HEADER || bpf_probe_read_kernel(first, 20, head + ip))
 		return false;
-	__builtin_memset(&e->src, 0, sizeof(e->src));
-	__builtin_memset(&e->dst, 0, sizeof(e->dst));
 	if (first[0] >> 4 == 4) {
 		if (first[9] != GADGET_IPPROTO_TCP)
 			return false;
-		e->src.version = e->dst.version = 4;
-		__builtin_memcpy(&e->src.addr_raw, first + 12, 4);
-		__builtin_memcpy(&e->dst.addr_raw, first + 16, 4);
+		p->src.version = p->dst.version = 4;
+		__builtin_memcpy(&p->src.addr_raw, first + 12, 4);
+		__builtin_memcpy(&p->dst.addr_raw, first + 16, 4);
 		// Not set on every way a packet takes.
 		if (l4 == NO_HEADER || l4 <= ip)
 			l4 = ip + (first[0] & 0xf) * 4;
 	} else if (first[0] >> 4 == 6) {
 		if (first[6] != GADGET_IPPROTO_TCP || bpf_probe_read_kernel(first, 40, head + ip))
 			return false;
-		e->src.version = e->dst.version = 6;
-		__builtin_memcpy(&e->src.addr_raw, first + 8, 16);
-		__builtin_memcpy(&e->dst.addr_raw, first + 24, 16);
+		p->src.version = p->dst.version = 6;
+		__builtin_memcpy(&p->src.addr_raw, first + 8, 16);
+		__builtin_memcpy(&p->dst.addr_raw, first + 24, 16);
 		if (l4 == NO_HEADER || l4 <= ip)
 			l4 = ip + 40;
 	} else {
@@ -111,30 +119,30 @@ static __always_inline bool read_packet(struct event *e, const struct sk_buff *s
 	}
 	if (bpf_probe_read_kernel(&tcp, sizeof(tcp), head + l4))
 		return false;
-	e->src.port = bpf_ntohs(tcp.source);
-	e->dst.port = bpf_ntohs(tcp.dest);
-	e->src.proto_raw = e->dst.proto_raw = GADGET_IPPROTO_TCP;
-	e->tcpflags_raw = tcp.flags;
+	p->src.port = bpf_ntohs(tcp.source);
+	p->dst.port = bpf_ntohs(tcp.dest);
+	p->src.proto_raw = p->dst.proto_raw = GADGET_IPPROTO_TCP;
+	p->tcpflags_raw = tcp.flags;
 	return true;
 }
 
 // Whose the packet is: of the socket that it hangs on, else of that which it was for.
-static __always_inline struct gadget_socket_value *owner_of(struct event *e, const struct sk_buff *skb)
+static __always_inline struct gadget_socket_value *owner_of(struct packet *p, const struct sk_buff *skb)
 {
-	__u16 family = e->src.version == 4 ? GADGET_AF_INET : GADGET_AF_INET6;
+	__u16 family = p->src.version == 4 ? GADGET_AF_INET : GADGET_AF_INET6;
 	struct sock *sk = BPF_CORE_READ(skb, sk);
-	struct gadget_l4endpoint_t local = e->dst;
+	struct gadget_l4endpoint_t local = p->dst;
 
-	e->state_raw = 0;
-	e->netns_id = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
+	p->state_raw = 0;
+	p->netns_id = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
 	if (sk) {
-		e->state_raw = BPF_CORE_READ(sk, __sk_common.skc_state);
-		e->netns_id = gadget_netns_of_sock(sk);
+		p->state_raw = BPF_CORE_READ(sk, __sk_common.skc_state);
+		p->netns_id = gadget_netns_of_sock(sk);
 		family = BPF_CORE_READ(sk, __sk_common.skc_family);
 		gadget_l4endpoints_from_sock(&local, NULL, sk);
 		local.port = BPF_CORE_READ(sk, __sk_common.skc_num);
 	}
-	return gadget_socket_find_at(e->netns_id, family, GADGET_IPPROTO_TCP, local.port, &local.addr_raw);
+	return gadget_socket_find_at(p->netns_id, family, GADGET_IPPROTO_TCP, local.port, &local.addr_raw);
 }
 
 static __always_inline void set_process(struct event *e, const struct gadget_socket_value *owner)
@@ -155,26 +163,31 @@ static __noinline int dropped(void *ctx, const struct sk_buff *skb, __u32 reason
 {
 	__u16 protocol = bpf_ntohs(BPF_CORE_READ(skb, protocol));
 	struct gadget_socket_value *owner;
+	struct packet p;
 	struct event *e;
 
 	if (protocol != ETH_P_IP && protocol != ETH_P_IPV6)
 		return 0;
+	__builtin_memset(&p, 0, sizeof(p));
+	if (!read_packet(&p, skb))
+		return 0;
+	owner = owner_of(&p, skb);
+	if (gadget_should_discard_socket(owner))
+		return 0;
+	// Room is taken only for what is wanted: else packets of others would count as lost where there is none.
 	e = gadget_reserve_buf(&events, sizeof(*e));
 	if (!e)
 		return 0;
-	if (!read_packet(e, skb))
-		goto unwanted;
-	owner = owner_of(e, skb);
-	if (gadget_should_discard_socket(owner))
-		goto unwanted;
 	e->timestamp_raw = bpf_ktime_get_boot_ns();
+	e->netns_id = p.netns_id;
 	set_process(e, owner);
+	e->src = p.src;
+	e->dst = p.dst;
+	e->state_raw = p.state_raw;
+	e->tcpflags_raw = p.tcpflags_raw;
 	e->reason_raw = reason;
 	e->kernel_stack_raw = gadget_get_kernel_stack(ctx);
 	gadget_submit_buf(ctx, &events, e, sizeof(*e));
-	return 0;
-unwanted:
-	gadget_discard_buf(e);
 	return 0;
 }
 

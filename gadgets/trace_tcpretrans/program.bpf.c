@@ -43,6 +43,21 @@ struct inet_connection_sock {
 };
 #pragma clang attribute pop
 
+// From Linux 6.17 on the tracepoint is passed also what could not be sent, with the error.
+typedef void (*btf_trace_tcp_retransmit_skb___err)(void *, const struct sock *, const struct sk_buff *, int);
+
+// Of a context, the verifier takes only fixed offsets and no more arguments than there are: hence a read of its own, in a
+// branch that is not there on kernels without the argument.
+static __always_inline bool not_sent(void *ctx)
+{
+	__u64 err;
+
+	if (!bpf_core_type_matches(btf_trace_tcp_retransmit_skb___err))
+		return false;
+	asm volatile("%[err] = *(u64 *)(%[ctx] + 16)" : [err] "=r"(err) : [ctx] "r"(ctx));
+	return (int)err != 0;
+}
+
 static __noinline int sent_again(void *ctx, const struct sock *sk, const struct sk_buff *skb)
 {
 	const struct inet_connection_sock *icsk = (const void *)sk;
@@ -77,14 +92,14 @@ static __noinline int sent_again(void *ctx, const struct sock *sk, const struct 
 SEC("tp_btf/tcp_retransmit_skb")
 int BPF_PROG(ig_tcpretrans, const struct sock *sk, const struct sk_buff *skb)
 {
-	return sent_again(ctx, sk, skb);
+	return not_sent(ctx) ? 0 : sent_again(ctx, sk, skb);
 }
 
 // The same where the kernel has no BTF of its own for tp_btf to use.
 SEC("raw_tp/tcp_retransmit_skb")
 int ig_tcpretrans_raw(struct bpf_raw_tracepoint_args *ctx)
 {
-	return sent_again(ctx, (const struct sock *)ctx->args[0], (const struct sk_buff *)ctx->args[1]);
+	return not_sent(ctx) ? 0 : sent_again(ctx, (const struct sock *)ctx->args[0], (const struct sk_buff *)ctx->args[1]);
 }
 
 char LICENSE[] SEC("license") = "GPL";

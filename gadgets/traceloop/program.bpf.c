@@ -11,8 +11,11 @@
 // Three ways to the same rows, of which the host takes one (gadget.yaml): raw tracepoints; plain ones, which from Linux 7.0 on
 // are the only ones that see every call; and raw ones that count under a lock, for kernels before 5.12, where no atomic
 // operation gives back what it made.
+//
+// A call that a seccomp filter answers in the kernel's place never comes to sys_enter: it is recorded at sys_exit.
 
 #include <gadget/common.h>
+#include <gadget/current_syscall.h>
 #include <gadget/maps.h>
 #include <gadget/mntns_filter.h>
 #include <gadget/syscall.h>
@@ -29,15 +32,43 @@
 #define NR_CLONE 56
 #define NR_EXIT 60
 #define NR_EXIT_GROUP 231
+#define NR_FORK 57
+#define NR_VFORK 58
+#define NR_EXECVE 59
+#define NR_EXECVEAT 322
+#define NR_X32_EXECVE 520
+#define NR_X32_EXECVEAT 545
+#define NR_SETNS 308
+#define NR_COMPAT_EXECVEAT 358
+#define NR_COMPAT_SETNS 346
 #else
 #define NR_UNSHARE 97
 #define NR_CLONE 220
 #define NR_EXIT 93
 #define NR_EXIT_GROUP 94
+#define NR_EXECVE 221
+#define NR_EXECVEAT 281
+#define NR_SETNS 268
+#define NR_COMPAT_EXECVEAT 387
+#define NR_COMPAT_SETNS 375
 #endif
 #define NR_CLONE3 435
+#define NR_COMPAT_FORK 2
+#define NR_COMPAT_EXECVE 11
+#define NR_COMPAT_CLONE 120
+#define NR_COMPAT_VFORK 190
 #define NR_COMPAT_EXIT 1
 #define NR_COMPAT_EXIT_GROUP 252
+
+#define SECCOMP_MODE_FILTER 2
+
+struct seccomp {
+	int mode;
+} __attribute__((preserve_access_index));
+
+struct task_struct___seccomp {
+	struct seccomp seccomp;
+} __attribute__((preserve_access_index));
 
 // Where a call lies.
 struct place {
@@ -296,23 +327,13 @@ struct now {
 	struct gadget_mntns_key key;
 };
 
-// The recorder of this call, and a call to fill; NULL where it is not to be recorded.
-static __always_inline struct call *begin(struct now *now, __u32 nr, bool locked)
+// A call to fill; NULL where it is not to be recorded.
+static __always_inline struct call *new_call(struct now *now, __u32 nr)
 {
 	struct call *c;
 	__u32 zero = 0;
 	__u64 ids;
 
-	now->task = (struct task_struct *)bpf_get_current_task();
-	if (!gadget_wanted_mntns_key(&now->key, now->task))
-		return NULL;
-	now->recorder = bpf_map_lookup_elem(&recorders, &now->key);
-	if (!now->recorder) {
-		// Not seen while it was made, so that it has been there before.
-		now->recorder = add(&now->key, true, locked);
-		if (!now->recorder)
-			return NULL;
-	}
 	c = bpf_map_lookup_elem(&scratch, &zero);
 	if (!now->recorder->started || !c)
 		return NULL;
@@ -333,23 +354,44 @@ static __always_inline struct call *begin(struct now *now, __u32 nr, bool locked
 	return c;
 }
 
-// With its arguments known.
-static __always_inline int keep(struct call *c, const struct now *now, bool locked)
+// The recorder of this call, and a call to fill.
+static __always_inline struct call *begin(struct now *now, __u32 nr, bool locked)
 {
-	__u64 thread = (__u64)now->task;
+	now->task = (struct task_struct *)bpf_get_current_task();
+	if (!gadget_wanted_mntns_key(&now->key, now->task))
+		return NULL;
+	now->recorder = bpf_map_lookup_elem(&recorders, &now->key);
+	if (!now->recorder) {
+		// Not seen while it was made, so that it has been there before.
+		now->recorder = add(&now->key, true, locked);
+		if (!now->recorder)
+			return NULL;
+	}
+	return new_call(now, nr);
+}
+
+// With its arguments known. False where it finds no place.
+static __always_inline bool write_down(struct call *c, const struct now *now, struct open_call *open, bool locked)
+{
 	__u32 nr = c->syscall_raw, ring = now->recorder->ring;
-	struct open_call open = {};
 
 	read_texts(c, c->compat ? compat_text[nr & 511] : native_text[nr & 1023]);
 	c->number = next(&now->recorder->written, ring, locked);
 	if (!c->number)
-		return 0;
-	open.number = c->number;
-	open.place.ring = ring;
-	open.place.slot = (c->number - 1) & (RING_CALLS - 1);
-	if (gadget_update_or_count(&calls, &open.place, c) || ends_the_thread(c))
-		return 0;
-	gadget_update_or_count(&open_calls, &thread, &open);
+		return false;
+	open->number = c->number;
+	open->place.ring = ring;
+	open->place.slot = (c->number - 1) & (RING_CALLS - 1);
+	return !gadget_update_or_count(&calls, &open->place, c);
+}
+
+static __always_inline int keep(struct call *c, const struct now *now, bool locked)
+{
+	__u64 thread = (__u64)now->task;
+	struct open_call open = {};
+
+	if (write_down(c, now, &open, locked) && !ends_the_thread(c))
+		gadget_update_or_count(&open_calls, &thread, &open);
 	return 0;
 }
 
@@ -393,29 +435,94 @@ int ig_loop_enter_plain(struct trace_event_raw_sys_enter *ctx)
 	return keep(c, &now, false);
 }
 
-static __always_inline void close_call(__u64 thread, long ret)
+// False where the call was not open.
+static __always_inline bool close_call(__u64 thread, long ret)
 {
 	struct open_call *open = bpf_map_lookup_elem(&open_calls, &thread);
 	struct call *c;
 
 	if (!open)
-		return;
+		return false;
 	c = bpf_map_lookup_elem(&calls, &open->place);
 	if (c && c->number == open->number) {
 		c->ret_raw = ret;
 		c->returned = true;
 	}
 	bpf_map_delete_elem(&open_calls, &thread);
+	return true;
 }
 
-static __always_inline int leave(int nr, long ret, bool locked)
+static __always_inline bool has_filter(struct task_struct *task)
+{
+	struct task_struct___seccomp *t = (void *)task;
+
+	if (!bpf_core_field_exists(t->seccomp))
+		return false;
+	return BPF_CORE_READ(t, seccomp.mode) == SECCOMP_MODE_FILTER;
+}
+
+// Calls that are left by others than came in: by a child, by a new program, in another namespace.
+static __always_inline bool came_in_elsewhere(const struct call *c, long ret)
+{
+	if (ret != 0)
+		return false;
+	if (c->syscall_raw == NR_CLONE3)
+		return true;
+	if (c->compat)
+		return c->syscall_raw == NR_COMPAT_FORK || c->syscall_raw == NR_COMPAT_VFORK || c->syscall_raw == NR_COMPAT_CLONE ||
+		       c->syscall_raw == NR_COMPAT_EXECVE || c->syscall_raw == NR_COMPAT_EXECVEAT || c->syscall_raw == NR_COMPAT_SETNS;
+	switch (c->syscall_raw) {
+	case NR_CLONE:
+#if defined(__TARGET_ARCH_x86)
+	case NR_FORK:
+	case NR_VFORK:
+	case NR_X32_EXECVE:
+	case NR_X32_EXECVEAT:
+#endif
+	case NR_EXECVE:
+	case NR_EXECVEAT:
+	case NR_SETNS:
+		return true;
+	default:
+		return false;
+	}
+}
+
+// A call that began nowhere: the thread's filter has answered it.
+static __always_inline void keep_refused(struct task_struct *task, const struct gadget_mntns_key *key, void *regs, __u32 nr, long ret,
+					 bool locked)
+{
+	struct now now = {.task = task, .key = *key};
+	struct open_call unused = {};
+	struct call *c;
+
+	now.recorder = bpf_map_lookup_elem(&recorders, key);
+	if (!now.recorder)
+		return;
+	c = new_call(&now, nr);
+	if (!c || came_in_elsewhere(c, ret))
+		return;
+	read_args(c, regs);
+#if defined(__TARGET_ARCH_arm64)
+	// The result is in its place.
+	c->a0 = BPF_CORE_READ((struct pt_regs___saved *)regs, orig_x0);
+#endif
+	// With a signal for an answer there is no result: the number of the call stands in its register.
+	c->returned = ret != (long)nr;
+	c->ret_raw = c->returned ? ret : 0;
+	write_down(c, &now, &unused, locked);
+}
+
+static __always_inline int leave(void *regs, int nr, long ret, bool locked)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct gadget_mntns_key key;
 
 	if (!gadget_wanted_mntns_key(&key, task))
 		return 0;
-	close_call((__u64)task, ret);
+	// Negative: back from a signal handler.
+	if (!close_call((__u64)task, ret) && nr >= 0 && has_filter(task))
+		keep_refused(task, &key, regs ? regs : gadget_current_regs(task), nr, ret, locked);
 	// A namespace that is made under our eyes: its first program is still to come.
 	if (nr != NR_UNSHARE && nr != NR_CLONE && nr != NR_CLONE3)
 		return 0;
@@ -427,19 +534,19 @@ static __always_inline int leave(int nr, long ret, bool locked)
 SEC("raw_tracepoint/sys_exit")
 int ig_loop_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-	return leave(gadget_syscall_nr_probed(ctx->args[0]), ctx->args[1], false);
+	return leave((void *)ctx->args[0], gadget_syscall_nr_probed(ctx->args[0]), ctx->args[1], false);
 }
 
 SEC("raw_tracepoint/sys_exit")
 int ig_loop_exit_lock(struct bpf_raw_tracepoint_args *ctx)
 {
-	return leave(gadget_syscall_nr_probed(ctx->args[0]), ctx->args[1], true);
+	return leave((void *)ctx->args[0], gadget_syscall_nr_probed(ctx->args[0]), ctx->args[1], true);
 }
 
 SEC("tracepoint/raw_syscalls/sys_exit")
 int ig_loop_exit_plain(struct trace_event_raw_sys_exit *ctx)
 {
-	return leave(ctx->id & ~GADGET_X32_BIT, ctx->ret, false);
+	return leave(NULL, ctx->id & ~GADGET_X32_BIT, ctx->ret, false);
 }
 
 static __always_inline int runs_a_program(void)

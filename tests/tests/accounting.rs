@@ -8,7 +8,12 @@ use ig_tests::{
     ig::{Finished, Ig},
     load::{self, Load, UID},
 };
-use std::{process::Command, thread::sleep, time::Duration};
+use std::{
+    net::{Ipv4Addr, UdpSocket},
+    process::Command,
+    thread::sleep,
+    time::Duration,
+};
 
 fn opens() -> u64 {
     if full_scale() { 1_000_000 } else { 200_000 }
@@ -30,6 +35,17 @@ fn check(done: &Finished, generated: u64) -> u64 {
     assert_eq!(seen, ledger.delivered, "lines printed and rows said to be delivered differ");
     assert_eq!(seen + ledger.lost_total(), generated, "generated {generated}, but {ledger:?}");
     ledger.lost_total()
+}
+
+/// What others do takes no room: `make` does it while `ig` is stopped and its ring, of one page, is not emptied.
+fn others_lose_nothing(gadget: &str, make: impl FnOnce()) {
+    let ig = tracing(gadget, "timestamp_raw").args(&["--buffer-size", "4096"]).start_ready();
+    ig.signal("STOP");
+    make();
+    ig.signal("CONT");
+    let ledger = ig.stop().expect_success().ledger();
+    ledger.check();
+    assert_eq!((ledger.produced, ledger.lost_total()), (0, 0), "{ledger:?}");
 }
 
 mod root {
@@ -143,6 +159,27 @@ mod root {
             ledger.lost_total()
         );
         assert!(ledger.produced <= generated, "more events than the load made: {} > {generated}", ledger.produced);
+    }
+
+    #[test]
+    fn signals_of_others_are_not_counted_as_lost() {
+        let _alone = alone();
+        others_lose_nothing("trace_signal", || {
+            let script = "i=0; while [ $i -lt 2000 ]; do kill -URG $$; i=$((i + 1)); done";
+            assert!(Command::new("sh").args(["-c", script]).status().expect("sh").success());
+        });
+    }
+
+    #[test]
+    fn dropped_packets_that_are_not_tcp_are_not_counted_as_lost() {
+        let _alone = alone();
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+        let nobody = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|s| s.local_addr()).expect("a port of nobody");
+        others_lose_nothing("trace_tcpdrop", || {
+            for _ in 0..2000 {
+                socket.send_to(b"x", nobody).expect("a datagram");
+            }
+        });
     }
 
     /// `--ledger`, of an `ig` that writes into a full disk.

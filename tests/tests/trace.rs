@@ -217,4 +217,20 @@ mod root {
             .filter_map(|text| of(&text, "max_entries"))
             .collect()
     }
+
+    #[test]
+    fn trace_capabilities_asks_anew_for_a_namespace_whose_number_was_used_before() {
+        const NAMESPACES: usize = 20;
+        let _alone = alone();
+        let ig = Ig::new(&["run", "trace_capabilities", "--host", "--unique", "--comm", "chroot", "-o", "json"])
+            .start_ready();
+        for _ in 0..NAMESPACES {
+            // One after the other: the kernel gives the number of the last to the next.
+            let private = ["-m", "--propagation", "private", "chroot", "/", "true"];
+            assert!(Command::new("unshare").args(private).status().unwrap().success());
+        }
+        let rows = ig.stop().expect_success().rows();
+        let shown = rows.iter().filter(|r| at(r, "cap") == "CAP_SYS_CHROOT").count();
+        assert_eq!(shown, NAMESPACES, "{rows:#?}");
+    }
 }

@@ -2,7 +2,7 @@
 /**
  * Requests to block devices: what they are, and the arguments of their tracepoints on any kernel.
  *
- * For raw tracepoints (raw_tp): block_rq_insert, block_rq_issue, block_rq_complete. Linux 5.5 (BTF).
+ * For raw tracepoints (raw_tp): block_rq_insert, block_rq_issue, block_rq_complete (Linux 5.5, for BTF) and block_rq_merge (5.9).
  */
 #ifndef GADGET_BLOCKIO_H
 #define GADGET_BLOCKIO_H
@@ -33,11 +33,11 @@ struct request___known {
 struct request_queue;
 struct request;
 
-/* The tracepoints of inserted and issued requests before 5.11, and before it was changed in 5.10 too (5.10.137). */
+/* The tracepoints of inserted, issued and merged requests before 5.11, and before it was changed in 5.10 too (5.10.137). */
 typedef void (*btf_trace_block_rq_issue___old)(void *, struct request_queue *, struct request *);
 
 /*
- * The request of block_rq_insert and block_rq_issue. The two reads must stay two: of a context, the verifier takes only
+ * The request of block_rq_insert, block_rq_issue and block_rq_merge. The two reads must stay two: of a context, the verifier takes only
  * fixed offsets, and a kernel with one argument refuses to attach a program that could read a second. Hence written out:
  * the compiler would make one of them.
  */

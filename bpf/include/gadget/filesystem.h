@@ -30,8 +30,10 @@ struct gadget_path_scratch {
 	__u32 pos;
 };
 
-/* Bit of gadget_path_walk's answer. */
+/* Bits of gadget_path_walk's answer. */
 #define GADGET_PATH_CUT (1u << 31)
+/* No name at all: a pipe or a socket. */
+#define GADGET_PATH_NONE (1u << 30)
 
 GADGET_HEAP(gadget_path_heap, sizeof(struct gadget_path_scratch));
 
@@ -42,8 +44,8 @@ struct ovl_inode___known {
 } __attribute__((preserve_access_index));
 
 /*
- * Walks from a dentry to the root and leaves the path in the scratch memory; returns where it starts, and GADGET_PATH_CUT
- * if something is missing. A global function, with plain numbers for pointers: so the verifier looks at it once and not at
+ * Walks from a dentry to the root and leaves the path in the scratch memory; returns where it starts, GADGET_PATH_CUT
+ * if something is missing, and GADGET_PATH_NONE if there is no path. A global function, with plain numbers for pointers: so the verifier looks at it once and not at
  * every call, which makes a program with three paths load four times as fast.
  */
 __attribute__((noinline)) __u32 gadget_path_walk(__u64 vfs_at, __u64 dentry_at, __u64 root_vfs, __u64 root_dentry)
@@ -79,7 +81,7 @@ __attribute__((noinline)) __u32 gadget_path_walk(__u64 vfs_at, __u64 dentry_at, 
 		len = BPF_CORE_READ(dentry, d_name.len);
 		/* The top of something that is not mounted: nameless, or a single file such as a memfd. */
 		if (parent == dentry && len <= 1)
-			return *at;
+			return len == 0 && *at == GADGET_PATH_MAX - 1 ? GADGET_PATH_NONE : *at;
 		pos = *at;
 		if (len > GADGET_NAME_MAX || len >= pos)
 			break;
@@ -96,7 +98,7 @@ __attribute__((noinline)) __u32 gadget_path_walk(__u64 vfs_at, __u64 dentry_at, 
 
 /**
  * The path of (mnt, dentry) seen from `task`'s root directory, into `dst` of GADGET_PATH_MAX bytes.
- * What lies outside that root is shown from the root of its mount tree.
+ * What lies outside that root is shown from the root of its mount tree; of what has no name, a pipe, the path is empty.
  *
  * @param truncated set to true if the path did not fit; never set to false
  * @return bytes written, the NUL included
@@ -114,6 +116,8 @@ static __always_inline __u32 gadget_path_read(char *dst, struct vfsmount *mnt, s
 		return 1;
 	pos = gadget_path_walk((__u64)mnt, (__u64)dentry, (__u64)BPF_CORE_READ(fs, root.mnt),
 			       (__u64)BPF_CORE_READ(fs, root.dentry));
+	if (pos & GADGET_PATH_NONE)
+		return 1;
 	if (pos & GADGET_PATH_CUT)
 		*truncated = true;
 	pos &= GADGET_PATH_MAX - 1;

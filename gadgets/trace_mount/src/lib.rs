@@ -1,4 +1,4 @@
-//! The decoding half of trace_mount: the flags by name, and the call as it would stand in a C program.
+//! The decoding half of trace_mount: flags and commands by name, and the call as it would stand in a C program.
 //!
 //! Text in a call stands in quotes, with quotes, backslashes and control characters escaped as in C; bytes that are no UTF-8
 //! pass. Where a text was cut, three dots follow the closing quote.
@@ -33,7 +33,7 @@ const COMMANDS: [&str; 9] = [
     "FSCONFIG_CMD_CREATE_EXCL",
 ];
 /// Commands from this one on set no option.
-const FIRST_COMMAND: u32 = 6;
+const FIRST_COMMAND: i32 = 6;
 const AT_FDCWD: i32 = -100;
 
 /// A text of the record, and whether it was cut.
@@ -42,7 +42,7 @@ struct Text {
     cut: Option<NumberField<u8>>,
 }
 
-/// Reads the record's parts and provides `flags` and `call`.
+/// Reads the record's parts and provides `flags`, `cmd` and `call`.
 pub struct Mount {
     op: NumberField<u32>,
     error: NumberField<u32>,
@@ -50,7 +50,7 @@ pub struct Mount {
     attr_set: NumberField<u64>,
     attr_clr: NumberField<u64>,
     propagation: NumberField<u64>,
-    cmd: NumberField<u32>,
+    cmd: NumberField<i32>,
     fd: NumberField<i32>,
     dfd: NumberField<i32>,
     from_dfd: NumberField<i32>,
@@ -60,6 +60,7 @@ pub struct Mount {
     dest: Text,
     data: Text,
     flags_text: TextColumn,
+    cmd_text: TextColumn,
     call: TextColumn,
 }
 
@@ -67,6 +68,7 @@ impl Decoder for Mount {
     fn open(setup: &mut Setup) -> Result<Self, Error> {
         let mount = setup.source("mount")?;
         let flags_text = mount.add_text(FieldDef::new("flags").annotate("description", "Flags of the call by name"))?;
+        let cmd_text = mount.add_text(FieldDef::new("cmd").annotate("description", "What FSCONFIG does"))?;
         let call = mount.add_text(FieldDef::new("call").annotate("description", "The call, as in a C program"))?;
         let whole = |name: &str| Ok::<_, Error>(Text { bytes: mount.bytes(name)?, cut: None });
         let cut =
@@ -88,6 +90,7 @@ impl Decoder for Mount {
             dest: cut("dest", "dest_truncated")?,
             data: cut("data", "data_truncated")?,
             flags_text,
+            cmd_text,
             call,
         })
     }
@@ -96,6 +99,11 @@ impl Decoder for Mount {
         for row in rows {
             let names = flag_names(row.number(self.op));
             out.text(self.flags_text).push_with(|text| flags::write(self.flags_of(row), names, text));
+            out.text(self.cmd_text).push_with(|text| {
+                if row.number(self.op) == op::FSCONFIG {
+                    write_command(row.number(self.cmd), text);
+                }
+            });
             out.text(self.call).push_with(|text| self.write_call(row, text));
         }
         Ok(())
@@ -219,11 +227,8 @@ impl Mount {
     fn config<'a, 'b>(&self, a: &'b mut Arguments<'a>) -> &'b mut Arguments<'a> {
         a.descriptor(self.fd);
         let cmd = a.row.number(self.cmd);
-        match COMMANDS.get(cmd as usize) {
-            Some(name) => a.next().extend_from_slice(name.as_bytes()),
-            None => text::decimal(cmd.into(), a.next()),
-        }
-        if cmd < FIRST_COMMAND {
+        write_command(cmd, a.next());
+        if (0..FIRST_COMMAND).contains(&cmd) {
             a.text(&self.key);
         }
         // Commands whose value is a text.
@@ -243,6 +248,13 @@ impl Mount {
             a.text(&self.src);
         }
         a.descriptor(self.dfd).text(&self.dest)
+    }
+}
+
+fn write_command(cmd: i32, out: &mut Vec<u8>) {
+    match usize::try_from(cmd).ok().and_then(|n| COMMANDS.get(n)) {
+        Some(name) => out.extend_from_slice(name.as_bytes()),
+        None => signed(cmd.into(), out),
     }
 }
 
@@ -281,7 +293,7 @@ mod tests {
         error: u32,
         flags: u64,
         attr: [u64; 3],
-        cmd: u32,
+        cmd: i32,
         fds: [i32; 3],
         cut: [u8; 3],
         texts: [&'a [u8]; 5],
@@ -294,7 +306,7 @@ mod tests {
         for name in ["flags_raw", "attr_set", "attr_clr", "propagation"] {
             f = f.field(name, Kind::Uint64, 8);
         }
-        f = f.field("cmd_raw", Kind::Uint32, 4);
+        f = f.field("cmd_raw", Kind::Int32, 4);
         for name in ["fd", "dfd", "from_dfd"] {
             f = f.field(name, Kind::Int32, 4);
         }
@@ -349,6 +361,19 @@ mod tests {
         assert_eq!(of(1), r#"fsconfig(5, FSCONFIG_SET_STRING, "size", "1m") = 0"#);
         assert_eq!(of(6), "fsconfig(5, FSCONFIG_CMD_CREATE) = 0");
         assert_eq!(of(99), "fsconfig(5, 99) = 0");
+        assert_eq!(of(-2), "fsconfig(5, -2) = 0");
+    }
+
+    #[test]
+    fn only_fsconfig_has_a_command() {
+        let of = |op, cmd| {
+            let record = bytes(&Record { op, cmd, ..Record::default() });
+            let decoded = fixture().decode::<Mount>(&[&record]).unwrap();
+            String::from_utf8_lossy(decoded.text("cmd", 0).unwrap()).into_owned()
+        };
+        assert_eq!(of(op::FSCONFIG, 0), "FSCONFIG_SET_FLAG");
+        assert_eq!(of(op::FSCONFIG, 99), "99");
+        assert_eq!((of(op::MOUNT, -1), of(op::UMOUNT, 0)), (String::new(), String::new()));
     }
 
     #[test]

@@ -60,7 +60,7 @@ fn process(proc: &Path, pid: u32, host_mntns: u64) -> Option<Process> {
     let stat = fs::read(dir.join("stat")).ok()?;
     let (comm, parent, started) = parse_stat(&stat)?;
     let is_runtime = identify::RUNTIME_COMMS.iter().any(|c| c.as_bytes() == comm);
-    let mntns = namespace(&dir.join("ns/mnt"))?;
+    let (dir, mntns) = with_namespaces(dir)?;
     if mntns == host_mntns && !is_runtime {
         return None;
     }
@@ -69,6 +69,16 @@ fn process(proc: &Path, pid: u32, host_mntns: u64) -> Option<Process> {
     let cgroup = unified.filter(|p| *p != "/").or(pids).or(unified).unwrap_or_default().into();
     let netns = namespace(&dir.join("ns/net")).unwrap_or_default();
     Some(Process { pid, parent, mntns, netns, cgroup, started, is_runtime })
+}
+
+/// Threads of a process that are asked for their namespaces.
+const MAX_THREADS: usize = 64;
+
+/// The directory that tells a process's namespaces, and its mount namespace. A first thread that has ended while others go on
+/// has none any more: then a thread's.
+fn with_namespaces(dir: PathBuf) -> Option<(PathBuf, u64)> {
+    let told = |dir: PathBuf| namespace(&dir.join("ns/mnt")).map(|mntns| (dir, mntns));
+    told(dir.clone()).or_else(|| subdirs(&dir.join("task"), MAX_THREADS).into_iter().find_map(told))
 }
 
 /// comm, parent pid and start of `/proc/PID/stat`. The comm may hold anything, parentheses and spaces included.
@@ -190,6 +200,35 @@ mod tests {
         let p = all.iter().find(|p| p.pid == me).expect("this process");
         assert_eq!(Some(p.mntns), namespace(Path::new("/proc/self/ns/mnt")));
         assert!(walk(Path::new("/proc"), p.mntns).iter().all(|p| p.pid != me));
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_has_ended_is_found_by_another() {
+        let proc = tempfile::tempdir().unwrap();
+        let (first, second) = (proc.path().join("50"), proc.path().join("50/task/51"));
+        for dir in [first.join("task/50/ns"), second.join("ns")] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        let stat = "50 (web) Z 7 50 50 0 -1 4194304 100 0 0 0 0 0 0 0 20 0 2 0 12345 0 0 0";
+        fs::write(first.join("stat"), stat).unwrap();
+        // What a control group of version 1 says of it.
+        fs::write(first.join("cgroup"), "0::/\n").unwrap();
+        fs::write(second.join("cgroup"), "0::/pods/web\n").unwrap();
+        assert_eq!(walk(proc.path(), 1), []);
+        for (name, number) in [("mnt", 7), ("net", 8)] {
+            std::os::unix::fs::symlink(format!("{name}:[{number}]"), second.join("ns").join(name)).unwrap();
+        }
+        let found = Process {
+            pid: 50,
+            parent: 7,
+            mntns: 7,
+            netns: 8,
+            cgroup: "/pods/web".into(),
+            started: 123_450_000_000,
+            is_runtime: false,
+        };
+        assert_eq!(walk(proc.path(), 1), [found]);
+        assert_eq!(walk(proc.path(), 7), []);
     }
 
     #[test]

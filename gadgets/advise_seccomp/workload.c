@@ -1,0 +1,32 @@
+// A child that has installed a filter of its own and calls without end, and a parent without one that calls now and then.
+// Both go on until they are killed.
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <stdio.h>
+#include <unistd.h>
+
+static void sandboxed(void)
+{
+	struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	struct sock_fprog filter = { .len = 1, .filter = &allow };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter))
+		_exit(1);
+	puts("READY");
+	fflush(stdout);
+	for (;;)
+		getppid();
+}
+
+int main(void)
+{
+	if (!fork())
+		sandboxed();
+	for (;;) {
+		usleep(200 * 1000);
+		getpriority(PRIO_PROCESS, 0);
+	}
+}
