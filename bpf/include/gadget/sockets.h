@@ -228,13 +228,17 @@ static __always_inline struct gadget_socket_value *gadget_socket_of_parsed(const
 }
 #endif
 
-/** Fills `p` from a socket's owner and is true; of an unknown one (`v` NULL) all of it is zero, and it is false. */
+/** Fills `p` from a socket's owner and is true; of an unknown one (`v` NULL) it is of no
+ * user and no group, all else is zero, and it is false. */
 static __always_inline bool gadget_process_populate_from_socket(const struct gadget_socket_value *v,
 								struct gadget_process *p)
 {
 	__builtin_memset(p, 0, sizeof(*p));
-	if (!v)
+	if (!v) {
+		// Nobody is known: 0 would be root.
+		p->creds.uid = p->creds.gid = (__u32)-1;
 		return false;
+	}
 	p->mntns_id = v->mntns;
 	p->pid = v->pid_tgid >> 32;
 	p->tid = (__u32)v->pid_tgid;

@@ -271,8 +271,10 @@ fn syscall(n: u64, names: &HostNames, out: &mut Vec<u8>) {
     }
 }
 
+/// The highest number is no user and no group: the kernel's way to say that there is none.
 fn named(n: u32, name: Option<&String>, unknown: &[u8], out: &mut Vec<u8>) {
     match name {
+        None if n == u32::MAX => {}
         Some(name) => out.extend_from_slice(name.as_bytes()),
         None => {
             out.extend_from_slice(unknown);
@@ -373,7 +375,8 @@ mod tests {
         names.syscalls.insert(257, "openat".into());
         let env = TextEnv { names: Arc::new(names), zone: TimeZone::UTC };
         assert_eq!(shown(Derive::User, 0, &env), "root");
-        assert_eq!(shown(Derive::User, u32::MAX.into(), &env), "uid:4294967295");
+        assert_eq!(shown(Derive::User, u32::MAX.into(), &env), "");
+        assert_eq!(shown(Derive::User, 4_000_000_000, &env), "uid:4000000000");
         assert_eq!(shown(Derive::Group, 4, &env), "adm");
         assert_eq!(shown(Derive::Group, 1000, &env), "gid:1000");
         assert_eq!(shown(Derive::Syscall, 257, &env), "SYS_OPENAT");
