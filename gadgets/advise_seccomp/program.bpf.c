@@ -20,10 +20,6 @@
 // Generations of processes that are looked at.
 #define ANCESTORS 16
 
-// The map is full.
-
-#define SECCOMP_MODE_FILTER 2
-
 #if defined(__TARGET_ARCH_x86)
 #define NR_UNSHARE 272
 #define NR_CLONE 56
@@ -32,14 +28,6 @@
 #define NR_CLONE 220
 #endif
 #define NR_CLONE3 435
-
-struct seccomp {
-	int mode;
-} __attribute__((preserve_access_index));
-
-struct task_struct___seccomp {
-	struct seccomp seccomp;
-} __attribute__((preserve_access_index));
 
 struct pid_namespace___reaper {
 	struct task_struct *child_reaper;
@@ -84,15 +72,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct seen);
 } fresh SEC(".maps");
-
-static __always_inline bool has_filter(struct task_struct *task)
-{
-	struct task_struct___seccomp *t = (void *)task;
-
-	if (!bpf_core_field_exists(t->seccomp))
-		return false;
-	return BPF_CORE_READ(t, seccomp.mode) == SECCOMP_MODE_FILTER;
-}
 
 // The first process of a namespace that has been there before: the one whose end is that of the pid namespace; where that
 // is shared with others, the caller's eldest ancestor that is inside. Any other thread may have a filter of its own
@@ -150,9 +129,9 @@ int ig_seccomp_enter(struct bpf_raw_tracepoint_args *ctx)
 		seen = add(&key, true);
 		if (!seen)
 			return 0;
-		seen->filtered = has_filter(first_process(task, key.mntns_id));
+		seen->filtered = gadget_has_seccomp_filter(first_process(task, key.mntns_id));
 	}
-	if ((!seen->started || seen->filtered) && !has_filter(task))
+	if ((!seen->started || seen->filtered) && !gadget_has_seccomp_filter(task))
 		return 0;
 	if (gadget_syscall_is_compat(task)) {
 		if (nr < COMPAT_CALLS)
@@ -196,7 +175,7 @@ int ig_seccomp_exec(struct bpf_raw_tracepoint_args *ctx)
 	seen = bpf_map_lookup_elem(&containers, &key);
 	if (!seen || seen->started)
 		return 0;
-	seen->filtered = has_filter(task);
+	seen->filtered = gadget_has_seccomp_filter(task);
 	seen->started = 1;
 	return 0;
 }

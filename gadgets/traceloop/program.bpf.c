@@ -60,16 +60,6 @@
 #define NR_COMPAT_EXIT 1
 #define NR_COMPAT_EXIT_GROUP 252
 
-#define SECCOMP_MODE_FILTER 2
-
-struct seccomp {
-	int mode;
-} __attribute__((preserve_access_index));
-
-struct task_struct___seccomp {
-	struct seccomp seccomp;
-} __attribute__((preserve_access_index));
-
 // Where a call lies.
 struct place {
 	__u32 ring;
@@ -452,15 +442,6 @@ static __always_inline bool close_call(__u64 thread, long ret)
 	return true;
 }
 
-static __always_inline bool has_filter(struct task_struct *task)
-{
-	struct task_struct___seccomp *t = (void *)task;
-
-	if (!bpf_core_field_exists(t->seccomp))
-		return false;
-	return BPF_CORE_READ(t, seccomp.mode) == SECCOMP_MODE_FILTER;
-}
-
 // Calls that are left by others than came in: by a child, by a new program, in another namespace.
 static __always_inline bool came_in_elsewhere(const struct call *c, long ret)
 {
@@ -521,7 +502,7 @@ static __always_inline int leave(void *regs, int nr, long ret, bool locked)
 	if (!gadget_wanted_mntns_key(&key, task))
 		return 0;
 	// Negative: back from a signal handler.
-	if (!close_call((__u64)task, ret) && nr >= 0 && has_filter(task))
+	if (!close_call((__u64)task, ret) && nr >= 0 && gadget_has_seccomp_filter(task))
 		keep_refused(task, &key, regs ? regs : gadget_current_regs(task), nr, ret, locked);
 	// A namespace that is made under our eyes: its first program is still to come.
 	if (nr != NR_UNSHARE && nr != NR_CLONE && nr != NR_CLONE3)

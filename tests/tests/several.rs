@@ -163,7 +163,13 @@ mod root {
     #[test]
     fn every_gadget_shows_its_tables_on_every_sigusr1_and_the_run_sleeps_again() {
         let _alone = alone();
-        // Tables that are read when they are asked for, and that always have rows.
+        // Tables that are read when they are asked for, and somebody who always has rows in both.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut busy = Command::new("/bin/sh")
+            .args(["-c", "while :; do echo x; done", "busy"])
+            .stdout(file.reopen().unwrap())
+            .spawn()
+            .unwrap();
         let ig = Ig::new(&["run", "top_file", "profile_cpu", "--host", "-o", "json", "--interval", "0"])
             .start_ready_all(&["top_file", "profile_cpu"]);
         let shown = || {
@@ -178,6 +184,8 @@ mod root {
                 (now[0] > before[0] && now[1] > before[1]).then_some(())
             });
         }
+        busy.kill().unwrap();
+        busy.wait().unwrap();
         let before = ig.cpu_ticks();
         std::thread::sleep(Duration::from_secs(2));
         let used = ig.cpu_ticks() - before;

@@ -116,8 +116,12 @@ mod root {
         assert!(svg.contains("<title>burn_inner ("), "{svg}");
         docker.run(&["rm", "-f", &name]);
 
-        let none = on(&docker, &["run", "trace_open", "-o", "flamegraph", "--timeout", "1"]).run();
+        let none = on(&docker, &["run", "trace_signal", "-o", "flamegraph", "--timeout", "1"]).run();
         assert_eq!(none.code(), 2, "{}", none.stderr);
         assert!(none.stderr.contains("has no stacks"), "{}", none.stderr);
+        let off = on(&docker, &["run", "trace_open", "-o", "flamegraph", "--timeout", "1"]).run();
+        assert_eq!(off.code(), 2, "{}", off.stderr);
+        assert!(off.stderr.contains("hint: add --collect-ustack"), "{}", off.stderr);
+        on(&docker, &["run", "trace_open", "-o", "folded", "--collect-ustack", "-t", "1"]).run().expect_success();
     }
 }

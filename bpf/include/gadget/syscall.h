@@ -89,4 +89,24 @@ static __always_inline void gadget_syscall_args(struct gadget_syscall_args *args
 #endif
 }
 
+#define GADGET_SECCOMP_MODE_FILTER 2
+
+struct seccomp___mode {
+	int mode;
+} __attribute__((preserve_access_index));
+
+struct task_struct___seccomp {
+	struct seccomp___mode seccomp;
+} __attribute__((preserve_access_index));
+
+/** Whether a seccomp filter decides on the calls of this thread. */
+static __always_inline bool gadget_has_seccomp_filter(struct task_struct *task)
+{
+	struct task_struct___seccomp *t = (void *)task;
+
+	if (!bpf_core_field_exists(t->seccomp))
+		return false;
+	return BPF_CORE_READ(t, seccomp.mode) == GADGET_SECCOMP_MODE_FILTER;
+}
+
 #endif

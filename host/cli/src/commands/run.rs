@@ -207,7 +207,9 @@ pub(super) fn given_times(matches: &ArgMatches) -> tables::Given {
 
 fn one(gadget: Gadget, setup: &Setup<'_>, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let (args, ctx) = (setup.args, setup.ctx);
-    let options = setup.options(given_params(&gadget, matches, flag_id), &args.out, matches);
+    let params = given_params(&gadget, matches, flag_id);
+    check_stacks(output_mode(&args.out)?, &gadget, &params)?;
+    let options = setup.options(params, &args.out, matches);
     let repeats = given_times(matches).repeats(gadget.table_times());
     let mut live = gadget.load(options).map_err(|e| refused(e, ctx))?;
     let mut terminal = Terminal::new(live.sources(), &args.out, &setup.names, ctx.verbose)?;
@@ -236,6 +238,29 @@ pub fn check_documents(mode: OutputMode, makes_documents: bool, gadget: &str) ->
     }
     Err(CliError::user(format!("gadget {gadget} writes no documents, which are all that -o advise shows"))
         .hint("use -o columns, json, jsonpretty or yaml"))
+}
+
+/// Flags of gadgets that take stacks only on request.
+const STACK_FLAGS: [&str; 2] = ["collect-ustack", "collect-kstack"];
+
+/// Stacks that nobody asked the gadget to take would be a graph of nothing.
+fn check_stacks(mode: OutputMode, gadget: &Gadget, given: &[(String, String)]) -> Result<(), CliError> {
+    let mut flags = gadget.params().iter().filter(|p| STACK_FLAGS.contains(&p.key.as_str())).peekable();
+    let (true, Some(first)) = (matches!(mode, OutputMode::Folded | OutputMode::Flamegraph), flags.peek()) else {
+        return Ok(());
+    };
+    let name = &gadget.metadata().name;
+    let missing = CliError::user(format!(
+        "gadget {name} takes no stacks unless asked to, and -o {} shows nothing else",
+        mode.name()
+    ))
+    .hint(format!("add --{}", first.key));
+    let off = |p: &Param| {
+        let text = given.iter().find(|(key, _)| *key == p.key).map_or(p.default.as_str(), |(_, text)| text.as_str());
+        // What cannot be read is told as such when it is used.
+        p.parse(text).is_ok_and(|bytes| bytes.iter().all(|b| *b == 0))
+    };
+    if flags.all(off) { Err(missing) } else { Ok(()) }
 }
 
 /// An error on the way into the kernel; where the kernel refused for want of a capability, it is named.
