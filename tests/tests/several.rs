@@ -177,6 +177,8 @@ mod root {
             ["top_file", "profile_cpu"].map(|g| rows.matches(&format!("\"gadget\":\"{g}\"")).count())
         };
         for _ in 0..5 {
+            // Some samples of what runs now: there are 49 a second.
+            std::thread::sleep(Duration::from_millis(300));
             let before = shown();
             ig.signal("USR1");
             wait_for("the tables of both", Duration::from_secs(10), || {

@@ -91,18 +91,18 @@ static __always_inline void gadget_syscall_args(struct gadget_syscall_args *args
 
 #define GADGET_SECCOMP_MODE_FILTER 2
 
-struct seccomp___mode {
+struct seccomp___gadget {
 	int mode;
 } __attribute__((preserve_access_index));
 
-struct task_struct___seccomp {
-	struct seccomp___mode seccomp;
+struct task_struct___gadget_seccomp {
+	struct seccomp___gadget seccomp;
 } __attribute__((preserve_access_index));
 
 /** Whether a seccomp filter decides on the calls of this thread. */
 static __always_inline bool gadget_has_seccomp_filter(struct task_struct *task)
 {
-	struct task_struct___seccomp *t = (void *)task;
+	struct task_struct___gadget_seccomp *t = (void *)task;
 
 	if (!bpf_core_field_exists(t->seccomp))
 		return false;
