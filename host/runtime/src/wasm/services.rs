@@ -236,8 +236,12 @@ pub(super) enum Owner {
 impl Owner {
     fn of(resolution: Resolution, selector: &Selector, host: bool) -> Owner {
         match resolution {
-            Resolution::Known(c) if selector.verdict(&c) == Verdict::No => Owner::LeftOut,
-            Resolution::Known(c) => Owner::Container(c),
+            Resolution::Known(c) => match selector.verdict(&c) {
+                Verdict::Yes => Owner::Container(c),
+                Verdict::No => Owner::LeftOut,
+                // A document has no mark that says so, as a row has; under another's name it would be used.
+                Verdict::Unknown => Owner::Doubtful,
+            },
             Resolution::Host if host => Owner::Nobody,
             Resolution::Host => Owner::LeftOut,
             Resolution::Pending | Resolution::Unknown if selector.selects_all() => Owner::Nobody,
@@ -299,6 +303,7 @@ mod tests {
     #[test]
     fn nobody_elses_gets_a_name_when_certain_containers_are_asked_for() {
         let container = |name: &str| Resolution::Known(named(name));
+        let nameless = || Resolution::Known(crate::containers::testing::container(1, 2));
         let only = Selector::parse("web").unwrap();
         let said = |r: Resolution, s: &Selector, host: bool| match Owner::of(r, s, host) {
             Owner::Container(c) => c.name.as_deref().unwrap_or_default().to_owned(),
@@ -306,6 +311,8 @@ mod tests {
         };
         assert_eq!(said(container("web"), &only, false), "web");
         assert_eq!(said(container("db"), &only, true), "LeftOut");
+        assert_eq!(said(nameless(), &only, false), "Doubtful");
+        assert_eq!(said(nameless(), &Selector::all(), false), "");
         assert_eq!(said(Resolution::Unknown, &only, false), "Doubtful");
         assert_eq!(said(Resolution::Pending, &only, false), "Doubtful");
         assert_eq!(said(Resolution::Unknown, &Selector::all(), false), "Nobody");
