@@ -10,7 +10,11 @@ use ig_tests::{
     wait_for,
 };
 use serde_json::Value;
-use std::{collections::BTreeMap, process::Command, time::Duration};
+use std::{
+    collections::BTreeMap,
+    process::{Child, Command},
+    time::Duration,
+};
 
 const LOSS: i32 = 4;
 const ENVIRONMENT: i32 = 3;
@@ -32,6 +36,17 @@ fn ledgers(done: &Finished) -> BTreeMap<String, BTreeMap<String, Ledger>> {
 
 fn count(rows: &[Value], gadget: &str) -> usize {
     rows.iter().filter(|r| at(r, "gadget") == gadget).count()
+}
+
+/// A program that writes without end; ended with the test, however that ends.
+struct Busy(Child);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if self.0.kill().is_ok() {
+            drop(self.0.wait());
+        }
+    }
 }
 
 /// From the first of these words on.
@@ -165,11 +180,13 @@ mod root {
         let _alone = alone();
         // Tables that are read when they are asked for, and somebody who always has rows in both.
         let file = tempfile::NamedTempFile::new().unwrap();
-        let mut busy = Command::new("/bin/sh")
-            .args(["-c", "while :; do echo x; done", "busy"])
-            .stdout(file.reopen().unwrap())
-            .spawn()
-            .unwrap();
+        let busy = Busy(
+            Command::new("/bin/sh")
+                .args(["-c", "while :; do echo x; done"])
+                .stdout(file.reopen().unwrap())
+                .spawn()
+                .unwrap(),
+        );
         let ig = Ig::new(&["run", "top_file", "profile_cpu", "--host", "-o", "json", "--interval", "0"])
             .start_ready_all(&["top_file", "profile_cpu"]);
         let shown = || {
@@ -186,8 +203,7 @@ mod root {
                 (now[0] > before[0] && now[1] > before[1]).then_some(())
             });
         }
-        busy.kill().unwrap();
-        busy.wait().unwrap();
+        drop(busy);
         let before = ig.cpu_ticks();
         std::thread::sleep(Duration::from_secs(2));
         let used = ig.cpu_ticks() - before;

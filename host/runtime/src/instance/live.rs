@@ -386,10 +386,11 @@ impl Live {
     fn nobody_asked_for(&self) -> Option<String> {
         let selector = &self.whose.selector;
         let running = self.containers.as_ref().filter(|_| !selector.selects_all() && self.pipeline.is_silent())?.list();
-        if running.iter().any(|c| selector.verdict(c) != Verdict::No) {
+        if running.iter().any(|c| selector.verdict(c) == Verdict::Yes) {
             return None;
         }
-        let names: Vec<&str> = running.iter().filter_map(|c| c.name.as_deref()).take(NAMED_CONTAINERS).collect();
+        let names: Vec<&str> =
+            running.iter().map(|c| c.name.as_deref().unwrap_or(&c.id)).take(NAMED_CONTAINERS).collect();
         let more = running.len() - names.len();
         Some(match (running.len(), more) {
             (0, _) => "no container runs now; those that were asked for are waited for".into(),
