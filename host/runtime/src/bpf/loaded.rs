@@ -92,6 +92,11 @@ impl Loaded {
         self.slots.iter().filter(|s| s.state == State::PerFile).map(|s| (s.name.as_str(), &s.hook))
     }
 
+    /// Whether programs run when a clock strikes, in the middle of anything.
+    pub fn samples(&self) -> bool {
+        self.slots.iter().any(|s| matches!(s.hook, Hook::PerfEvent { .. }))
+    }
+
     /// The link of an attached iterator, for `iter::read`.
     pub fn iterator(&self, name: &str) -> Option<BorrowedFd<'_>> {
         match &self.slots.iter().find(|s| s.name == name)?.held {

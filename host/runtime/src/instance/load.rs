@@ -19,6 +19,7 @@ use crate::{
     },
     gadget::schema::Producer,
     host_root,
+    symbols::Taken,
     uprobes::{Probe, Scope, Uprobes},
     wasm::{Engine, EngineOptions, Guest, GuestOptions, Level, Services},
 };
@@ -307,7 +308,8 @@ pub(super) fn start_uprobes(loaded: &Loaded, scope: Scope, gadget: &str) -> Resu
 
 fn share_stacks(stacks: &mut Stacks, loaded: &Loaded) -> std::io::Result<()> {
     let map = |name| loaded.map_fd(name).map(|fd| fd.try_clone_to_owned()).transpose();
-    stacks.set_maps(map(stacks::KERNEL_MAP)?, map(stacks::USER_MAP)?)
+    let taken = if loaded.samples() { Taken::AtInterrupt } else { Taken::InCall };
+    stacks.set_maps(map(stacks::KERNEL_MAP)?, map(stacks::USER_MAP)?, taken)
 }
 
 /// Whether a variable of the BPF program that says yes or no will say yes.
