@@ -19,6 +19,7 @@ use crate::{
     },
     gadget::schema::Producer,
     host_root,
+    host_sources::GADGETS_ONLY,
     symbols::Taken,
     uprobes::{Probe, Scope, Uprobes},
     wasm::{Engine, EngineOptions, Guest, GuestOptions, Level, Services},
@@ -121,6 +122,7 @@ impl Gadget {
             .zip(enrichers)
             .map(|(s, enricher)| Source { batch: Batch::new(s.clone()), enricher, feed: None })
             .collect();
+        let gadgets_only = self.is_on(GADGETS_ONLY, &options.params);
         let (times, asked) = self.times(options.table_interval, options.table_count);
         Ok(Live {
             name: self.image.reference,
@@ -153,6 +155,7 @@ impl Gadget {
             unprobed: 0,
             timeout: options.timeout,
             tables: TablePlan::new(&times, asked),
+            gadgets_only,
         })
     }
 
