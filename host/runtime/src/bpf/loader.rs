@@ -9,6 +9,7 @@ use super::{
     btf::{KernelBtf, Kind},
     core_reloc,
     hook::Hook,
+    label::Label,
     loaded::{Loaded, Slot, by_preference},
     maps::{self, MapInfo},
     marker::Marker,
@@ -100,6 +101,7 @@ pub fn load(image: &str, object: &Object, kernel: &KernelBtf, options: LoadOptio
         cgroup: cgroup_fd(image, &options)?,
         perf: options.perf.clone(),
         defer_uprobes: options.defer_uprobes,
+        label: Label::new(&object.name, image).ok(),
         slots,
     };
     loaded.check_injected(object, &options)?;

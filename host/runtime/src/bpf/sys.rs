@@ -29,6 +29,7 @@ pub(super) enum Cmd {
     LinkCreate = 28,
     EnableStats = 32,
     IterCreate = 33,
+    ProgBindMap = 35,
 }
 
 /// Calls bpf(2) with an attribute struct.
@@ -149,6 +150,36 @@ pub(crate) fn map_create_with(
     let mut attr = MapCreateAttr { map_type: kind, key_size, value_size, max_entries, flags };
     // SAFETY: no pointers
     unsafe { bpf(Cmd::MapCreate, &mut attr) }.map(owned)
+}
+
+/// A map whose name others can see; at most 15 bytes of it. Linux 4.15.
+pub(super) fn map_create_named(
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    name: &str,
+) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attr {
+        map: MapCreateAttr,
+        inner_map_fd: u32,
+        numa_node: u32,
+        name: [u8; 16],
+    }
+    let map = MapCreateAttr { map_type: kind, key_size, value_size, max_entries, flags: 0 };
+    let mut attr = Attr { map, inner_map_fd: 0, numa_node: 0, name: [0; 16] };
+    let shown = name.len().min(15);
+    attr.name[..shown].copy_from_slice(&name.as_bytes()[..shown]);
+    // SAFETY: no pointers
+    unsafe { bpf(Cmd::MapCreate, &mut attr) }.map(owned)
+}
+
+/// Has a program keep a map that it does not use. Linux 5.10.
+pub(super) fn bind_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = [program.as_raw_fd(), map.as_raw_fd(), 0];
+    // SAFETY: no pointers
+    unsafe { bpf(Cmd::ProgBindMap, &mut attr) }.map(drop)
 }
 
 /// The part of the attribute of BPF_PROG_LOAD up to the kernel type that a program is for.

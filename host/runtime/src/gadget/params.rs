@@ -292,6 +292,12 @@ impl Param {
         }
     }
 
+    /// A switch of the host's own, off unless it is given.
+    pub(crate) fn yes_or_no(key: &str, description: &str) -> Param {
+        let note = ParamNotes { description: description.to_owned(), ..ParamNotes::default() };
+        Param::new(key, None, ParamType::Bool, note, "false".to_owned())
+    }
+
     /// The text in force, from what the user gave.
     pub fn choose<'a>(&'a self, given: Option<&'a str>) -> Result<&'a str, ParamError> {
         match given {

@@ -125,6 +125,8 @@ pub struct Live {
     pub(super) unprobed: u64,
     pub(super) timeout: Option<Duration>,
     pub(super) tables: TablePlan,
+    /// A table of BPF programs shows no others.
+    pub(super) gadgets_only: bool,
 }
 
 impl Live {
@@ -192,7 +194,7 @@ impl Live {
                 Feed::Map { map: RawMap::new(fd).map_err(|e| self.read_error(map, e))? }
             }
             (Producer::Host { source }, _) => {
-                let table = HostTable::open(*source, &self.whose.host_root);
+                let table = HostTable::open(*source, &self.whose.host_root, self.gadgets_only);
                 Feed::Host(table.map_err(|source| RunError::HostSource { gadget: self.name.clone(), source })?)
             }
             (Producer::Tracer { .. } | Producer::Iter { .. }, _) => return Ok(None),

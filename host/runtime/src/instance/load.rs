@@ -14,11 +14,13 @@ use crate::{
     containers::Containers,
     enrich::{
         container::ContainerEnricher,
-        sockets::{SOCKETS_MAP, Sockets},
+        sockets::{PATHS_MAP, SOCKETS_MAP, Sockets},
         stacks::{self, Stacks},
     },
     gadget::schema::Producer,
     host_root,
+    host_sources::GADGETS_ONLY,
+    symbols::Taken,
     uprobes::{Probe, Scope, Uprobes},
     wasm::{Engine, EngineOptions, Guest, GuestOptions, Lent, Level, Services},
 };
@@ -37,6 +39,8 @@ const FILTER_MAP: &str = "gadget_mntns_filter_map";
 const FILTER_VAR: &str = "gadget_filter_by_mntns";
 /// Whether stacks of processes are taken.
 const USER_STACKS_VAR: &str = "collect_ustack";
+/// Whether paths of processes are found.
+const PATHS_VAR: &str = "paths";
 /// Containers alive at once that a filter map has room for; upstream's objects declare 1,024.
 const FILTER_ENTRIES: u32 = 65_536;
 
@@ -93,14 +97,18 @@ impl Gadget {
         let sources: Vec<_> = sources.into_iter().map(Arc::new).collect();
         let pipeline = Pipeline::new(&sources, guest, &options.pipeline)?;
 
-        let sockets = match self.object.as_ref().is_some_and(Sockets::wanted_by) {
-            true => Some(shared.sockets(&options, &self.kernel)?),
-            false => None,
+        let sockets = match self.object.as_ref().filter(|o| Sockets::wanted_by(o)) {
+            Some(object) => {
+                let paths = object.map(PATHS_MAP).is_some() && is_on(object, &values, PATHS_VAR);
+                Some(shared.sockets(&options, &self.kernel, paths)?)
+            }
+            None => None,
         };
         let load = |object| {
             let mut load = self.load_options(object, &options, values, containers.is_some());
             if let Some(sockets) = &sockets {
                 load.inject.insert(SOCKETS_MAP.into(), sockets.map());
+                load.inject.extend(sockets.paths().map(|fd| (PATHS_MAP.into(), fd)));
                 load.host_types = Some(sockets.types());
             }
             crate::bpf::load(&self.image.reference, object, &self.kernel, load)
@@ -121,6 +129,7 @@ impl Gadget {
             .zip(enrichers)
             .map(|(s, enricher)| Source { batch: Batch::new(s.clone()), enricher, feed: None })
             .collect();
+        let gadgets_only = self.is_on(GADGETS_ONLY, &options.params);
         let (times, asked) = self.times(options.table_interval, options.table_count);
         Ok(Live {
             name: self.image.reference,
@@ -153,6 +162,7 @@ impl Gadget {
             unprobed: 0,
             timeout: options.timeout,
             tables: TablePlan::new(&times, asked),
+            gadgets_only,
         })
     }
 
@@ -319,7 +329,8 @@ pub(super) fn start_uprobes(loaded: &Loaded, scope: Scope, gadget: &str) -> Resu
 
 fn share_stacks(stacks: &mut Stacks, loaded: &Loaded) -> std::io::Result<()> {
     let map = |name| loaded.map_fd(name).map(|fd| fd.try_clone_to_owned()).transpose();
-    stacks.set_maps(map(stacks::KERNEL_MAP)?, map(stacks::USER_MAP)?)
+    let taken = if loaded.samples() { Taken::AtInterrupt } else { Taken::InCall };
+    stacks.set_maps(map(stacks::KERNEL_MAP)?, map(stacks::USER_MAP)?, taken)
 }
 
 /// Whether a variable of the BPF program that says yes or no will say yes.
@@ -344,7 +355,8 @@ fn needs_containers(gadget: &Gadget, sources: &[DataSource]) -> bool {
 pub(super) struct Shared {
     containers: Option<Containers>,
     engine: Option<Arc<Engine>>,
-    sockets: Option<Arc<Sockets>>,
+    /// Without and with paths: who does not ask for them does not pay for them.
+    sockets: [Option<Arc<Sockets>>; 2],
 }
 
 impl Shared {
@@ -372,12 +384,13 @@ impl Shared {
         }
     }
 
-    fn sockets(&mut self, options: &LiveOptions, kernel: &KernelBtf) -> Result<Arc<Sockets>, RunError> {
-        if let Some(running) = &self.sockets {
+    fn sockets(&mut self, options: &LiveOptions, kernel: &KernelBtf, paths: bool) -> Result<Arc<Sockets>, RunError> {
+        let place = &mut self.sockets[usize::from(paths)];
+        if let Some(running) = place {
             return Ok(running.clone());
         }
-        let sockets = Arc::new(Sockets::start(kernel, &options.containers.host_root)?);
-        self.sockets = Some(sockets.clone());
+        let sockets = Arc::new(Sockets::start(kernel, &options.containers.host_root, paths)?);
+        *place = Some(sockets.clone());
         Ok(sockets)
     }
 
