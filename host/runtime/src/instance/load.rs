@@ -10,14 +10,14 @@ use super::{
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{Hook, KernelBtf, LoadOptions, Loaded, Object, loader::DISABLED, sys},
+    bpf::{Hook, KernelBtf, LoadError, LoadOptions, Loaded, Object, loader::DISABLED, sys},
     containers::Containers,
     enrich::{
         container::ContainerEnricher,
         sockets::{SOCKETS_MAP, Sockets},
         stacks::{self, Stacks},
     },
-    gadget::schema::Producer,
+    gadget::{metadata::ProgramMetadata, params::Param, schema::Producer},
     host_root,
     uprobes::{Probe, Scope, Uprobes},
     wasm::{Engine, EngineOptions, Guest, GuestOptions, Level, Services},
@@ -46,7 +46,7 @@ impl Gadget {
         sys::raise_open_files();
         let values = self.values(&options.params)?;
         let mut notes = Vec::new();
-        notes.extend(self.warnings.iter().map(|w| Note::Metadata(format!("{}: {w}", self.image.reference))));
+        notes.extend(self.warnings.iter().map(|w| Note::Metadata(format!("{}: {w}", self.image.called))));
         let mut sources: Vec<DataSource> = self.plans.iter().map(|p| p.source.clone()).collect();
         let producers: Vec<Producer> = self.plans.iter().map(|p| p.producer.clone()).collect();
 
@@ -73,7 +73,7 @@ impl Gadget {
         let has_guest = guest.is_some();
         for (plan, source) in self.plans.iter().zip(&mut sources) {
             if let Err(source) = plan.finish(source) {
-                let image = self.image.reference.clone();
+                let image = self.image.called.clone();
                 if self.is_strict() {
                     return Err(GadgetError::Schema { image, source }.into());
                 }
@@ -96,7 +96,10 @@ impl Gadget {
                 load.inject.insert(SOCKETS_MAP.into(), sockets.map());
                 load.host_types = Some(sockets.types());
             }
-            crate::bpf::load(&self.image.reference, object, &self.kernel, load)
+            crate::bpf::load(&self.image.called, object, &self.kernel, load).map_err(|e| match e {
+                LoadError::AllOff { image, .. } => LoadError::AllOff { image, flag: self.switch() },
+                e => e,
+            })
         };
         let loaded = self.object.as_ref().map(load).transpose()?;
         if let (true, Some(loaded)) = (has_guest, &loaded) {
@@ -116,7 +119,7 @@ impl Gadget {
             .collect();
         let (times, asked) = self.times(options.table_interval, options.table_count);
         Ok(Live {
-            name: self.image.reference,
+            name: self.image.called,
             ring_bytes: options.ring_bytes,
             loaded,
             producers,
@@ -185,6 +188,16 @@ impl Gadget {
         waiting.map(|(name, _)| name.as_str()).collect::<Vec<_>>().into_iter()
     }
 
+    /// The flag that most programs wait for, as an example.
+    fn switch(&self) -> Option<String> {
+        let waits = |p: &&Param| {
+            let on = |m: &&ProgramMetadata| p.var.as_ref().is_some_and(|var| m.when.contains(var));
+            self.metadata.programs.values().filter(on).count()
+        };
+        let most = self.params().iter().filter(|p| waits(p) > 0).max_by_key(waits);
+        most.map(|p| p.key.clone())
+    }
+
     fn guest(
         &self,
         options: &LiveOptions,
@@ -207,7 +220,7 @@ impl Gadget {
     }
 
     fn unread(&self, what: &str, source: std::io::Error) -> RunError {
-        RunError::Read { gadget: self.image.reference.clone(), what: what.into(), source }
+        RunError::Read { gadget: self.image.called.clone(), what: what.into(), source }
     }
 
     fn recording(&self, path: PathBuf, options: &LiveOptions, sources: &[DataSource]) -> Recording {
