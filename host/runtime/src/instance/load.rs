@@ -10,14 +10,14 @@ use super::{
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{Hook, KernelBtf, LoadOptions, Loaded, Object, loader::DISABLED, sys},
+    bpf::{Hook, KernelBtf, LoadError, LoadOptions, Loaded, Object, loader::DISABLED, sys},
     containers::Containers,
     enrich::{
         container::ContainerEnricher,
         sockets::{PATHS_MAP, SOCKETS_MAP, Sockets},
         stacks::{self, Stacks},
     },
-    gadget::schema::Producer,
+    gadget::{metadata::ProgramMetadata, params::Param, schema::Producer},
     host_root,
     host_sources::GADGETS_ONLY,
     symbols::Taken,
@@ -57,7 +57,7 @@ impl Gadget {
         sys::raise_open_files();
         let values = self.values(&options.params)?;
         let mut notes = Vec::new();
-        notes.extend(self.warnings.iter().map(|w| Note::Metadata(format!("{}: {w}", self.image.reference))));
+        notes.extend(self.warnings.iter().map(|w| Note::Metadata(format!("{}: {w}", self.image.called))));
         let mut sources: Vec<DataSource> = self.plans.iter().map(|p| p.source.clone()).collect();
         let producers: Vec<Producer> = self.plans.iter().map(|p| p.producer.clone()).collect();
 
@@ -84,7 +84,7 @@ impl Gadget {
         let has_guest = guest.is_some();
         for (plan, source) in self.plans.iter().zip(&mut sources) {
             if let Err(source) = plan.finish(source) {
-                let image = self.image.reference.clone();
+                let image = self.image.called.clone();
                 if self.is_strict() {
                     return Err(GadgetError::Schema { image, source }.into());
                 }
@@ -111,7 +111,10 @@ impl Gadget {
                 load.inject.extend(sockets.paths().map(|fd| (PATHS_MAP.into(), fd)));
                 load.host_types = Some(sockets.types());
             }
-            crate::bpf::load(&self.image.reference, object, &self.kernel, load)
+            crate::bpf::load(&self.image.called, object, &self.kernel, load).map_err(|e| match e {
+                LoadError::AllOff { image, .. } => LoadError::AllOff { image, flag: self.switch() },
+                e => e,
+            })
         };
         let loaded = self.object.as_ref().map(load).transpose()?;
         if let (true, Some(loaded)) = (has_guest, &loaded) {
@@ -132,7 +135,7 @@ impl Gadget {
         let gadgets_only = self.is_on(GADGETS_ONLY, &options.params);
         let (times, asked) = self.times(options.table_interval, options.table_count);
         Ok(Live {
-            name: self.image.reference,
+            name: self.image.called,
             ring_bytes: options.ring_bytes,
             loaded,
             producers,
@@ -202,6 +205,16 @@ impl Gadget {
         waiting.map(|(name, _)| name.as_str()).collect::<Vec<_>>().into_iter()
     }
 
+    /// The flag that most programs wait for, as an example.
+    fn switch(&self) -> Option<String> {
+        let waits = |p: &&Param| {
+            let on = |m: &&ProgramMetadata| p.var.as_ref().is_some_and(|var| m.when.contains(var));
+            self.metadata.programs.values().filter(on).count()
+        };
+        let most = self.params().iter().filter(|p| waits(p) > 0).max_by_key(waits);
+        most.map(|p| p.key.clone())
+    }
+
     fn guest(
         &self,
         options: &LiveOptions,
@@ -224,7 +237,7 @@ impl Gadget {
     }
 
     fn unread(&self, what: &str, source: std::io::Error) -> RunError {
-        RunError::Read { gadget: self.image.reference.clone(), what: what.into(), source }
+        RunError::Read { gadget: self.image.called.clone(), what: what.into(), source }
     }
 
     fn recording(&self, path: PathBuf, options: &LiveOptions, sources: &[DataSource]) -> Recording {

@@ -326,6 +326,18 @@ fn what_cannot_be_opened_is_an_error_that_says_why() {
 }
 
 #[test]
+fn what_a_guest_says_of_a_parameter_is_the_users_mistake() {
+    let params = [("filters".to_owned(), "nope".to_owned())];
+    let of = |message: &str| super::guest::is_of_one(message, &params);
+    assert!(of("parameter filters: there is no system call \"nope\""));
+    for other in
+        ["parameter filter: no", "parameter filters", "filters: no", "parameter : no", "", "no field filters: x"]
+    {
+        assert!(!of(other), "{other}");
+    }
+}
+
+#[test]
 fn an_error_while_opening_leaves_the_schema_as_it_was() {
     let mut s = sources();
     let wasm = component("(call $open (i32.const 7)) unreachable", "");
