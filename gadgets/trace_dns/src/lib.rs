@@ -55,9 +55,8 @@ impl Decoder for Dns {
             rcode_raw: dns.add_number(hidden("rcode_raw", "Its number; of a query 0"))?,
             num_answers: dns.add_number(hidden("num_answers", "Number of answers, as the message says"))?,
             addresses: dns.add_text(shown("addresses", "Addresses among the answers, up to 64", 32))?,
-            malformed: dns.add_text(
-                hidden("malformed", "What is wrong with the message; mostly empty").annotate("columns.width", "24"),
-            )?,
+            // Shown: a row without a name would say nothing else of why it has none. Mostly empty, and so the last.
+            malformed: dns.add_text(shown("malformed", "What is wrong with the message; mostly empty", 24))?,
         })
     }
 
