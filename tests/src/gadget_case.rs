@@ -377,7 +377,8 @@ impl Case {
         let judged = self.judge(&rows, container.name);
         match judged.and_then(|()| self.judge_documents(&documents, engine, &container)) {
             Ok(()) => Verdict::Passed { stderr: done.stderr },
-            Err(why) => Verdict::Failed(why),
+            // The account says whether rows that are missing were seen at all.
+            Err(why) => Verdict::Failed(format!("{why}\n{ledger:?}")),
         }
     }
 

@@ -35,6 +35,8 @@ pub enum Reason {
     Unlabelled,
     /// Shown without its stack: the map of stacks was full, or another stack had its place.
     Stackless,
+    /// A stream had a gap, or was more than the gadget reads of it: one message or more was not seen.
+    StreamGap,
 }
 
 /// What a reason means for the account.
@@ -49,7 +51,7 @@ pub enum Class {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 14] = [
+    pub const ALL: [Reason; 15] = [
         Reason::RingFull,
         Reason::MapFull,
         Reason::Malformed,
@@ -64,12 +66,14 @@ impl Reason {
         Reason::Undecoded,
         Reason::Unlabelled,
         Reason::Stackless,
+        Reason::StreamGap,
     ];
 
     pub fn class(self) -> Class {
         match self {
             Reason::RingFull
             | Reason::MapFull
+            | Reason::StreamGap
             | Reason::Malformed
             | Reason::HoldOverflow
             | Reason::Aborted
@@ -86,6 +90,7 @@ impl Reason {
         match self {
             Reason::RingFull => "ring_full",
             Reason::MapFull => "map_full",
+            Reason::StreamGap => "stream_gap",
             Reason::Malformed => "malformed",
             Reason::HoldOverflow => "hold_overflow",
             Reason::Aborted => "aborted",
@@ -106,6 +111,7 @@ impl Reason {
         match self {
             Reason::RingFull => "the kernel's event buffer was full",
             Reason::MapFull => "a BPF map was full",
+            Reason::StreamGap => "a stream had a gap, or could not be read further",
             Reason::Malformed => "the record was not of the declared shape",
             Reason::HoldOverflow => "too many events waited for their container's name",
             Reason::Aborted => "the run was cut short",

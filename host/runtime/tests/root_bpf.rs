@@ -9,7 +9,7 @@ use ig_runtime::bpf::{
     KernelBtf, LoadError, LoadOptions, Loaded, Object, State, iter, load,
     maps::{RawMap, Update},
     perf::PerfReader,
-    ring::Ring,
+    ring::{Rest, Ring},
     wait::{LostCounter, Waiter},
 };
 use std::{
@@ -209,7 +209,7 @@ fn read_ring(ring_bytes: u32, work: usize) -> (u64, u64) {
             break;
         }
     }
-    assert!(ring.release(), "nothing is left");
+    assert_eq!(ring.release(), Rest::Nothing);
     losses += lost.take().unwrap();
     (rows, losses)
 }

@@ -101,8 +101,8 @@ pub struct Live {
     /// Whose files uprobes go to; `None` where only the host's, which the loader finds.
     pub(super) scope: Option<Scope>,
     pub(super) uprobes: Option<Uprobes>,
-    /// Counts events that a full map of the gadget swallowed; not of one source, so told to the first.
-    pub(super) map_full: Option<LostCounter>,
+    /// Count events that a full map of the gadget swallowed, and gaps in streams; not of one source, so told to the first.
+    pub(super) counters: Vec<(Reason, LostCounter)>,
     /// The account of a gadget without rows, which can miss something all the same.
     pub(super) silent: Ledger,
     pub(super) recording: Option<Recording>,
@@ -142,7 +142,9 @@ impl Live {
                 self.state[i].feed = Some(self.tracer(map)?);
             }
         }
-        self.map_full = self.counter(LostCounter::MAP_FULL)?;
+        for (reason, map) in [(Reason::MapFull, LostCounter::MAP_FULL), (Reason::StreamGap, LostCounter::STREAM_GAP)] {
+            self.counters.extend(self.counter(map)?.map(|counter| (reason, counter)));
+        }
         self.notes.drain(..).for_each(|n| sink.note(n));
         // What the guest writes into maps, and the buffers it opens, are there before any program runs.
         self.pipeline.start(sink)?;
@@ -485,23 +487,25 @@ impl Live {
     /// Reads the kernel's loss counters and puts what is new into the account. One that fails does not stop the others.
     fn counters(&mut self, sink: &mut dyn Sink) -> Result<(), RunError> {
         let mut result = Ok(());
-        if let (true, Some(counter)) = (self.state.is_empty(), &mut self.map_full) {
-            let new = counter.take().map_err(|e| self.read_error("the loss counters", e))?;
-            self.silent.produced += new;
-            self.silent.loss.add(Reason::MapFull, new);
+        let mut counts: Vec<_> = self.counters.iter_mut().map(|(reason, c)| (*reason, c.take())).collect();
+        if self.state.is_empty() {
+            for (reason, count) in counts.drain(..) {
+                let new = count.map_err(|e| self.read_error("the loss counters", e))?;
+                self.silent.produced += new;
+                self.silent.loss.add(reason, new);
+            }
         }
         for i in 0..self.state.len() {
-            let map_full = if i == 0 { self.map_full.as_mut().map(LostCounter::take) } else { None };
             let ring_full = self.state[i].feed.as_mut().and_then(Feed::lost);
             let mut new = 0;
-            for (reason, count) in [(Reason::RingFull, ring_full), (Reason::MapFull, map_full)] {
+            // Those of the whole gadget go to its first source.
+            for (reason, count) in ring_full.map(|n| (Reason::RingFull, n)).into_iter().chain(counts.drain(..)) {
                 match count {
-                    None => {}
-                    Some(Ok(count)) => {
+                    Ok(count) => {
                         self.state[i].batch.loss.add(reason, count);
                         new += count;
                     }
-                    Some(Err(e)) => result = result.and(Err(self.read_error("the loss counters", e))),
+                    Err(e) => result = result.and(Err(self.read_error("the loss counters", e))),
                 }
             }
             if new > 0 {

@@ -145,7 +145,7 @@ impl Gadget {
             stacks,
             scope: containers.clone().map(|c| scope(c, &options)),
             uprobes: None,
-            map_full: None,
+            counters: Vec::new(),
             silent: Ledger::default(),
             recording,
             containers,
