@@ -405,9 +405,9 @@ impl Case {
             let name = paper.name.replace("{container}", container.name);
             let found = documents.iter().find(|d| d["name"] == name).ok_or_else(|| format!("no document {name}"))?;
             let text = found["document"].as_str().map_or_else(|| found["document"].to_string(), str::to_owned);
-            let lacking =
-                paper.contains.iter().find(|t| !text.contains(*t)).map(|t| format!("{name} lacks {t}: {text}"));
-            let wrong = paper.lacks.iter().find(|t| text.contains(*t)).map(|t| format!("{name} has {t}: {text}"));
+            let has = |t: &str| text.contains(&t.replace("{container}", container.name));
+            let lacking = paper.contains.iter().find(|t| !has(t)).map(|t| format!("{name} lacks {t}: {text}"));
+            let wrong = paper.lacks.iter().find(|t| has(t)).map(|t| format!("{name} has {t}: {text}"));
             if let Some(why) = lacking.or(wrong) {
                 return Err(why);
             }

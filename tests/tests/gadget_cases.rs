@@ -84,6 +84,7 @@ mod root {
         trace_mount
         trace_oomkill
         trace_open
+        trace_sched
         trace_signal
         trace_sni
         trace_ssl

@@ -133,7 +133,7 @@ impl Live {
         &self.sources
     }
 
-    /// Opens the buffers, then lets the programs run.
+    /// Opens the buffers and starts the guest, then lets the programs run.
     pub fn attach(&mut self, sink: &mut dyn Sink) -> Result<(), RunError> {
         for i in 0..self.producers.len() {
             if let Producer::Tracer { map } = &self.producers[i] {
@@ -142,6 +142,8 @@ impl Live {
         }
         self.map_full = self.counter(LostCounter::MAP_FULL)?;
         self.notes.drain(..).for_each(|n| sink.note(n));
+        // What the guest writes into maps, and the buffers it opens, are there before any program runs.
+        self.pipeline.start(sink)?;
         let hooks = self.attach_programs(sink)?;
         for i in 0..self.producers.len() {
             if let Some(table) = self.table(i)? {
@@ -260,7 +262,7 @@ impl Live {
         let closed = [&looped, &drained, &stopped].into_iter().any(|r| r.as_ref().is_err_and(is_quiet_end));
         let real = |r: Result<(), RunError>| r.err().filter(|e| !is_quiet_end(e));
         let failed = real(looped).or_else(|| real(drained)).or_else(|| real(stopped)).or_else(|| real(recorded));
-        let blind_spots = self.blind_spots();
+        let (blind_spots, gadget_lost) = (self.blind_spots(), self.pipeline.lost_by_guest());
         let mut ledgers = self.pipeline.ledgers();
         if self.sources.is_empty() {
             ledgers.push((self.name, self.silent));
@@ -269,6 +271,7 @@ impl Live {
         if let Some((_, first)) = ledgers.first_mut() {
             first.missed_runs = missed;
             first.blind_spots = blind_spots;
+            first.gadget_lost = gadget_lost;
         }
         (Summary { ledgers, closed }, failed)
     }
@@ -294,7 +297,6 @@ impl Live {
                 }
             }
         }
-        self.pipeline.start(sink)?;
         // A time too far off to be told is no end.
         let end = self.timeout.and_then(|t| Instant::now().checked_add(t));
         self.read_tables(Tables::Start, sink)?;
@@ -318,6 +320,9 @@ impl Live {
             }
             if stop.take_look() {
                 self.read_tables(Tables::Due, sink)?;
+                if self.pipeline.makes_documents() {
+                    self.pipeline.tick(sink)?;
+                }
             }
             if self.pipeline.tick_due().is_some_and(|due| Instant::now() >= due) {
                 self.pipeline.tick(sink)?;

@@ -20,10 +20,17 @@ use crate::{
     gadget::schema::Producer,
     host_root,
     uprobes::{Probe, Scope, Uprobes},
-    wasm::{Engine, EngineOptions, Guest, GuestOptions, Level, Services},
+    wasm::{Engine, EngineOptions, Guest, GuestOptions, Lent, Level, Services},
 };
 use ig_event::{Batch, DataSource, Ledger};
-use std::{collections::BTreeSet, fs::File, io::BufWriter, os::unix::fs::OpenOptionsExt, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::BufWriter,
+    os::{fd::BorrowedFd, unix::fs::OpenOptionsExt},
+    path::PathBuf,
+    sync::Arc,
+};
 
 /// Map of mount namespaces that the gadget looks at.
 const FILTER_MAP: &str = "gadget_mntns_filter_map";
@@ -100,7 +107,7 @@ impl Gadget {
         };
         let loaded = self.object.as_ref().map(load).transpose()?;
         if let (true, Some(loaded)) = (has_guest, &loaded) {
-            lend_maps(&services, loaded).map_err(|source| self.unread("the maps", source))?;
+            lend_maps(&services, loaded, &producers).map_err(|source| self.unread("the maps", source))?;
         }
         if let (Some(stacks), Some(loaded)) = (&mut stacks, &loaded) {
             share_stacks(stacks, loaded).map_err(|source| self.unread("the maps of stacks", source))?;
@@ -269,10 +276,15 @@ fn reads_late(producers: &[Producer]) -> bool {
     producers.is_empty() || producers.iter().any(|p| matches!(p, Producer::MapIter { .. }))
 }
 
-fn lend_maps(services: &Services, loaded: &Loaded) -> std::io::Result<()> {
+fn lend_maps(services: &Services, loaded: &Loaded, producers: &[Producer]) -> std::io::Result<()> {
+    let hosts = |name: &str| {
+        let read = |p: &Producer| matches!(p, Producer::Tracer { map } | Producer::MapIter { map } if map == name);
+        name == FILTER_MAP || name == SOCKETS_MAP || producers.iter().any(read)
+    };
     let all = loaded.map_names().filter_map(|name| Some((name.to_owned(), loaded.map_fd(name)?)));
-    let own: std::io::Result<Vec<_>> = all.map(|(name, fd)| Ok((name, fd.try_clone_to_owned()?))).collect();
-    services.lend_maps(own?)
+    let lent =
+        |(name, fd): (String, BorrowedFd<'_>)| Ok(Lent { fd: fd.try_clone_to_owned()?, hosts: hosts(&name), name });
+    services.lend_maps(all.map(lent).collect::<std::io::Result<Vec<_>>>()?)
 }
 
 fn scope(containers: Containers, options: &LiveOptions) -> Scope {

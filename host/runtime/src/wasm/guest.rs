@@ -186,6 +186,11 @@ impl Guest {
         take(&mut self.documents)
     }
 
+    /// What it said that it lost, and what the kernel lost of what it reads itself; see `Ledger::gadget_lost`.
+    pub fn lost(&self) -> u64 {
+        self.services.lost()
+    }
+
     /// Keeps what a call has published, unless the guest broke in it.
     fn collect(&mut self, called: &Called) {
         if let (Some(instance), Ok(_)) = (&mut self.instance, called) {

@@ -298,7 +298,7 @@ fn what_cannot_be_opened_is_an_error_that_says_why() {
     let bad_init = |init: &str| new(&component(init, "")).map(|_| ()).unwrap_err();
     let core = wat::parse_str("(module)").unwrap();
     let wasi = wat::parse_str(r#"(component (import "wasi:cli/environment@0.2.0" (instance)))"#).unwrap();
-    let newer = wat::parse_str(r#"(component (import "ig:gadget/perf@0.1.0" (instance)))"#).unwrap();
+    let newer = wat::parse_str(r#"(component (import "ig:gadget/weather@0.1.0" (instance)))"#).unwrap();
     let newer_fn = wat::parse_str(
         r#"(component (import "ig:gadget/log@0.1.0" (instance (export "shout" (func (param "m" string))))))"#,
     )
