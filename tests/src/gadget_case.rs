@@ -540,6 +540,24 @@ mod tests {
     }
 
     #[test]
+    fn of_two_matches_for_a_feature_one_is_asked_for_and_what_is_not_is_said() {
+        for feature in [Feature::Mptcp, Feature::MountSetattr, Feature::DropReasons] {
+            let word = feature.word();
+            let text = |key: &str| format!("{{ source: s, {key}: [{word}], row: {{ f: 1 }} }}");
+            let yaml = format!("{{ name: n, script: x, expect: [{}, {}] }}", text("with"), text("without"));
+            let case: Case = serde_saphyr::from_str(&yaml).unwrap();
+            assert_eq!(
+                case.expect.iter().map(Match::is_asked_here).collect::<Vec<_>>(),
+                [feature.is_here(), !feature.is_here()]
+            );
+            let said = format!("1 of 2 in expect not asked for: this kernel has no {word}");
+            let wanted = if feature.is_here() { vec![] } else { vec![said] };
+            assert_eq!(case.not_asked_here(), wanted);
+            assert!(!case.shows_nothing_here(), "one of the two is always asked for");
+        }
+    }
+
+    #[test]
     fn hooks_are_those_of_the_kernel_and_those_in_containers() {
         let said = "program a attached to tracepoint/x/y\nprogram b goes to uprobe/libc:malloc in each container\n\
                     program c attached to tracepoint/x/y\nprogram d skipped: attached to nothing\n\
