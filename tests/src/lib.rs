@@ -11,6 +11,7 @@ pub mod containerd;
 pub mod cri;
 pub mod docker;
 pub mod forged;
+pub mod fuse;
 pub mod gadget_case;
 pub mod gadget_table;
 pub mod ig;

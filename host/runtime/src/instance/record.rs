@@ -533,7 +533,7 @@ mod tests {
     fn a_row_cannot_refer_to_what_was_forgotten() {
         let mut r = Recorder::new(Vec::new(), &header(), None).unwrap();
         let e = named("web");
-        r.batch(0, &of_entities(&[e.clone()])).unwrap();
+        r.batch(0, &of_entities(std::slice::from_ref(&e))).unwrap();
         r.chunk(Chunk::Forget, &[]).unwrap();
         r.batch(0, &of_entities(&[e])).unwrap();
         let file = r.finish().unwrap();
