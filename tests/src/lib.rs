@@ -17,6 +17,7 @@ pub mod gadget_table;
 pub mod ig;
 pub mod kernel;
 pub mod load;
+pub mod modes;
 pub mod plain;
 pub mod podman;
 pub mod registry;
