@@ -13,6 +13,7 @@
 #include <gadget/recent.h>
 #include <gadget/sockets.h>
 #include <gadget/socket_paths.h>
+#include <gadget/stream_gap.h>
 
 // Bytes of a message that are copied; of a longer one the event says so. EDNS rarely allows more than 4096.
 #define MESSAGE_MAX 4096
@@ -281,7 +282,7 @@ static __always_inline void segment(struct __sk_buff *skb, const struct gadget_p
 		}
 		// What lies between is missing, or comes too late to be told from what was sent again.
 		if (!in_step)
-			gadget_count(&gadget_map_full);
+			gadget_count(&gadget_stream_gap);
 	}
 	for (int i = 0; i < MESSAGES_PER_SEGMENT && left >= 2 && !now.rest; i++) {
 		__be16 prefix;
@@ -311,7 +312,7 @@ static __always_inline void segment(struct __sk_buff *skb, const struct gadget_p
 	now.next_seq = seq + p->payload_len;
 	// More messages than are looked at, or one whose length is cut in two: lost, and counted as such.
 	if (left && !now.rest) {
-		gadget_count(&gadget_map_full);
+		gadget_count(&gadget_stream_gap);
 		now.next_seq--;
 	}
 	now.time = bpf_ktime_get_boot_ns();

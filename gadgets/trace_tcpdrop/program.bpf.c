@@ -6,6 +6,7 @@
 #include <gadget/common.h>
 #include <gadget/filter.h>
 #include <gadget/kernel_stack_map.h>
+#include <gadget/local_address.h>
 #include <gadget/sock.h>
 #include <gadget/sockets.h>
 #include <gadget/tcp.h>
@@ -58,8 +59,13 @@ struct net_device {
 	possible_net_t nd_net;
 };
 
+struct dst_entry {
+	struct net_device *dev;
+};
+
 struct sk_buff {
 	struct net_device *dev;
+	unsigned long _skb_refdst;
 	struct sock *sk;
 	unsigned char *head;
 	__u16 network_header;
@@ -126,15 +132,31 @@ static __always_inline bool read_packet(struct packet *p, const struct sk_buff *
 	return true;
 }
 
-// Whose the packet is: of the socket that it hangs on, else of that which it was for.
-static __always_inline struct gadget_socket_value *owner_of(struct packet *p, const struct sk_buff *skb)
+// The interface that the packet is at; once TCP has it, only its route still knows.
+static __always_inline struct net_device *device_of(const struct sk_buff *skb)
+{
+	struct net_device *dev = BPF_CORE_READ(skb, dev);
+	// The lowest bit says whether the route is counted.
+	const struct dst_entry *route = (const void *)(BPF_CORE_READ(skb, _skb_refdst) & ~1UL);
+
+	return dev ? dev : BPF_CORE_READ(route, dev);
+}
+
+// Whose the packet is: of the socket that it hangs on, else of that which it was for: `sk`, if the kernel says so.
+static __always_inline struct gadget_socket_value *owner_of(struct packet *p, const struct sk_buff *skb, const struct sock *rx_sk)
 {
 	__u16 family = p->src.version == 4 ? GADGET_AF_INET : GADGET_AF_INET6;
-	struct sock *sk = BPF_CORE_READ(skb, sk);
+	const struct net_device *dev = device_of(skb);
+	const struct sock *sk = BPF_CORE_READ(skb, sk);
 	struct gadget_l4endpoint_t local = p->dst;
 
+	if (!sk)
+		sk = rx_sk;
 	p->state_raw = 0;
-	p->netns_id = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
+	p->netns_id = BPF_CORE_READ(dev, nd_net.net, ns.inum);
+	// A packet that is only forwarded is nobody's.
+	if (!sk && !gadget_is_local_address(dev, &local.addr_raw, p->dst.version == 6))
+		return NULL;
 	if (sk) {
 		p->state_raw = BPF_CORE_READ(sk, __sk_common.skc_state);
 		p->netns_id = gadget_netns_of_sock(sk);
@@ -159,7 +181,7 @@ static __always_inline void set_process(struct event *e, const struct gadget_soc
 	e->parent = p.parent;
 }
 
-static __noinline int dropped(void *ctx, const struct sk_buff *skb, __u32 reason)
+static __noinline int dropped(void *ctx, const struct sk_buff *skb, __u32 reason, const struct sock *rx_sk)
 {
 	__u16 protocol = bpf_ntohs(BPF_CORE_READ(skb, protocol));
 	struct gadget_socket_value *owner;
@@ -171,7 +193,7 @@ static __noinline int dropped(void *ctx, const struct sk_buff *skb, __u32 reason
 	__builtin_memset(&p, 0, sizeof(p));
 	if (!read_packet(&p, skb))
 		return 0;
-	owner = owner_of(&p, skb);
+	owner = owner_of(&p, skb, rx_sk);
 	if (gadget_should_discard_socket(owner))
 		return 0;
 	// Room is taken only for what is wanted: else packets of others would count as lost where there is none.
@@ -191,24 +213,37 @@ static __noinline int dropped(void *ctx, const struct sk_buff *skb, __u32 reason
 	return 0;
 }
 
+// Since Linux 6.11 the kernel says which socket a packet was for.
 SEC("tp_btf/kfree_skb")
-int BPF_PROG(ig_tcpdrop, const struct sk_buff *skb, void *location, enum skb_drop_reason reason)
+int BPF_PROG(ig_tcpdrop_for, const struct sk_buff *skb, void *location, enum skb_drop_reason reason, const struct sock *rx_sk)
 {
-	return dropped(ctx, skb, reason);
+	return dropped(ctx, skb, reason, rx_sk);
 }
 
 // The same where the kernel has no BTF of its own for tp_btf to use.
 SEC("raw_tp/kfree_skb")
+int ig_tcpdrop_for_raw(struct bpf_raw_tracepoint_args *ctx)
+{
+	return dropped(ctx, (const struct sk_buff *)ctx->args[0], ctx->args[2], (const struct sock *)ctx->args[3]);
+}
+
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(ig_tcpdrop, const struct sk_buff *skb, void *location, enum skb_drop_reason reason)
+{
+	return dropped(ctx, skb, reason, NULL);
+}
+
+SEC("raw_tp/kfree_skb")
 int ig_tcpdrop_raw(struct bpf_raw_tracepoint_args *ctx)
 {
-	return dropped(ctx, (const struct sk_buff *)ctx->args[0], ctx->args[2]);
+	return dropped(ctx, (const struct sk_buff *)ctx->args[0], ctx->args[2], NULL);
 }
 
 // Before Linux 5.17 no reason is given, and normal ends of packets come here, too.
 SEC("raw_tp/kfree_skb")
 int ig_tcpdrop_bare(struct bpf_raw_tracepoint_args *ctx)
 {
-	return dropped(ctx, (const struct sk_buff *)ctx->args[0], SKB_DROP_REASON_NOT_SPECIFIED);
+	return dropped(ctx, (const struct sk_buff *)ctx->args[0], SKB_DROP_REASON_NOT_SPECIFIED, NULL);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -16,6 +16,7 @@ pub mod gadget_case;
 pub mod gadget_table;
 pub mod ig;
 pub mod kernel;
+pub mod kernel_feature;
 pub mod load;
 pub mod modes;
 pub mod plain;

@@ -1,7 +1,8 @@
 //! Many containers, each of which resolves a name of its own: every query and every response is seen, under its container.
 //!
 //! Some run before the gadget does, some start while it runs and wait, and some resolve as the first thing they do, which
-//! shows that a network is looked into before its container's first program runs.
+//! shows that a network is looked into before its container's first program runs. And a router, with servers of its own, that
+//! sees packets of others.
 
 use ig_tests::{
     alone, full_scale,
@@ -110,6 +111,28 @@ fn by_name(rows: &[Value], kind: &str, direction: &str) -> BTreeMap<String, Vec<
     all
 }
 
+/// A container that routes between two networks of its own making; `forwarded.c` says how.
+fn router() -> Bundle {
+    let bundle = Bundle::with(&["/router"], |config| {
+        let capabilities = config["process"]["capabilities"].as_object_mut().expect("capabilities");
+        for set in capabilities.values_mut().filter_map(Value::as_array_mut) {
+            set.extend(["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_ADMIN"].map(Value::from));
+        }
+        // It switches forwarding on.
+        config["linux"]["readonlyPaths"] = json!([]);
+    });
+    let source = source_root().join("tests/tests/forwarded.c");
+    load::compile(&source, &bundle.path().join("rootfs/router"));
+    bundle
+}
+
+/// Every row, as name, kind, direction and process.
+fn owners(rows: &[Value]) -> Vec<String> {
+    let text = |row, field| at(row, field).as_str().unwrap_or_default().to_owned();
+    let row = |r| ["name", "qr", "pkt_type", "proc.comm"].map(|field| text(r, field)).join(" ");
+    rows.iter().map(row).collect()
+}
+
 mod root {
     use super::*;
 
@@ -153,5 +176,33 @@ mod root {
         assert!(answered.clone().all(|r| at(r, "latency_ns_raw").as_u64() > Some(10_000_000)), "all took 40 ms");
         let own = rows.iter().filter(|r| at(r, "proc.comm") == "workload").count();
         assert_eq!(own, rows.len(), "every packet has its program");
+    }
+
+    #[test]
+    fn packets_of_others_that_a_router_sees_have_no_process() {
+        let _alone = alone();
+        let router = router();
+        let name = format!("routes-{}", std::process::id());
+        let ig = Ig::new(&["run", "trace_dns", "-o", "json", "--ledger", "-c", &name]).start_ready();
+        let ran = router.runc(&["run", &name]).output().expect("runc");
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let done = ig.stop().expect_success();
+        assert_eq!(done.ledger().lost_total(), 0);
+        // The router's server, by each of its addresses, sends back what it gets; what it passes on has its port, too.
+        let served = |name: &str| [format!("{name}. Q HOST router"), format!("{name}. R OUTGOING router")];
+        let passed = |name: &str| [format!("{name}. Q HOST "), format!("{name}. Q OUTGOING ")];
+        let mut expected = Vec::new();
+        for name in ["near", "far", "near-six", "far-six", "near-both"] {
+            expected.extend(served(name));
+        }
+        for name in ["through", "through-six", "through-both"] {
+            expected.extend(passed(name));
+        }
+        expected
+            .extend(["all. Q BROADCAST router", "all. R OUTGOING router", "injected. Q OUTGOING "].map(str::to_owned));
+        let mut seen = owners(&done.rows());
+        expected.sort();
+        seen.sort();
+        assert_eq!(seen, expected);
     }
 }

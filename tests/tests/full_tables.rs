@@ -48,6 +48,16 @@ fn hello() -> (Vec<u8>, Vec<u8>) {
     (all, rest)
 }
 
+/// A TCP segment to this port of the loopback interface, with its IP header; nothing of it but what a reader of packets needs.
+fn segment(port: u16, seq: u32, payload: &[u8]) -> Vec<u8> {
+    const ACK: u8 = 0x10;
+    let here = Ipv4Addr::LOCALHOST.octets();
+    let total = (40 + payload.len() as u16).to_be_bytes();
+    let ip = [&[0x45, 0][..], &total, &[0, 0, 0, 0, 64, 6, 0, 0], &here, &here].concat();
+    let tcp = [&[0, 9][..], &port.to_be_bytes(), &seq.to_be_bytes(), &[0; 4], &[0x50, ACK, 0, 9, 0, 0, 0, 0]].concat();
+    [&ip[..], &tcp, payload].concat()
+}
+
 /// Sends a datagram to each of so many ports.
 const SENDER: &str = "#include <arpa/inet.h>
 int main(void) {
@@ -149,6 +159,43 @@ mod root {
         let expected = ["0002", "0003"].map(|id| ["HOST", "OUTGOING"].map(|t| (json!(id), json!(t), json!(19))));
         let expected = expected.concat();
         assert_eq!(seen, expected.iter().map(|(a, b, c)| (a, b, c)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn gaps_in_a_stream_are_counted_under_their_own_name() {
+        use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
+        let _alone = alone();
+        // Segments that no connection has: only the gadget makes something of them.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let raw = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW)).unwrap();
+        let flags = ["--port", &port.to_string(), "--fields", "id,pkt_type"];
+        let ig = tracing("trace_dns", &flags).start_ready();
+        let whole = |id| {
+            let m = message(id, 0x0100);
+            [&(m.len() as u16).to_be_bytes()[..], &m].concat()
+        };
+        let mut seq = 1000;
+        let mut send = |bytes: &[u8], missing: u32| {
+            seq += missing;
+            let to = std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+            sendto(&raw, &segment(port, seq, bytes), SendFlags::empty(), &to).unwrap();
+            seq += bytes.len() as u32;
+        };
+        send(&whole(1), 0);
+        send(&whole(2), 0);
+        send(&whole(3), 100);
+        // More than are looked at in one segment.
+        send(&(10..19).flat_map(whole).collect::<Vec<u8>>(), 0);
+        let done = ig.stop().expect_success();
+        let ledger = done.ledger();
+        ledger.check();
+        assert_eq!(ledger.lost, [("stream_gap".to_owned(), 2)].into(), "{}", done.stderr);
+        let rows = done.rows();
+        let seen: Vec<_> = rows.iter().map(|r| at(r, "id").as_str().unwrap()).collect();
+        let eight = ["000a", "000b", "000c", "000d", "000e", "000f", "0010", "0011"];
+        assert_eq!(seen, [&["0001", "0002", "0003"][..], &eight].concat());
+        assert!(rows.iter().all(|r| at(r, "pkt_type") == "HOST"), "of the other side nobody is the owner");
     }
 
     #[test]

@@ -10,9 +10,9 @@
  * several addresses, or connections from one port to several peers) share an entry: that of the latest of them. Where the local
  * address is known, too, a socket that is bound to another one is not taken for the owner: then nobody is.
  *
- * A host also forwards packets that are not its own. Of those that go out the kernel says where they came in, and they have no owner.
- * Of those that come in it does not say at this point: one for somebody else is taken for that of a socket here, if this
- * has the same port on *every* address.
+ * A host also sees packets that are not its own: it forwards them, or is a bridge. Those have no owner: what is for another machine
+ * by its hardware address (OTHERHOST), what goes out and came in at another interface, and what has an address that is not of this network
+ * namespace (gadget/local_address.h), where the socket is bound to none. Of a UDP socket with a peer, only what comes from the peer's port.
  *
  * Functions on `struct sock` need Linux 5.5 (BTF); those on packets and numbers work in any program.
  */
@@ -20,6 +20,7 @@
 #define GADGET_SOCKETS_H
 
 #include <gadget/kernel.h>
+#include <gadget/local_address.h>
 #include <gadget/types.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
@@ -29,8 +30,10 @@
 #define GADGET_AF_INET6 10
 #define GADGET_IPPROTO_TCP 6
 #define GADGET_IPPROTO_UDP 17
-/** What `__sk_buff.pkt_type` says of a packet that this host sends. */
+/** What `__sk_buff.pkt_type` says of a packet that this host sends, and of one that is for another by its hardware address. */
 #define GADGET_PACKET_OUTGOING 4
+#define GADGET_PACKET_OTHERHOST 3
+#define GADGET_LOOPBACK_INTERFACE 1
 
 /** Twelve bytes, of which those at 7, 10 and 11 are padding and must be 0: start from `= {}`. */
 struct gadget_socket_key {
@@ -130,6 +133,38 @@ static __always_inline struct gadget_socket_value *gadget_socket_find(__u32 netn
 	return gadget_socket_find_at(netns, family, proto, port, NULL);
 }
 
+/* Whether a socket is not bound to an address, but for IPv4 or IPv6. */
+static __always_inline bool gadget_socket_is_anywhere(const struct gadget_socket_value *v)
+{
+	return !(v->addr[0] | v->addr[1] | v->addr[3]) && (!v->addr[2] || v->addr[2] == bpf_htonl(0xffff));
+}
+
+/*
+ * The socket of a packet, by the local end: that of its sender if it goes out, that of its receiver if it comes in. NULL: not known,
+ * or the packet is not of this network namespace.
+ */
+static __always_inline struct gadget_socket_value *gadget_socket_of_ends(const struct __sk_buff *skb, __u32 netns, __u16 family,
+									 __u8 proto, bool ingress, const void *addr,
+									 __u16 port, __u16 peer_port)
+{
+	const struct sk_buff___local *kernel_skb = (const void *)skb;
+	struct gadget_socket_value *v;
+
+	/* It came in at another interface, and is sent on. Or it was only overheard. */
+	if (ingress ? skb->pkt_type == GADGET_PACKET_OTHERHOST : skb->ingress_ifindex)
+		return NULL;
+	v = gadget_socket_find_at(netns, family, proto, port, addr);
+	if (!v)
+		return NULL;
+	if (ingress && proto == GADGET_IPPROTO_UDP && v->peer_port && v->peer_port != peer_port)
+		return NULL;
+	/* What comes in at the loopback interface was sent here. A broadcast or multicast is for all, whatever its address is. */
+	if (!gadget_socket_is_anywhere(v) ||
+	    (ingress && (skb->ifindex == GADGET_LOOPBACK_INTERFACE || skb->pkt_type)))
+		return v;
+	return gadget_is_local_address(BPF_CORE_READ(kernel_skb, dev), addr, family == GADGET_AF_INET6) ? v : NULL;
+}
+
 /**
  * The socket of a packet seen by a socket filter or a classifier; NULL: not known, or neither TCP nor UDP.
  *
@@ -142,13 +177,10 @@ static __always_inline struct gadget_socket_value *gadget_socket_of_packet(const
 {
 	__u8 first = 0, proto = 0;
 	__u32 addr[4] = {};
-	__be16 port = 0;
+	__be16 ports[2] = {};
 	__u16 family;
 	__u32 l4;
 
-	/* It came in at another interface: only forwarded. */
-	if (!ingress && skb->ingress_ifindex)
-		return NULL;
 	if (bpf_skb_load_bytes(skb, ip, &first, sizeof(first)))
 		return NULL;
 	if (first >> 4 == 4) {
@@ -198,9 +230,10 @@ static __always_inline struct gadget_socket_value *gadget_socket_of_packet(const
 	}
 	if (proto != GADGET_IPPROTO_TCP && proto != GADGET_IPPROTO_UDP)
 		return NULL;
-	if (bpf_skb_load_bytes(skb, l4 + (ingress ? 2 : 0), &port, sizeof(port)))
+	if (bpf_skb_load_bytes(skb, l4, ports, sizeof(ports)))
 		return NULL;
-	return gadget_socket_find_at(netns, family, proto, bpf_ntohs(port), addr);
+	return gadget_socket_of_ends(skb, netns, family, proto, ingress, addr, bpf_ntohs(ports[ingress]),
+				     bpf_ntohs(ports[!ingress]));
 }
 
 /**
@@ -213,18 +246,15 @@ static __always_inline struct gadget_socket_value *gadget_socket_lookup(const st
 }
 
 #ifdef GADGET_PACKET_H
-/** The socket of a packet that gadget_packet_parse has read; NULL: not known, or only forwarded. Include gadget/packet.h first. */
+/** The socket of a packet that gadget_packet_parse has read; NULL: not known, or not of this network. Include gadget/packet.h first. */
 static __always_inline struct gadget_socket_value *gadget_socket_of_parsed(const struct __sk_buff *skb,
 									   const struct gadget_packet *p)
 {
 	__u16 family = p->version == 4 ? GADGET_AF_INET : GADGET_AF_INET6;
+	bool ingress = skb->pkt_type != GADGET_PACKET_OUTGOING;
 
-	if (skb->pkt_type != GADGET_PACKET_OUTGOING)
-		return gadget_socket_find_at(skb->cb[0], family, p->proto, p->dport, &p->dst);
-	/* It came in at another interface. */
-	if (skb->ingress_ifindex)
-		return NULL;
-	return gadget_socket_find_at(skb->cb[0], family, p->proto, p->sport, &p->src);
+	return gadget_socket_of_ends(skb, skb->cb[0], family, p->proto, ingress, ingress ? &p->dst : &p->src,
+				     ingress ? p->dport : p->sport, ingress ? p->sport : p->dport);
 }
 #endif
 

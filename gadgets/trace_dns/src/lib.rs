@@ -65,9 +65,6 @@ impl Decoder for Dns {
             rcode_raw: dns.add_number(hidden("rcode_raw", "Its number; of a query 0"))?,
             num_answers: dns.add_number(hidden("num_answers", "Number of answers, as the message says"))?,
             addresses: dns.add_text(shown("addresses", "Addresses among the answers, up to 64", 32))?,
-            malformed: dns.add_text(
-                hidden("malformed", "What is wrong with the message; mostly empty").annotate("columns.width", "24"),
-            )?,
             cwd: dns.add_text(
                 hidden("cwd", "Working directory of the process; only with --paths").annotate("columns.width", "20"),
             )?,
@@ -75,6 +72,8 @@ impl Decoder for Dns {
                 hidden("exepath", "Path of its executable; only with --paths").annotate("columns.width", "20"),
             )?,
             cut_paths: dns.add_codes(hidden("cut_paths", "Which of cwd and exepath did not fit"), &CUTS)?,
+            // Shown: a row without a name would say nothing else of why it has none. Mostly empty, and so the last.
+            malformed: dns.add_text(shown("malformed", "What is wrong with the message; mostly empty", 24))?,
         })
     }
 

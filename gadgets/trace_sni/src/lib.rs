@@ -27,8 +27,7 @@ impl Decoder for Sni {
             .annotate("columns.width", "40");
         let malformed = FieldDef::new("malformed")
             .annotate("description", "Why no name could be found; mostly empty")
-            .annotate("columns.width", "24")
-            .annotate("columns.hidden", "true");
+            .annotate("columns.width", "24");
         Ok(Sni {
             data: sni.bytes("data")?,
             data_len: sni.number("data_len")?,

@@ -16,6 +16,7 @@
 //! | `columns.order` | integer | place in the schema × 100 | smaller is further left |
 //! | `columns.precision` | digits | 2 | after the point of a float |
 //! | `columns.hex` | `true`, `false` | `false` | integers as `0x2A` |
+//! | `columns.blankzero` | `true`, `false` | `false` | an integer that is 0, or what is derived from it, shows as nothing |
 //! | `json.skip` | `true`, `false` | `false` | not in JSON and YAML, nor the fields below it, unless asked for by name |
 //! | `description` | text | none | for people: `inspect`, generated documentation |
 //!

@@ -50,6 +50,8 @@ struct Column {
     kind: Kind,
     precision: usize,
     hex: bool,
+    /// 0 means that there is nothing to show.
+    blank_zero: bool,
 }
 
 impl ColumnsPrinter {
@@ -238,11 +240,15 @@ impl Column {
             // More digits than a float has say nothing.
             precision: cells(field, "columns.precision").unwrap_or(2).min(17),
             hex: field.flag("columns.hex"),
+            blank_zero: field.flag("columns.blankzero"),
         }
     }
 
     fn write(&mut self, row: Row<'_>, scratch: &mut Vec<u8>, escaped: &mut Vec<u8>, out: &mut Vec<u8>) {
         let value = self.text.load.get(row);
+        if self.blank_zero && matches!(value, Value::Uint(0) | Value::Int(0)) {
+            return self.cell.ascii(b"", out);
+        }
         if let Some(format) = &mut self.text.format {
             scratch.clear();
             format.write(&value, row, scratch);

@@ -360,6 +360,25 @@ fn histogram(key: bool) -> (Arc<DataSource>, Batch) {
 }
 
 #[test]
+fn a_zero_that_says_nothing_is_blank_in_columns_only() {
+    let mut s = DataSource::new("dns", SourceKind::Events, 8);
+    let from = s.add(FieldDef::new("raw", Kind::U64, Storage::Record { offset: 0, size: 8 })).unwrap();
+    let derived = Storage::Derived { from, how: Derive::Duration };
+    s.add(FieldDef::new("took", Kind::Text, derived.clone()).annotate("columns.blankzero", "true")).unwrap();
+    s.add(FieldDef::new("plain", Kind::Text, derived)).unwrap();
+    let source = Arc::new(s);
+    let mut b = Batch::new(source.clone());
+    for n in [0_u64, 7] {
+        b.push(&n.to_le_bytes());
+    }
+    let columns = shown(&source, OutputMode::Columns, "took,plain", env(None), &b);
+    let cells: Vec<Vec<&str>> = columns.lines().map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(cells, [vec!["TOOK", "PLAIN"], vec!["0ns"], vec!["7ns", "7ns"]]);
+    let json = shown(&source, OutputMode::Json, "took", env(None), &b);
+    assert_eq!(json, "{\"took\":\"0ns\"}\n{\"took\":\"7ns\"}\n");
+}
+
+#[test]
 fn histograms_are_bars_in_columns_and_numbers_elsewhere() {
     let (source, b) = histogram(true);
     let bare = histogram(false);

@@ -78,7 +78,7 @@ pub fn load(image: &str, object: &Object, kernel: &KernelBtf, options: LoadOptio
     let bytes = prepared(image, object, kernel, &options)?;
     let mut slots = plan(object, &options);
     if !slots.is_empty() && slots.iter().all(|s| s.state == State::Disabled) {
-        return Err(LoadError::AllOff { image: image.into() });
+        return Err(LoadError::AllOff { image: image.into(), flag: None });
     }
     let targets = find_targets(image, &mut slots, kernel)?;
     if sys::kernel_version_code() < 0x05_0b_00 {

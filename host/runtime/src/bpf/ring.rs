@@ -16,6 +16,16 @@ const BUSY: u32 = 1 << 31;
 const DISCARD: u32 = 1 << 30;
 const HEADER: u64 = 8;
 
+/// What a ring buffer still holds when it has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    Nothing,
+    /// A record that some program has begun and not yet committed; others may stand behind it. Its end wakes the reader.
+    Unfinished,
+    /// Records that can be read now.
+    More,
+}
+
 /// The consumer's end of a ring buffer map.
 pub struct Ring {
     fd: OwnedFd,
@@ -136,12 +146,53 @@ impl Ring {
         }
     }
 
-    /// Gives everything back and looks again: true when the reader may sleep, because the next record will wake it.
-    pub fn release(&mut self) -> bool {
+    /// Gives everything back and looks again. Unless there is more the reader may sleep, because the next record will wake it.
+    pub fn release(&mut self) -> Rest {
         self.give_back(self.position);
         // pairs with the full barrier between the kernel's commit of a record and its look at our position: either it
         // sees us there and wakes us, or we see its record
         fence(Ordering::SeqCst);
-        self.position >= self.data.load(0) || self.header(self.position).load(Ordering::Acquire) & BUSY != 0
+        if self.position >= self.data.load(0) {
+            Rest::Nothing
+        } else if self.header(self.position).load(Ordering::Acquire) & BUSY != 0 {
+            Rest::Unfinished
+        } else {
+            Rest::More
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    /// A file laid out as a ring buffer of one page: positions of consumer and producer on a page each, then the data.
+    fn file() -> std::fs::File {
+        let page = sys::page_size() as u64;
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4 * page).unwrap();
+        file
+    }
+
+    fn put(file: &std::fs::File, at: u64, head: u32, produced: u64) {
+        let page = sys::page_size() as u64;
+        file.write_at(&head.to_ne_bytes(), 2 * page + at).unwrap();
+        file.write_at(&produced.to_ne_bytes(), page).unwrap();
+    }
+
+    #[test]
+    fn a_record_that_is_being_written_is_not_the_end() {
+        let file = file();
+        let mut ring = Ring::new(file.as_fd(), sys::page_size() as u32).unwrap();
+        let read = |ring: &mut Ring| (ring.drain(10, 1000, |_| {}), ring.release());
+        assert_eq!(read(&mut ring), (0, Rest::Nothing));
+        // One that is not committed, and behind it one that is.
+        put(&file, 16, 8, 0);
+        put(&file, 0, 8 | BUSY, 32);
+        assert_eq!(read(&mut ring), (0, Rest::Unfinished));
+        put(&file, 0, 8, 32);
+        assert_eq!(ring.release(), Rest::More);
+        assert_eq!(read(&mut ring), (2, Rest::Nothing));
     }
 }

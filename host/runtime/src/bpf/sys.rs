@@ -455,6 +455,30 @@ pub(super) fn perf_event_open(attr: &mut PerfAttr, pid: i32, cpu: i32) -> io::Re
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(r as c_int)) }
 }
 
+/// `flags` bit: writes towards lower addresses, so that the newest record is found, and the oldest is overwritten.
+pub(super) const PERF_WRITE_BACKWARD: u64 = 1 << 27;
+
+/// Has nothing be written into the event's buffer, or again. What comes meanwhile the kernel counts as lost.
+pub(super) fn perf_pause(event: BorrowedFd<'_>, pause: bool) -> io::Result<()> {
+    const PERF_IOC_PAUSE_OUTPUT: c_ulong = 0x4004_2409;
+    // SAFETY: takes a plain number
+    let r = unsafe { libc::ioctl(event.as_raw_fd(), PERF_IOC_PAUSE_OUTPUT as _, c_int::from(pause)) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// How many records an event had no room for; it must have been opened with `PERF_FORMAT_LOST` as its only format.
+pub(super) fn perf_lost(event: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut value_and_lost = [0u64; 2];
+    let len = size_of_val(&value_and_lost);
+    // SAFETY: `value_and_lost` is valid for writes of `len` bytes
+    let n = unsafe { libc::read(event.as_raw_fd(), value_and_lost.as_mut_ptr().cast(), len) };
+    match n {
+        n if n < 0 => Err(io::Error::last_os_error()),
+        n if n as usize == len => Ok(value_and_lost[1]),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
 const PERF_IOC_ENABLE: c_ulong = 0x2400;
 
 pub(super) fn perf_enable(event: BorrowedFd<'_>) -> io::Result<()> {
@@ -562,7 +586,7 @@ pub(super) fn possible_cpus() -> io::Result<usize> {
 }
 
 /// CPUs that run now.
-pub(super) fn online_cpus() -> io::Result<Vec<u32>> {
+pub(crate) fn online_cpus() -> io::Result<Vec<u32>> {
     cpu_list("online")
 }
 

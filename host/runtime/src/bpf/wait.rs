@@ -3,7 +3,12 @@
 //!
 //! Owned by the run's thread.
 
-use super::{maps::RawMap, object::MAP_PERCPU_ARRAY, ring::Ring, sys};
+use super::{
+    maps::RawMap,
+    object::MAP_PERCPU_ARRAY,
+    ring::{Rest, Ring},
+    sys,
+};
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -88,7 +93,7 @@ impl Waiter {
     fn sleep(&mut self, rings: &mut [&mut Ring], left: Option<Duration>) -> io::Result<()> {
         let mut may_sleep = true;
         for r in rings.iter_mut() {
-            may_sleep &= r.release();
+            may_sleep &= r.release() != Rest::More;
         }
         if !may_sleep {
             return Ok(());
@@ -111,6 +116,8 @@ impl LostCounter {
     pub const SUFFIX: &'static str = "_lost_samples";
     /// The map that counts what did not fit into the gadget's other maps.
     pub const MAP_FULL: &'static str = "gadget_map_full";
+    /// The map that counts where the gadget could not follow a stream.
+    pub const STREAM_GAP: &'static str = "gadget_stream_gap";
 
     /// `map`: a per-CPU array of one u64. What it holds already counts from the first read on.
     pub fn new(map: BorrowedFd<'_>) -> io::Result<LostCounter> {

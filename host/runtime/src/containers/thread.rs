@@ -14,7 +14,7 @@ use super::{
     tracker::Tracker,
 };
 use crate::{
-    bpf::KernelBtf,
+    bpf::{KernelBtf, ring::Rest},
     clocks::{boot_time, boot_to_wall},
     host_root,
 };
@@ -257,7 +257,7 @@ impl Worker {
         let began = boot_time();
         self.follower.set_boot_to_wall(boot_to_wall());
         let (follower, mut malformed) = (&mut self.follower, 0);
-        let all = self.tracker.as_mut().is_none_or(|tracker| {
+        let rest = self.tracker.as_mut().map_or(Rest::Nothing, |tracker| {
             tracker.drain(|event| match event {
                 Some(event) => follower.event(event, began),
                 None => malformed += 1,
@@ -267,10 +267,12 @@ impl Worker {
             self.shared.status().malformed += malformed;
         }
         self.publish();
-        if all {
+        // Behind a record that is still being written others may wait: on a busy machine, and where the kernel can preempt
+        // programs (Linux 7.0), for long. What is in them is not known yet.
+        if rest == Rest::Nothing {
             self.shared.published.advance(began.saturating_sub(WRITE_SLACK));
         }
-        !all
+        rest == Rest::More
     }
 
     fn publish(&mut self) {

@@ -7,7 +7,10 @@ use super::{
     admission::{Admission, BirthRecord},
     identify::RUNTIME_COMMS,
 };
-use crate::bpf::{self, KernelBtf, LoadOptions, Loaded, Object, State, ring::Ring};
+use crate::bpf::{
+    self, KernelBtf, LoadOptions, Loaded, Object, State,
+    ring::{Rest, Ring},
+};
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -198,8 +201,8 @@ impl Tracker {
         self.ring.fd().try_clone_to_owned()
     }
 
-    /// Reads events, `None` for a record of unknown shape; true when all are read.
-    pub(super) fn drain(&mut self, mut f: impl FnMut(Option<Event>)) -> bool {
+    /// Reads events, `None` for a record of unknown shape, as many as are read at once.
+    pub(super) fn drain(&mut self, mut f: impl FnMut(Option<Event>)) -> Rest {
         self.ring.drain(ROWS_AT_ONCE, BYTES_AT_ONCE, |record| f(Event::parse(record)));
         self.ring.release()
     }

@@ -93,7 +93,7 @@ impl Gadget {
 
     /// As `open`, for one of several gadgets: the kernel's types are read once for all.
     pub fn open_with(image: GadgetImage, kernel: Rc<KernelBtf>) -> Result<Gadget, GadgetError> {
-        let name = image.reference.clone();
+        let name = image.called.clone();
         let named = || name.clone();
         let parsed = metadata::parse(&image.metadata, metadata::FILE)
             .map_err(|source| GadgetError::Metadata { image: named(), source })?;

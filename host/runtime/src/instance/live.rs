@@ -101,8 +101,8 @@ pub struct Live {
     /// Whose files uprobes go to; `None` where only the host's, which the loader finds.
     pub(super) scope: Option<Scope>,
     pub(super) uprobes: Option<Uprobes>,
-    /// Counts events that a full map of the gadget swallowed; not of one source, so told to the first.
-    pub(super) map_full: Option<LostCounter>,
+    /// Count events that a full map of the gadget swallowed, and gaps in streams; not of one source, so told to the first.
+    pub(super) counters: Vec<(Reason, LostCounter)>,
     /// The account of a gadget without rows, which can miss something all the same.
     pub(super) silent: Ledger,
     pub(super) recording: Option<Recording>,
@@ -135,15 +135,19 @@ impl Live {
         &self.sources
     }
 
-    /// Opens the buffers, then lets the programs run.
+    /// Opens the buffers and starts the guest, then lets the programs run.
     pub fn attach(&mut self, sink: &mut dyn Sink) -> Result<(), RunError> {
         for i in 0..self.producers.len() {
             if let Producer::Tracer { map } = &self.producers[i] {
                 self.state[i].feed = Some(self.tracer(map)?);
             }
         }
-        self.map_full = self.counter(LostCounter::MAP_FULL)?;
+        for (reason, map) in [(Reason::MapFull, LostCounter::MAP_FULL), (Reason::StreamGap, LostCounter::STREAM_GAP)] {
+            self.counters.extend(self.counter(map)?.map(|counter| (reason, counter)));
+        }
         self.notes.drain(..).for_each(|n| sink.note(n));
+        // What the guest writes into maps, and the buffers it opens, are there before any program runs.
+        self.pipeline.start(sink)?;
         let hooks = self.attach_programs(sink)?;
         for i in 0..self.producers.len() {
             if let Some(table) = self.table(i)? {
@@ -262,7 +266,7 @@ impl Live {
         let closed = [&looped, &drained, &stopped].into_iter().any(|r| r.as_ref().is_err_and(is_quiet_end));
         let real = |r: Result<(), RunError>| r.err().filter(|e| !is_quiet_end(e));
         let failed = real(looped).or_else(|| real(drained)).or_else(|| real(stopped)).or_else(|| real(recorded));
-        let blind_spots = self.blind_spots();
+        let (blind_spots, gadget_lost) = (self.blind_spots(), self.pipeline.lost_by_guest());
         let mut ledgers = self.pipeline.ledgers();
         if self.sources.is_empty() {
             ledgers.push((self.name, self.silent));
@@ -271,6 +275,7 @@ impl Live {
         if let Some((_, first)) = ledgers.first_mut() {
             first.missed_runs = missed;
             first.blind_spots = blind_spots;
+            first.gadget_lost = gadget_lost;
         }
         (Summary { ledgers, closed }, failed)
     }
@@ -296,7 +301,6 @@ impl Live {
                 }
             }
         }
-        self.pipeline.start(sink)?;
         // A time too far off to be told is no end.
         let end = self.timeout.and_then(|t| Instant::now().checked_add(t));
         self.read_tables(Tables::Start, sink)?;
@@ -320,6 +324,9 @@ impl Live {
             }
             if stop.take_look() {
                 self.read_tables(Tables::Due, sink)?;
+                if self.pipeline.makes_documents() {
+                    self.pipeline.tick(sink)?;
+                }
             }
             if self.pipeline.tick_due().is_some_and(|due| Instant::now() >= due) {
                 self.pipeline.tick(sink)?;
@@ -480,23 +487,25 @@ impl Live {
     /// Reads the kernel's loss counters and puts what is new into the account. One that fails does not stop the others.
     fn counters(&mut self, sink: &mut dyn Sink) -> Result<(), RunError> {
         let mut result = Ok(());
-        if let (true, Some(counter)) = (self.state.is_empty(), &mut self.map_full) {
-            let new = counter.take().map_err(|e| self.read_error("the loss counters", e))?;
-            self.silent.produced += new;
-            self.silent.loss.add(Reason::MapFull, new);
+        let mut counts: Vec<_> = self.counters.iter_mut().map(|(reason, c)| (*reason, c.take())).collect();
+        if self.state.is_empty() {
+            for (reason, count) in counts.drain(..) {
+                let new = count.map_err(|e| self.read_error("the loss counters", e))?;
+                self.silent.produced += new;
+                self.silent.loss.add(reason, new);
+            }
         }
         for i in 0..self.state.len() {
-            let map_full = if i == 0 { self.map_full.as_mut().map(LostCounter::take) } else { None };
             let ring_full = self.state[i].feed.as_mut().and_then(Feed::lost);
             let mut new = 0;
-            for (reason, count) in [(Reason::RingFull, ring_full), (Reason::MapFull, map_full)] {
+            // Those of the whole gadget go to its first source.
+            for (reason, count) in ring_full.map(|n| (Reason::RingFull, n)).into_iter().chain(counts.drain(..)) {
                 match count {
-                    None => {}
-                    Some(Ok(count)) => {
+                    Ok(count) => {
                         self.state[i].batch.loss.add(reason, count);
                         new += count;
                     }
-                    Some(Err(e)) => result = result.and(Err(self.read_error("the loss counters", e))),
+                    Err(e) => result = result.and(Err(self.read_error("the loss counters", e))),
                 }
             }
             if new > 0 {
