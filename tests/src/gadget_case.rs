@@ -336,7 +336,8 @@ impl Case {
 
     /// Whether rows are expected on this kernel.
     pub fn shows_rows(&self) -> bool {
-        !self.expect.is_empty() && !self.is_blind_here() && self.lacking().is_none()
+        let asked = self.expect.iter().any(Match::is_asked_here);
+        asked && self.blind_for_lack_of().is_none() && self.lacking().is_none()
     }
 
     /// Runs the workload under the gadget; gives what is wrong, or what `ig -v` said. Where the kernel lacks what the case
