@@ -368,7 +368,9 @@ fn a_zero_that_says_nothing_is_blank_in_columns_only() {
     s.add(FieldDef::new("plain", Kind::Text, derived)).unwrap();
     let source = Arc::new(s);
     let mut b = Batch::new(source.clone());
-    [0_u64, 7].iter().for_each(|n| drop(b.push(&n.to_le_bytes())));
+    for n in [0_u64, 7] {
+        b.push(&n.to_le_bytes());
+    }
     let columns = shown(&source, OutputMode::Columns, "took,plain", env(None), &b);
     let cells: Vec<Vec<&str>> = columns.lines().map(|l| l.split_whitespace().collect()).collect();
     assert_eq!(cells, [vec!["TOOK", "PLAIN"], vec!["0ns"], vec!["7ns", "7ns"]]);

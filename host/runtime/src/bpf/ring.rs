@@ -185,7 +185,7 @@ mod tests {
     fn a_record_that_is_being_written_is_not_the_end() {
         let file = file();
         let mut ring = Ring::new(file.as_fd(), sys::page_size() as u32).unwrap();
-        let mut read = |ring: &mut Ring| (ring.drain(10, 1000, |_| {}), ring.release());
+        let read = |ring: &mut Ring| (ring.drain(10, 1000, |_| {}), ring.release());
         assert_eq!(read(&mut ring), (0, Rest::Nothing));
         // One that is not committed, and behind it one that is.
         put(&file, 16, 8, 0);
