@@ -168,8 +168,8 @@ fn config(container: &Container<'_>) -> Value {
             Some(("--memory-swap", size)) => resources["memory"]["swap"] = json!(bytes(size)),
             Some(("--pids-limit", n)) => resources["pids"]["limit"] = json!(n.parse::<u64>().expect("a number")),
             Some(("--ulimit", limit)) => limits.push(ulimit(limit)),
-            // There is no profile here to begin with.
-            Some(("--security-opt", "seccomp=unconfined")) => {}
+            // There is no profile here to begin with, nor are paths hidden.
+            Some(("--security-opt", "seccomp=unconfined" | "systempaths=unconfined")) => {}
             _ => panic!("the runner of the virtual machines does not know docker's option {option}"),
         }
     }
