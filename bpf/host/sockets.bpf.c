@@ -20,6 +20,17 @@
 #define GADGET_SOCKETS_MAX 65536
 #include <gadget/sockets.h>
 #include <bpf/bpf_tracing.h>
+#ifdef SOCKETS_WITH_PATHS
+#include "socket_paths.h"
+#else
+static __always_inline bool enter_paths(__u64 id, struct task_struct *task)
+{
+	return true;
+}
+static __always_inline void remove_paths(__u64 id)
+{
+}
+#endif
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -79,6 +90,7 @@ static __always_inline void remove(const struct sock *sk)
 	key = *found;
 	/* In this order: see the end of enter(). */
 	bpf_map_delete_elem(&sockets_entered, &id);
+	remove_paths(id);
 	v = bpf_map_lookup_elem(&gadget_sockets, &key);
 	if (v && v->sock == id)
 		bpf_map_delete_elem(&gadget_sockets, &key);
@@ -162,9 +174,13 @@ static __always_inline void enter(const struct sock *sk, struct task_struct *tas
 		bpf_map_delete_elem(&sockets_entered, &id);
 		return;
 	}
+	if (!enter_paths(id, task))
+		gadget_count(&sockets_full);
 	/* It may have ended meanwhile, before there was anything to take out. */
-	if (!bpf_map_lookup_elem(&sockets_entered, &id))
+	if (!bpf_map_lookup_elem(&sockets_entered, &id)) {
 		bpf_map_delete_elem(&gadget_sockets, &key);
+		remove_paths(id);
+	}
 }
 
 /* ---- the ends of system calls ---- */

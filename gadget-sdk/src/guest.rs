@@ -18,7 +18,9 @@ pub mod bindings {
 
 use bindings::{
     exports::ig::gadget::{lifecycle, processor, timer},
-    ig::gadget::{containers, documents, kernel, log as wit_log, maps, params, sink, sources, types},
+    ig::gadget::{
+        containers, documents, kernel, ledger, log as wit_log, maps, maps_write, params, perf, sink, sources, types,
+    },
 };
 
 pub fn log(level: Level, message: &str) {
@@ -92,8 +94,8 @@ impl<D: Exported> timer::Guest for Adaptor<D> {
 
 /// What the host offers besides rows; each function is an import of its own, which a component has only if it calls it.
 pub(crate) mod boundary {
-    use super::{Error, containers, documents, from_wit, kernel, maps};
-    use crate::host::{Abi, Container, Document, MapInfo, Owner, SyscallParam};
+    use super::{Error, containers, documents, from_wit, kernel, ledger, maps, maps_write, perf};
+    use crate::host::{Abi, Container, Document, MapInfo, Owner, SyscallParam, Update, WhenFull};
 
     pub struct Map(maps::BpfMap);
 
@@ -125,6 +127,40 @@ pub(crate) mod boundary {
         pub fn scan(&self, after: Option<&[u8]>, max: u32) -> Result<(Vec<u8>, Vec<u8>), Error> {
             self.0.scan(after, max).map_err(from_wit)
         }
+
+        pub fn update(&self, key: &[u8], value: &[u8], how: Update) -> Result<(), Error> {
+            let mode = match how {
+                Update::Any => maps_write::Mode::Any,
+                Update::OnlyNew => maps_write::Mode::OnlyNew,
+                Update::OnlyExisting => maps_write::Mode::OnlyExisting,
+            };
+            maps_write::update(&self.0, key, value, mode).map_err(from_wit)
+        }
+
+        pub fn delete(&self, key: &[u8]) -> Result<bool, Error> {
+            maps_write::delete(&self.0, key).map_err(from_wit)
+        }
+
+        pub fn perf_buffers(&self, bytes: u32, full: WhenFull) -> Result<PerfReader, Error> {
+            let full = match full {
+                WhenFull::LoseNew => perf::WhenFull::LoseNew,
+                WhenFull::OverwriteOld => perf::WhenFull::OverwriteOld,
+            };
+            perf::open(&self.0, bytes, full).map(PerfReader).map_err(from_wit)
+        }
+    }
+
+    pub struct PerfReader(perf::Reader);
+
+    impl PerfReader {
+        /// Records, where each ends, and how many were lost.
+        pub fn drain(&self, max_bytes: u32) -> Result<(Vec<u8>, Vec<u32>, u64), Error> {
+            self.0.drain(max_bytes).map(|r| (r.data, r.ends, r.lost)).map_err(from_wit)
+        }
+    }
+
+    pub fn lost(count: u64) {
+        ledger::lost(count);
     }
 
     pub fn owner(mntns: u64, boot_ns: u64) -> Owner {

@@ -1,4 +1,5 @@
-//! What a gadget may ask of its host besides rows: documents, its own maps, the kernel's names, the containers.
+//! What a gadget may ask of its host besides rows: documents, its own maps and perf buffers, the kernel's names, the
+//! containers, the ledger.
 //!
 //! Each function is a permission of its own: a component that does not call it does not import it, and `ig image inspect`
 //! shows what is imported. They only work in a guest; on the host they answer `unsupported` or nothing, so that what is
@@ -99,6 +100,22 @@ impl Map {
         nobody()
     }
 
+    /// Sets a value; of per-CPU maps the values of all CPUs, as `lookup` gives them.
+    pub fn update(&self, key: &[u8], value: &[u8], how: Update) -> Result<(), Error> {
+        #[cfg(target_arch = "wasm32")]
+        return self.map.update(key, value, how);
+        #[cfg(not(target_arch = "wasm32"))]
+        nobody()
+    }
+
+    /// False where there was no such key.
+    pub fn delete(&self, key: &[u8]) -> Result<bool, Error> {
+        #[cfg(target_arch = "wasm32")]
+        return self.map.delete(key);
+        #[cfg(not(target_arch = "wasm32"))]
+        nobody()
+    }
+
     /// Every key with its value, at most twice as many as the map has room for: entries that come and go may be missed,
     /// or come twice.
     pub fn each(&self, f: impl FnMut(&[u8], &[u8])) -> Result<(), Error> {
@@ -121,6 +138,81 @@ impl Map {
         #[cfg(not(target_arch = "wasm32"))]
         nobody()
     }
+}
+
+/// How an entry of a map is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Update {
+    Any,
+    OnlyNew,
+    OnlyExisting,
+}
+
+/// What the kernel does with a record for which a perf buffer has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It is lost, and counted.
+    LoseNew,
+    /// It takes the place of the oldest.
+    OverwriteOld,
+}
+
+/// The perf buffers of one of the gadget's own maps, a `perf_event_array`.
+pub struct PerfReader {
+    #[cfg(target_arch = "wasm32")]
+    reader: crate::guest::boundary::PerfReader,
+}
+
+/// Bytes that are asked for at once.
+#[cfg(target_arch = "wasm32")]
+const DRAIN: u32 = 1 << 20;
+/// As much as all buffers can hold, and as much again.
+#[cfg(target_arch = "wasm32")]
+const ROUNDS: u32 = 128;
+
+#[cfg_attr(not(target_arch = "wasm32"), expect(unused_variables, reason = "only a guest has perf buffers"))]
+impl PerfReader {
+    /// Opens a buffer of `bytes` on each CPU: a power of two, at least a page, at most 64 MiB for all.
+    pub fn open(map: &Map, bytes: u32, full: WhenFull) -> Result<PerfReader, Error> {
+        #[cfg(target_arch = "wasm32")]
+        return Ok(PerfReader { reader: map.map.perf_buffers(bytes, full)? });
+        #[cfg(not(target_arch = "wasm32"))]
+        nobody()
+    }
+
+    /// Gives each record that has come since the last time to `f`, oldest first of each CPU, one CPU after the other; up to
+    /// seven bytes of padding may follow what the program wrote. Answers how many the kernel lost, which are in the ledger
+    /// already.
+    pub fn each(&self, f: impl FnMut(&[u8])) -> Result<u64, Error> {
+        #[cfg(target_arch = "wasm32")]
+        {
+            let (mut f, mut all_lost) = (f, 0);
+            // Where records come as fast as they are read, there is no end to wait for.
+            for _ in 0..ROUNDS {
+                let (data, ends, lost) = self.reader.drain(DRAIN)?;
+                all_lost += lost;
+                if ends.is_empty() {
+                    break;
+                }
+                let mut start = 0;
+                for end in ends {
+                    f(data.get(start..end as usize).unwrap_or_default());
+                    start = end as usize;
+                }
+            }
+            Ok(all_lost)
+        }
+        #[cfg(not(target_arch = "wasm32"))]
+        nobody()
+    }
+}
+
+/// Counts things that should have been in rows or documents and are not, in the run's ledger. Say what they were with
+/// [`log`](crate::log()).
+#[cfg_attr(not(target_arch = "wasm32"), expect(unused_variables, reason = "only a guest has a ledger"))]
+pub fn lost(count: u64) {
+    #[cfg(target_arch = "wasm32")]
+    crate::guest::boundary::lost(count);
 }
 
 /// Whose a mount namespace was.

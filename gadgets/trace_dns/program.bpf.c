@@ -12,6 +12,7 @@
 #include <gadget/packet.h>
 #include <gadget/recent.h>
 #include <gadget/sockets.h>
+#include <gadget/socket_paths.h>
 #include <gadget/stream_gap.h>
 
 // Bytes of a message that are copied; of a longer one the event says so. EDNS rarely allows more than 4096.
@@ -48,8 +49,10 @@ struct event {
 	bool truncated;
 	__u32 len;
 	__u32 data_len;
+	// Bytes of data before the message: 0, or a struct gadget_socket_paths.
+	__u32 paths_len;
 	// Last, because only as much is sent as is used.
-	__u8 data[MESSAGE_MAX];
+	__u8 data[sizeof(struct gadget_socket_paths) + MESSAGE_MAX];
 };
 
 // `53,5353`: DNS and multicast DNS.
@@ -58,6 +61,9 @@ GADGET_PARAM(port);
 
 const volatile __u16 mdns_port = 5353;
 GADGET_PARAM(mdns_port);
+
+const volatile bool paths = false;
+GADGET_PARAM(paths);
 
 GADGET_TRACER_MAP(events, 1024 * 1024);
 GADGET_TRACER(dns, events, event);
@@ -167,12 +173,22 @@ static __always_inline bool begin(struct __sk_buff *skb, const struct gadget_pac
 	gadget_packet_endpoint(&e->src, &p->src, p->sport, p);
 	gadget_packet_endpoint(&e->dst, &p->dst, p->dport, p);
 	e->pkt_type_raw = skb->pkt_type;
+	e->paths_len = paths ? sizeof(struct gadget_socket_paths) : 0;
+	if (paths) {
+		struct gadget_socket_paths *known = gadget_socket_paths_of(owner);
+
+		if (known)
+			bpf_probe_read_kernel(e->data, sizeof(*known), known);
+		else
+			gadget_zero(e->data, sizeof(*known));
+	}
 	return true;
 }
 
 // Sends one message: `there` of its `len` bytes lie at `at`. A global function, so that the verifier looks at it once.
 __attribute__((noinline)) int message(struct __sk_buff *skb, __u32 at, __u32 there, __u32 len)
 {
+	const __u32 before = paths ? sizeof(struct gadget_socket_paths) : 0;
 	struct event *e = gadget_heap_get(&event_heap);
 	__be16 head[2] = {};
 	__u32 copied = there;
@@ -185,7 +201,7 @@ __attribute__((noinline)) int message(struct __sk_buff *skb, __u32 at, __u32 the
 	if (copied) {
 		// The verifier forgets the bound on some kernels, and 0 is not allowed.
 		copied = ((copied - 1) & (MESSAGE_MAX - 1)) + 1;
-		if (bpf_skb_load_bytes(skb, at, e->data, copied))
+		if (bpf_skb_load_bytes(skb, at, e->data + before, copied))
 			return 0;
 	}
 	if (copied >= sizeof(head))
@@ -204,7 +220,7 @@ __attribute__((noinline)) int message(struct __sk_buff *skb, __u32 at, __u32 the
 		__builtin_memcpy(&e->nameserver.addr_raw, &e->dst.addr_raw, sizeof(e->nameserver.addr_raw));
 	e->nameserver.version = e->src.version;
 	e->latency_ns_raw = copied >= DNS_HEADER ? latency(e, bpf_ntohs(head[0])) : 0;
-	gadget_output_buf(skb, &events, e, offsetof(struct event, data) + copied);
+	gadget_output_buf(skb, &events, e, offsetof(struct event, data) + before + copied);
 	return 0;
 }
 

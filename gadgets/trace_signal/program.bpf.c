@@ -52,12 +52,14 @@ GADGET_PARAM(failed);
 const volatile bool kill_only = false;
 GADGET_PARAM(kill_only);
 
-const volatile int target_signal = 0;
-GADGET_PARAM(target_signal);
+// Bit n - 1 for signal n; none: all.
+const volatile __u64 target_signals = 0;
+GADGET_PARAM(target_signals);
 
 GADGET_TRACER_MAP(events, 256 * 1024);
 GADGET_TRACER(signal, events, event);
 
+#define LAST_SIGNAL 64
 #define THREAD_SIZE 16384
 #define EBADF 9
 #define EAGAIN 11
@@ -121,6 +123,11 @@ static __always_inline bool unwanted(const struct gadget_process *p)
 	return gadget_should_discard_data(p->mntns_id, p->pid, p->tid, p->comm, p->creds.uid, p->creds.gid);
 }
 
+static __always_inline bool other_signal(int sig)
+{
+	return target_signals && (sig < 1 || sig > LAST_SIGNAL || !(target_signals >> (sig - 1) & 1));
+}
+
 SEC("raw_tp/signal_generate")
 int ig_signal_made(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -132,7 +139,7 @@ int ig_signal_made(struct bpf_raw_tracepoint_args *ctx)
 	struct event *e;
 	bool sends;
 
-	if (kill_only || (failed && result != no_room) || (target_signal && sig != target_signal))
+	if (kill_only || (failed && result != no_room) || other_signal(sig))
 		return 0;
 	sends = current_sends(info, current);
 	// The call fails with EAGAIN, and is shown when it ends.
@@ -253,7 +260,7 @@ static __always_inline int call_ended(void *ctx, void *regs, int call, bool comp
 		return 0;
 	gadget_syscall_args(&args, regs, compat);
 	sig = thread_too ? args.a[2] : args.a[1];
-	if (target_signal && sig != target_signal)
+	if (other_signal(sig))
 		return 0;
 	e = gadget_reserve_buf(&events, sizeof(*e));
 	if (!e)

@@ -102,10 +102,15 @@ int main(int argc, char **argv)
 	if (!fork()) {
 		unsigned char got[4096];
 		int fd = accept(server, NULL, NULL);
+		ssize_t n;
 
+		if (fd < 0)
+			fail("accept");
 		close(client);
-		while (read(fd, got, sizeof(got)) > 0)
+		while ((n = read(fd, got, sizeof(got))) > 0)
 			;
+		if (n < 0)
+			fail("read");
 		return 0;
 	}
 	close(server);

@@ -4,6 +4,7 @@
 use crate::{
     docker::Docker,
     ig::{Finished, Ig, READY, Running, at},
+    kernel_feature::Feature,
     load, wait_for,
 };
 use regex::Regex;
@@ -39,9 +40,9 @@ pub struct Case {
     #[serde(default)]
     docker: Vec<String>,
     #[serde(default)]
-    needs: Vec<Need>,
+    needs: Vec<Feature>,
     #[serde(default)]
-    seen_with: Vec<Need>,
+    seen_with: Vec<Feature>,
     seconds: Option<u32>,
     #[serde(default)]
     expect: Vec<Match>,
@@ -65,45 +66,18 @@ struct Paper {
     seccomp: Option<String>,
 }
 
-/// What a case asks of the kernel that not every kernel has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Need {
-    /// kprobe and kretprobe
-    Kprobe,
-    /// fentry and fexit
-    Fentry,
-    Lsm,
-}
-
-impl Need {
-    /// Whether the kernel of this machine has it, by the word of `ig doctor`. Were that wrong, the case would fail either way:
-    /// by a gadget that runs where it must be refused, or by one that does not run.
-    pub fn is_here(self) -> bool {
-        let done = Ig::new(&["doctor", "-o", "json"]).run();
-        let told: Value = serde_json::from_str(&done.stdout()).unwrap_or_else(|e| panic!("ig doctor: {e}"));
-        let groups = told["groups"].as_array().into_iter().flatten();
-        let mut checks = groups.flat_map(|g| g["checks"].as_array().into_iter().flatten());
-        let check = checks.find(|c| c["name"] == self.word());
-        check.unwrap_or_else(|| panic!("ig doctor does not look for {}", self.word()))["status"] == "ok"
-    }
-
-    /// Its name in `ig doctor`, which the refusal on a kernel without it must hold, too.
-    fn word(self) -> &'static str {
-        match self {
-            Need::Kprobe => "kprobe",
-            Need::Fentry => "fentry",
-            Need::Lsm => "lsm",
-        }
-    }
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Match {
     source: String,
     row: BTreeMap<String, Value>,
     times: Option<usize>,
+    /// Asked for only where the kernel has all of these.
+    #[serde(default)]
+    with: Vec<Feature>,
+    /// Asked for only where the kernel lacks one of these.
+    #[serde(default)]
+    without: Vec<Feature>,
 }
 
 /// The names of all gadgets of the repository, sorted.
@@ -145,6 +119,11 @@ pub fn read(folder: &Path) -> Vec<Case> {
         assert!(
             case.forbid.iter().all(|m| m.times.is_none()),
             "{}: test {name:?}: times is for expect only",
+            path.display()
+        );
+        assert!(
+            case.needs.iter().all(|f| f.is_hook()),
+            "{}: test {name:?}: no gadget is refused for what is no hook",
             path.display()
         );
         assert_eq!(file.tests.iter().filter(|c| c.name == *name).count(), 1, "{}: two tests {name:?}", path.display());
@@ -313,7 +292,7 @@ pub enum Verdict {
 
 impl Case {
     /// What the case needs and the kernel of this machine lacks.
-    pub fn lacking(&self) -> Option<Need> {
+    pub fn lacking(&self) -> Option<Feature> {
         self.needs.iter().find(|n| !n.is_here()).copied()
     }
 
@@ -322,9 +301,29 @@ impl Case {
         !self.needs.is_empty() || !self.seen_with.is_empty()
     }
 
-    /// The gadget runs on this kernel, but is said to be blind for what the case does.
-    fn is_blind_here(&self) -> bool {
-        self.seen_with.iter().any(|n| !n.is_here())
+    /// What there is to be seen only with a feature that this kernel lacks.
+    fn blind_for_lack_of(&self) -> Option<Feature> {
+        self.seen_with.iter().find(|n| !n.is_here()).copied()
+    }
+
+    /// What the case does not ask for on this kernel, and why; to be said wherever it runs.
+    pub fn not_asked_here(&self) -> Vec<String> {
+        let nothing = self.blind_for_lack_of().map(|f| format!("nothing to be seen: this kernel has no {}", f.word()));
+        let fewer = |(what, all): (&str, &[Match])| {
+            let lacking: Vec<&str> = all.iter().filter_map(|m| Some(m.lacking()?.word())).collect();
+            let why = lacking.first()?;
+            Some(format!("{} of {} in {what} not asked for: this kernel has no {why}", lacking.len(), all.len()))
+        };
+        let fewer = [("expect", &self.expect[..]), ("forbid", &self.forbid[..])].into_iter().filter_map(fewer);
+        nothing.into_iter().chain(fewer).collect()
+    }
+
+    /// True for a case that would find something elsewhere, and finds nothing on this kernel by its own words: that it passes
+    /// says nothing of the gadget.
+    pub fn shows_nothing_here(&self) -> bool {
+        let none =
+            !self.expect.is_empty() && self.documents.is_empty() && !self.expect.iter().any(Match::is_asked_here);
+        none || self.blind_for_lack_of().is_some()
     }
 
     /// Runs the workload under the gadget; gives what is wrong, or what `ig -v` said. Where the kernel lacks what the case
@@ -407,9 +406,9 @@ impl Case {
             let name = paper.name.replace("{container}", container.name);
             let found = documents.iter().find(|d| d["name"] == name).ok_or_else(|| format!("no document {name}"))?;
             let text = found["document"].as_str().map_or_else(|| found["document"].to_string(), str::to_owned);
-            let lacking =
-                paper.contains.iter().find(|t| !text.contains(*t)).map(|t| format!("{name} lacks {t}: {text}"));
-            let wrong = paper.lacks.iter().find(|t| text.contains(*t)).map(|t| format!("{name} has {t}: {text}"));
+            let has = |t: &str| text.contains(&t.replace("{container}", container.name));
+            let lacking = paper.contains.iter().find(|t| !has(t)).map(|t| format!("{name} lacks {t}: {text}"));
+            let wrong = paper.lacks.iter().find(|t| has(t)).map(|t| format!("{name} has {t}: {text}"));
             if let Some(why) = lacking.or(wrong) {
                 return Err(why);
             }
@@ -422,8 +421,8 @@ impl Case {
 
     fn judge(&self, rows: &[Value], container: &str) -> Result<(), String> {
         let mut wrong = Vec::new();
-        let blind = self.is_blind_here();
-        for m in &self.expect {
+        let blind = self.blind_for_lack_of().is_some();
+        for m in self.expect.iter().filter(|m| m.is_asked_here()) {
             let found = rows.iter().filter(|r| m.matches(r, container)).count();
             match m.times {
                 _ if blind && found == 0 => {}
@@ -433,7 +432,7 @@ impl Case {
                 _ => {}
             }
         }
-        for m in &self.forbid {
+        for m in self.forbid.iter().filter(|m| m.is_asked_here()) {
             wrong.extend(
                 rows.iter().find(|r| m.matches(r, container)).map(|r| format!("forbidden {:?} matches {r}", m.row)),
             );
@@ -447,6 +446,15 @@ impl Case {
 }
 
 impl Match {
+    /// A feature that this kernel lacks, for which the match is not asked for.
+    fn lacking(&self) -> Option<Feature> {
+        self.with.iter().find(|f| !f.is_here()).copied()
+    }
+
+    fn is_asked_here(&self) -> bool {
+        self.lacking().is_none() && (self.without.is_empty() || self.without.iter().any(|f| !f.is_here()))
+    }
+
     fn matches(&self, row: &Value, container: &str) -> bool {
         self.row.iter().all(|(field, wanted)| {
             let found = at(row, field);
@@ -528,6 +536,24 @@ mod tests {
             "{ n: container }",
         ] {
             assert!(!matches(wrong, row.clone()), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn of_two_matches_for_a_feature_one_is_asked_for_and_what_is_not_is_said() {
+        for feature in [Feature::Mptcp, Feature::MountSetattr, Feature::DropReasons] {
+            let word = feature.word();
+            let text = |key: &str| format!("{{ source: s, {key}: [{word}], row: {{ f: 1 }} }}");
+            let yaml = format!("{{ name: n, script: x, expect: [{}, {}] }}", text("with"), text("without"));
+            let case: Case = serde_saphyr::from_str(&yaml).unwrap();
+            assert_eq!(
+                case.expect.iter().map(Match::is_asked_here).collect::<Vec<_>>(),
+                [feature.is_here(), !feature.is_here()]
+            );
+            let said = format!("1 of 2 in expect not asked for: this kernel has no {word}");
+            let wanted = if feature.is_here() { vec![] } else { vec![said] };
+            assert_eq!(case.not_asked_here(), wanted);
+            assert!(!case.shows_nothing_here(), "one of the two is always asked for");
         }
     }
 

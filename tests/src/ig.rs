@@ -263,6 +263,7 @@ pub struct Ledger {
     pub missed_runs: u64,
     /// Networks, containers and sockets that could not be followed.
     pub blind_spots: u64,
+    pub gadget_lost: u64,
 }
 
 impl Ledger {

@@ -15,6 +15,7 @@ pub mod gadget_case;
 pub mod gadget_table;
 pub mod ig;
 pub mod kernel;
+pub mod kernel_feature;
 pub mod load;
 pub mod plain;
 pub mod podman;

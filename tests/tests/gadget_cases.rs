@@ -1,6 +1,7 @@
 //! Every `gadgets/*/test.yaml`, against the embedded catalogue, in containers of a private Docker.
 
 use ig_tests::{alone, docker::Docker, gadget_case, gadget_table, ig, source_root};
+use std::io::Write as _;
 
 fn all_cases_of(gadget: &str) {
     let _alone = alone();
@@ -10,6 +11,10 @@ fn all_cases_of(gadget: &str) {
     let cases = gadget_case::read(&folder);
     let (mut wrong, mut said) = (Vec::new(), String::new());
     for (n, case) in cases.iter().enumerate() {
+        for what in case.not_asked_here() {
+            // Past the test harness, which shows nothing of a test that passes.
+            writeln!(std::io::stderr(), "{gadget}: {:?}: {what}", case.name).expect("a standard error");
+        }
         match case.run(gadget, &place, &format!("case-{n}")) {
             Ok(stderr) if n == 0 => said = stderr,
             Ok(_) => {}
@@ -79,6 +84,7 @@ mod root {
         trace_mount
         trace_oomkill
         trace_open
+        trace_sched
         trace_signal
         trace_sni
         trace_ssl

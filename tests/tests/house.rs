@@ -57,7 +57,8 @@ fn gadget_manifests() -> Vec<std::path::PathBuf> {
 }
 
 fn is_gadget(package: &Value) -> bool {
-    Path::new(package["manifest_path"].as_str().unwrap()).starts_with(source_root().join("gadgets"))
+    let manifest = Path::new(package["manifest_path"].as_str().unwrap());
+    ["gadgets", "tests/gadgets"].iter().any(|folder| manifest.starts_with(source_root().join(folder)))
 }
 
 #[test]

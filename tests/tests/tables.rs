@@ -2,8 +2,8 @@
 
 use ig_tests::{
     alone,
-    ig::{Finished, Ig},
-    source_root,
+    ig::{Finished, Ig, at},
+    load, source_root,
 };
 use std::process::Command;
 
@@ -123,6 +123,40 @@ mod root {
         }
         let done = run("snapshot_process", &["-o", "json"]).run();
         assert_eq!((done.code(), done.stdout().lines().count()), (0, 1), "once, unless asked for");
+    }
+
+    #[test]
+    fn programs_of_gadgets_are_told_from_others() {
+        let _alone = alone();
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let other = dir.path().join("other");
+        load::compile(&source_root().join("gadgets/bpfstats/workload.c"), &other);
+        let running = run("trace_open", &["-o", "none"]).start_ready();
+        let own = running.pid().to_string();
+        // holds a program that is no gadget's, for a few seconds
+        let mut other = Command::new(other).spawn().expect("a program that runs");
+        let table = |flags: &[&str]| {
+            let done = run("bpfstats", &["--count", "1", "--interval", "500ms", "-o", "json"]).args(flags).run();
+            assert_eq!(done.code(), 0, "{}", done.stderr);
+            done.rows()
+        };
+        let (all, gadgets) = (table(&[]), table(&["--gadgets-only"]));
+        other.wait().expect("it ends");
+        running.stop();
+        let of = |rows: &[serde_json::Value], name: &str| {
+            rows.iter().filter(|r| at(r, "gadgetName") == name).cloned().collect::<Vec<_>>()
+        };
+        assert!(of(&all, "").iter().any(|r| at(r, "progName") == "counted"), "{all:#?}");
+        assert!(of(&gadgets, "").is_empty(), "{gadgets:#?}");
+        for rows in [&all, &gadgets] {
+            let [opens, tracker] = ["trace_open", "container tracker"].map(|name| of(rows, name));
+            assert!(!opens.is_empty() && !tracker.is_empty(), "{rows:#?}");
+            for row in &opens {
+                let image = at(row, "gadgetImage").as_str().expect("a text");
+                assert!(image.ends_with("gadgets/trace_open"), "{row:#?}");
+                assert!(at(row, "pids").as_str().is_some_and(|p| p.split(',').any(|p| p == own)), "{row:#?}");
+            }
+        }
     }
 
     #[test]

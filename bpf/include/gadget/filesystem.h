@@ -35,7 +35,11 @@ struct gadget_path_scratch {
 /* No name at all: a pipe or a socket. */
 #define GADGET_PATH_NONE (1u << 30)
 
+/* Where programs can be preempted, memory of the CPU will not do: one may name a function here that gives other. */
+#ifndef GADGET_PATH_SCRATCH
 GADGET_HEAP(gadget_path_heap, sizeof(struct gadget_path_scratch));
+#define GADGET_PATH_SCRATCH() gadget_heap_get(&gadget_path_heap)
+#endif
 
 /* overlayfs may be a module, whose types are not in the kernel's own BTF: hence the flavour and the guard below. */
 struct ovl_inode___known {
@@ -50,7 +54,7 @@ struct ovl_inode___known {
  */
 __attribute__((noinline)) __u32 gadget_path_walk(__u64 vfs_at, __u64 dentry_at, __u64 root_vfs, __u64 root_dentry)
 {
-	struct gadget_path_scratch *scratch = gadget_heap_get(&gadget_path_heap);
+	struct gadget_path_scratch *scratch = GADGET_PATH_SCRATCH();
 	struct vfsmount *vfs = (struct vfsmount *)vfs_at;
 	struct dentry *dentry = (struct dentry *)dentry_at;
 	struct mount *mnt = (struct mount *)(vfs_at - bpf_core_field_offset(struct mount, mnt));
@@ -106,7 +110,7 @@ __attribute__((noinline)) __u32 gadget_path_walk(__u64 vfs_at, __u64 dentry_at, 
 static __always_inline __u32 gadget_path_read(char *dst, struct vfsmount *mnt, struct dentry *dentry,
 					      struct task_struct *task, bool *truncated)
 {
-	struct gadget_path_scratch *scratch = gadget_heap_get(&gadget_path_heap);
+	struct gadget_path_scratch *scratch = GADGET_PATH_SCRATCH();
 	struct fs_struct *fs = BPF_CORE_READ(task, fs);
 	__u32 pos;
 	long n;

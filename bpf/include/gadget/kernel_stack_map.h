@@ -2,6 +2,8 @@
 /**
  * Stacks of the kernel. A field `x_raw` of type `gadget_kernel_stack` gets a sibling `x` with the functions' names.
  *
+ * Of a stack that was taken at an event the host leaves out the frames of the tracing itself at its beginning.
+ *
  * Include it only where needed: it defines the map `ig_kstack`, which takes 10 MB of the kernel's memory. Linux 4.6.
  */
 #ifndef GADGET_KERNEL_STACK_MAP_H

@@ -12,7 +12,7 @@ use gadget_sdk::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Flows and pods that are kept; beyond that it is said how many are missing.
+/// Flows and pods that are kept; beyond that it is said, and counted as lost, how many are missing.
 const MOST_FLOWS: usize = 1 << 18;
 
 /// Port of name servers.
@@ -116,6 +116,7 @@ impl Decoder for Advise {
         }
         if self.left_out > 0 {
             log(Level::Warn, &format!("{} flows found no room and are in no policy", self.left_out));
+            host::lost(self.left_out);
         }
         for (place, policy) in &self.policies {
             document(place, policy).publish()?;

@@ -98,6 +98,8 @@ const RUNTIME: &[&str] = &[
 /// Gathers nothing itself: the map holds it all.
 pub struct Advise {
     interval_ms: u32,
+    /// Namespaces that were counted as lost.
+    lost: u64,
 }
 
 impl Decoder for Advise {
@@ -106,7 +108,7 @@ impl Decoder for Advise {
         let seconds: u32 = seconds.parse().map_err(|_e| {
             Error::new(ErrorCode::Invalid, format!("parameter interval: {seconds:?} is no number of seconds"))
         })?;
-        Ok(Advise { interval_ms: seconds.saturating_mul(1000) })
+        Ok(Advise { interval_ms: seconds.saturating_mul(1000), lost: 0 })
     }
 
     fn interval_ms(&self) -> u32 {
@@ -114,11 +116,21 @@ impl Decoder for Advise {
     }
 
     fn tick(&mut self) -> Result<(), Error> {
-        publish()
+        self.publish()
     }
 
     fn stop(&mut self) -> Result<(), Error> {
-        publish()
+        self.publish()
+    }
+}
+
+impl Advise {
+    fn publish(&mut self) -> Result<(), Error> {
+        let doubtful = publish()?;
+        // The map still has those of the time before.
+        host::lost(doubtful.saturating_sub(self.lost));
+        self.lost = self.lost.max(doubtful);
+        Ok(())
     }
 }
 
@@ -129,9 +141,10 @@ struct Seen {
     compat: [bool; COMPAT.end - COMPAT.start],
 }
 
-fn publish() -> Result<(), Error> {
+/// Answers how many namespaces have no profile because nobody knows whose they are.
+fn publish() -> Result<u64, Error> {
     let mut all: BTreeMap<(String, String), Seen> = BTreeMap::new();
-    let (mut wrong, mut doubtful) = (0, 0);
+    let (mut wrong, mut doubtful) = (0, 0u64);
     Map::open(MAP)?.each(|key, value| {
         let Some((mntns, since)) = word(key).zip(word(value)) else { return wrong += 1 };
         let container = match host::owner(mntns, since) {
@@ -176,7 +189,7 @@ fn publish() -> Result<(), Error> {
         }
         .publish()?;
     }
-    Ok(())
+    Ok(doubtful)
 }
 
 fn word(bytes: &[u8]) -> Option<u64> {

@@ -10,10 +10,16 @@ use gadget_sdk::{
 };
 use message::{Fault, HEADER, Message};
 
-/// Reads `data`, of which `data_len` bytes are used.
+/// Before the message, if they were asked for: which of the paths were cut, and the paths (gadget/socket_paths.h).
+const CUT: usize = 8;
+const PATH: usize = 512;
+const CUTS: [&str; 4] = ["", "cwd", "exepath", "cwd|exepath"];
+
+/// Reads `data`: `paths_len` bytes, and then the message of `data_len` bytes.
 pub struct Dns {
     data: BytesField,
     data_len: NumberField<u32>,
+    paths_len: NumberField<u32>,
     /// Bytes of the message, also of those that were not copied.
     len: NumberField<u32>,
     message: Message,
@@ -27,6 +33,9 @@ pub struct Dns {
     num_answers: NumberColumn<u32>,
     addresses: TextColumn,
     malformed: TextColumn,
+    cwd: TextColumn,
+    exepath: TextColumn,
+    cut_paths: CodesColumn,
 }
 
 fn hidden(name: &str, description: &str) -> FieldDef {
@@ -44,6 +53,7 @@ impl Decoder for Dns {
         Ok(Dns {
             data: dns.bytes("data")?,
             data_len: dns.number("data_len")?,
+            paths_len: dns.number("paths_len")?,
             len: dns.number("len")?,
             message: Message::default(),
             id: dns.add_text(hidden("id", "Number by which a response belongs to its query, in hexadecimal"))?,
@@ -55,6 +65,13 @@ impl Decoder for Dns {
             rcode_raw: dns.add_number(hidden("rcode_raw", "Its number; of a query 0"))?,
             num_answers: dns.add_number(hidden("num_answers", "Number of answers, as the message says"))?,
             addresses: dns.add_text(shown("addresses", "Addresses among the answers, up to 64", 32))?,
+            cwd: dns.add_text(
+                hidden("cwd", "Working directory of the process; only with --paths").annotate("columns.width", "20"),
+            )?,
+            exepath: dns.add_text(
+                hidden("exepath", "Path of its executable; only with --paths").annotate("columns.width", "20"),
+            )?,
+            cut_paths: dns.add_codes(hidden("cut_paths", "Which of cwd and exepath did not fit"), &CUTS)?,
             // Shown: a row without a name would say nothing else of why it has none. Mostly empty, and so the last.
             malformed: dns.add_text(shown("malformed", "What is wrong with the message; mostly empty", 24))?,
         })
@@ -63,6 +80,8 @@ impl Decoder for Dns {
     fn decode(&mut self, rows: &Rows, out: &mut Answer) -> Result<(), Error> {
         for row in rows {
             let data = row.bytes(self.data);
+            let paths_len = row.number(self.paths_len) as usize;
+            let (paths, data) = data.split_at(data.len().min(paths_len));
             let m = &mut self.message;
             let used = row.number(self.data_len);
             m.read(&data[..data.len().min(used as usize)]);
@@ -88,6 +107,10 @@ impl Decoder for Dns {
             out.numbers(self.num_answers).push(m.answers.into());
             out.text(self.addresses).push(&m.addresses);
             out.text(self.malformed).push(fault.map_or("", Fault::as_str).as_bytes());
+            let path = |at: usize| text::trim(paths.get(at..at + PATH).unwrap_or_default());
+            out.text(self.cwd).push(path(CUT));
+            out.text(self.exepath).push(path(CUT + PATH));
+            out.codes(self.cut_paths).push(paths.first().map_or(0, |cut| u16::from(cut & 3)));
         }
         Ok(())
     }
@@ -104,15 +127,18 @@ mod tests {
     };
 
     fn decode(messages: &[(&[u8], u32)]) -> Decoded {
-        let mut dns = Fixture::new("dns").field("data_len", Kind::Uint32, 4).field("len", Kind::Uint32, 4).field(
-            "data",
-            Kind::Bytes,
-            4096,
-        );
+        decode_with(b"", messages)
+    }
+
+    fn decode_with(paths: &[u8], messages: &[(&[u8], u32)]) -> Decoded {
+        let number = |f: Fixture, name| f.field(name, Kind::Uint32, 4);
+        let dns = ["data_len", "len", "paths_len"].into_iter().fold(Fixture::new("dns"), number);
         let record = |(data, len): &(&[u8], u32)| {
-            [&(data.len() as u32).to_le_bytes()[..], &len.to_le_bytes(), data, b"left over"].concat()
+            let numbers = [data.len() as u32, *len, paths.len() as u32].map(u32::to_le_bytes);
+            [&numbers.concat(), paths, data, b"left over"].concat()
         };
         let records: Vec<Vec<u8>> = messages.iter().map(record).collect();
+        let mut dns = dns.field("data", Kind::Bytes, 5128);
         dns.decode::<Dns>(&records.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap()
     }
 
@@ -131,6 +157,23 @@ mod tests {
         assert_eq!(all.map(|f| text(f, 3)), ["0000", "Q", "", "", "", "", "message ends too early"]);
         assert_eq!(text("malformed", 4), "message ends too early");
         assert_eq!(d.hidden(), ["data"]);
+    }
+
+    #[test]
+    fn paths_stand_before_the_message() {
+        let mut paths = vec![0; CUT + 2 * PATH];
+        paths[0] = 2;
+        paths[CUT..CUT + 4].copy_from_slice(b"/srv");
+        paths[CUT + PATH..].fill(b'x');
+        let d = decode_with(&paths, &[(RESPONSE, RESPONSE.len() as u32)]);
+        let text = |field| d.text(field, 0).unwrap().to_vec();
+        assert_eq!((text("name"), text("cwd"), text("exepath")), (b"no.".to_vec(), b"/srv".to_vec(), vec![b'x'; PATH]));
+        assert_eq!((text("cut_paths"), text("malformed")), (b"exepath".to_vec(), b"".to_vec()));
+        let none = decode(&[(RESPONSE, RESPONSE.len() as u32)]);
+        assert!(["cwd", "exepath", "cut_paths"].iter().all(|f| none.text(f, 0) == Some(&b""[..])));
+        // less than it says
+        let short = decode_with(b"abc", &[(b"", 0)]);
+        assert_eq!(short.text("cwd", 0), Some(&b""[..]));
     }
 
     #[test]

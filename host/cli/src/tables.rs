@@ -19,6 +19,7 @@ pub fn flags(times: &TableTimes, heading: &'static str) -> [Arg; 2] {
         Arg::new(INTERVAL)
             .long(INTERVAL)
             .visible_alias("map-fetch-interval")
+            .alias("statistics-interval")
             .help(format!("Time between two tables, such as 500ms or 2s; 0 shows one at the end [default: {own}]"))
             .allow_hyphen_values(true)
             .value_name("TIME")

@@ -24,4 +24,4 @@ pub use operator::{Operator, OperatorError, Stage};
 pub use output::{FieldSelection, OutputMode, Printer, PrinterEnv, printer};
 pub use schema::{DataSource, Derive, Field, FieldDef, FieldId, Kind, SourceKind, Storage};
 pub use transform::{Filter, Limit, Sort};
-pub use value::{TextEnv, errno_names};
+pub use value::{TextEnv, errno_names, signal_number};

@@ -180,6 +180,9 @@ pub struct Ledger {
     /// could say which of them would have been an event, so they stand beside the equation, and count as loss where one has
     /// to be feared.
     pub missed_runs: u64,
+    /// What the gadget's Wasm says it lost, or the kernel of what it reads itself: of what becomes documents, or a row only
+    /// later, so that it is beside the equation as well.
+    pub gadget_lost: u64,
     /// Networks that could not be entered, containers that could not be followed or probed, sockets whose process found no
     /// room: nobody can say how many events that cost, so they stand beside the equation, too.
     pub blind_spots: u64,
@@ -208,13 +211,14 @@ impl Ledger {
         self.delivered = self.delivered.saturating_add(other.delivered);
         self.loss.merge(&other.loss);
         self.missed_runs = self.missed_runs.saturating_add(other.missed_runs);
+        self.gadget_lost = self.gadget_lost.saturating_add(other.gadget_lost);
         self.blind_spots = self.blind_spots.saturating_add(other.blind_spots);
     }
 
-    /// True where a row may have been lost that is in no count, or the account does not balance: then one was lost without a
-    /// reason.
+    /// True where something was lost, or may have been, that the equation does not show, or where it does not balance: then a
+    /// row was lost without a reason.
     pub fn has_doubt(&self) -> bool {
-        self.missed_runs > 0 || self.blind_spots > 0 || !self.balanced()
+        self.gadget_lost > 0 || self.missed_runs > 0 || self.blind_spots > 0 || !self.balanced()
     }
 
     /// True where a row was lost, or may have been.
@@ -235,6 +239,12 @@ impl Ledger {
             for (reason, count) in self.loss.iter().filter(|(r, _)| r.class() == class) {
                 text.push_str(&format!("  {title}: {count} {} ({})\n", reason.text(), reason.key()));
             }
+        }
+        if self.gadget_lost > 0 {
+            text.push_str(&format!(
+                "  lost: {} of what the gadget gathered by itself (gadget_lost)\n",
+                self.gadget_lost
+            ));
         }
         if self.missed_runs > 0 {
             text.push_str(&format!(
@@ -268,6 +278,7 @@ impl Ledger {
             "balanced": self.balanced(),
             "blind_spots": self.blind_spots,
             "delivered": self.delivered,
+            "gadget_lost": self.gadget_lost,
             "incomplete": of(Class::Degraded),
             "left_out": of(Class::Intent),
             "lost": of(Class::Loss),
@@ -311,12 +322,14 @@ mod tests {
         l.loss.add(Reason::Undecoded, 3);
         l.missed_runs = 4;
         l.blind_spots = 2;
+        l.gadget_lost = 6;
         insta::assert_snapshot!(format!("{}{}\n", l.summary(), l.to_json()));
         l.delivered += 1;
         assert_eq!(l.summary().lines().last(), Some("  accounted for twice: 1 events"));
         assert_eq!(Ledger::default().summary(), "ledger: 0 produced = 0 delivered + 0 lost + 0 left out\n");
         assert!(!Ledger::default().has_loss());
         assert!(Ledger { missed_runs: 1, ..Ledger::default() }.has_loss(), "a skipped run may have been an event");
+        assert!(Ledger { gadget_lost: 1, ..Ledger::default() }.has_loss());
         assert!(Ledger { blind_spots: 1, ..Ledger::default() }.has_loss(), "nobody knows what was not seen");
     }
 }

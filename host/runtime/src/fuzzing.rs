@@ -1,12 +1,17 @@
 //! Ways in for the fuzz targets in `fuzz/`, which may not call what is private. Compiled with `--cfg fuzzing` only.
 
-use crate::{host_sources, instance, symbols, uprobes, wasm};
+use crate::{bpf, host_sources, instance, symbols, uprobes, wasm};
 use ig_event::Batch;
 use std::sync::Arc;
 
 /// Everything that reads what container runtimes and other processes leave behind.
 pub fn runtimes(bytes: &[u8]) {
     crate::containers::fuzz(bytes);
+}
+
+/// What lies in an overwriting perf buffer.
+pub fn perf_records(bytes: &[u8]) {
+    bpf::perf::fuzz(bytes);
 }
 
 /// A program's file, whose functions are named.

@@ -246,7 +246,7 @@ fn damaged_blobs_are_refused_and_repaired_by_getting_them_again() {
         fs::write(&object, &bad).unwrap();
         let error = resolve(&store, "tiny").unwrap_err();
         let shown = error.to_string();
-        assert!(shown.contains("image ghcr.io/inspektor-gadget/gadget/tiny:latest: blob sha256:"), "{shown}");
+        assert!(shown.contains("image tiny: blob sha256:"), "as it was called: {shown}");
         assert!(error.hint().unwrap().contains("ig image pull"), "{shown}");
         store.add(Some(&reference("tiny")), &image).unwrap();
         resolve(&store, "tiny").unwrap();
@@ -303,6 +303,21 @@ proptest! {
             Err(_) => prop_assert!(!store.dir().exists()),
         }
     }
+}
+
+#[test]
+fn a_gadget_is_called_what_the_user_called_it() {
+    let dir = tempdir().unwrap();
+    let store = Store::at(dir.path().join("store"));
+    store.add(Some(&reference("tiny")), &tiny()).unwrap();
+    let full = "ghcr.io/inspektor-gadget/gadget/tiny:latest";
+    for text in ["tiny", "tiny:latest", full] {
+        let image = resolve(&store, text).unwrap();
+        assert_eq!((image.called.as_str(), image.reference.as_str()), (text, full));
+    }
+    let digest = tiny().digest().to_string();
+    let image = resolve(&store, &digest).unwrap();
+    assert_eq!((image.called.as_str(), image.reference.as_str()), (digest.as_str(), full));
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn bound_only() {
 fn root_sockets_have_their_process_as_long_as_they_are_open() {
     let before = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let udp_before = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
-    let sockets = Sockets::start(&KernelBtf::new(), Path::new("/")).unwrap();
+    let sockets = Sockets::start(&KernelBtf::new(), Path::new("/"), false).unwrap();
     assert_eq!(sockets.notes(), Vec::<String>::new());
     let map = RawMap::new(sockets.map()).unwrap();
     let mntns = std::fs::metadata("/proc/self/ns/mnt").unwrap().ino();
@@ -178,5 +178,46 @@ fn root_sockets_have_their_process_as_long_as_they_are_open() {
         "{:?}",
         left()
     );
+    assert_eq!(sockets.overflow(), 0);
+    assert!(sockets.paths().is_none());
+    drop(sockets);
+    with_paths();
+}
+
+/// Where a socket's owner works and what it runs is known of those from before and of new ones, and goes with them.
+fn with_paths() {
+    let before = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let sockets = Sockets::start(&KernelBtf::new(), Path::new("/"), true).unwrap();
+    assert_eq!(sockets.notes(), Vec::<String>::new());
+    let (map, paths) = (RawMap::new(sockets.map()).unwrap(), RawMap::new(sockets.paths().unwrap()).unwrap());
+    let text = |bytes: &[u8]| String::from_utf8(bytes.split(|b| *b == 0).next().unwrap().to_vec()).unwrap();
+    let known = |proto, port| {
+        let owner = map.lookup(&key(INET, proto, port)).unwrap().unwrap();
+        // the address of the socket, behind three numbers and two names
+        let sock = owner[56..64].to_vec();
+        let found = paths.lookup(&sock).unwrap().unwrap();
+        assert_eq!((found.len(), &found[..8]), (1032, &[0; 8][..]));
+        (sock, text(&found[8..520]), text(&found[520..]))
+    };
+    let wanted = (
+        std::env::current_dir().unwrap().to_str().unwrap().to_owned(),
+        std::env::current_exe().unwrap().to_str().unwrap().to_owned(),
+    );
+    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let client = TcpStream::connect(before.local_addr().unwrap()).unwrap();
+    let ports = [
+        (TCP, before.local_addr().unwrap().port()),
+        (UDP, udp.local_addr().unwrap().port()),
+        (TCP, client.local_addr().unwrap().port()),
+    ];
+    let all = ports.map(|(proto, port)| known(proto, port));
+    for (_, cwd, exe) in &all {
+        assert_eq!((cwd, exe), (&wanted.0, &wanted.1));
+    }
+    drop((before, udp, client));
+    for (sock, ..) in all {
+        let gone = || paths.lookup(&sock).unwrap().is_none();
+        assert!((0..100).any(|_| gone() || (std::thread::sleep(std::time::Duration::from_millis(20)), false).1));
+    }
     assert_eq!(sockets.overflow(), 0);
 }

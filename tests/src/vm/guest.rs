@@ -5,11 +5,11 @@
 
 #![expect(clippy::print_stdout, reason = "the console is where results go")]
 
-use super::{DISK, DONE, FACT, FILTER, RESULT, SHELL, cases::cases};
+use super::{DISK, DONE, FACT, FILTER, MODULES, RESULT, SHELL, WITHOUT, cases::cases};
 use rustix::{
     mount::{MountFlags, mount, mount_move},
     process::{Pid, Signal, WaitOptions, WaitStatus, chroot, kill_process_group, setsid, wait},
-    system::{RebootCommand, reboot},
+    system::{RebootCommand, finit_module, reboot},
 };
 use std::{
     ffi::CStr,
@@ -123,6 +123,17 @@ fn mount_all() -> io::Result<()> {
     Ok(())
 }
 
+/// What this kernel does not have built in.
+fn load_modules() -> io::Result<()> {
+    let mut files: Vec<_> = fs::read_dir(MODULES)?.map(|e| e.map(|e| e.path())).collect::<io::Result<_>>()?;
+    files.sort();
+    for file in files {
+        finit_module(File::open(&file)?, c"", 0)
+            .map_err(|e| io::Error::other(format!("cannot load {}: {e}", file.display())))?;
+    }
+    Ok(())
+}
+
 /// A file system on the disk: what is on a tmpfs makes no request to any.
 fn mount_disk() -> io::Result<()> {
     let start = Instant::now();
@@ -143,6 +154,7 @@ fn mount_disk() -> io::Result<()> {
 
 fn serve() -> io::Result<()> {
     mount_all()?;
+    load_modules()?;
     mount_disk()?;
     // Until then it is in group 0, that of the kernel's threads.
     setsid()?;
@@ -155,7 +167,9 @@ fn serve() -> io::Result<()> {
     }
     let filter = std::env::var(FILTER).unwrap_or_default();
     let (mut passed, mut failed) = (0, 0);
-    for case in cases().iter().filter(|c| c.name.contains(&filter)) {
+    let wanted: Vec<&str> = filter.split(',').filter(|f| !f.is_empty()).collect();
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|f| name.contains(f));
+    for case in cases().iter().filter(|c| is_wanted(&c.name)) {
         let start = Instant::now();
         let failure = run(&case.name)?;
         let took = start.elapsed().as_secs_f32();
@@ -163,7 +177,8 @@ fn serve() -> io::Result<()> {
             println!("---- {}: {why}\n{}\n----", case.name, tail(&log_of(&case.name)));
         }
         let log = fs::read_to_string(log_of(&case.name)).unwrap_or_default();
-        log.lines().filter(|l| l.starts_with(FACT)).for_each(|l| println!("{l}"));
+        let facts = log.lines().filter(|l| l.starts_with(FACT) || l.starts_with(WITHOUT));
+        facts.for_each(|l| println!("{l}"));
         println!("{RESULT} {} {} {took:.1}", case.name, if failure.is_none() { "ok" } else { "FAIL" });
         if failure.is_none() { passed += 1 } else { failed += 1 }
     }

@@ -4,18 +4,20 @@
 //! is missing or a machine that dies is a failure with the reason. Used by one thread; several machines may share an
 //! initramfs.
 
-use super::{DONE, EVERY, FACT, FILTER, GADGETS, LOAD, RESULT, ROOTFS, SHELL, STORE};
+use super::{DONE, EVERY, FACT, FILTER, GADGETS, LOAD, MODULES, RESULT, ROOTFS, SHELL, STORE};
 use crate::{gadget_case, ig, load, source_root};
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    os::unix::fs::{PermissionsExt, symlink},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{PermissionsExt, symlink},
+    },
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     sync::OnceLock,
     time::{Duration, Instant},
 };
-use tempfile::TempDir;
 
 /// The longest that the tests of a kernel may take.
 const LIMIT: Duration = Duration::from_secs(12 * 60);
@@ -24,7 +26,7 @@ const LIMIT_OF_EVERY: Duration = Duration::from_secs(60 * 60);
 /// Bytes of the machine's disk.
 const DISK_BYTES: u64 = 32 << 20;
 /// What the guest finds in /bin besides our own files, with the libraries they need.
-const TOOLS: [&str; 4] = ["runc", "crun", "bpftool", "setpriv"];
+const TOOLS: [&str; 5] = ["runc", "crun", "bpftool", "setpriv", "tini-static"];
 /// Commands of busybox that cases and people use there.
 const APPLETS: [&str; 22] = [
     "sh", "cat", "chmod", "dmesg", "echo", "env", "false", "find", "grep", "head", "kill", "ls", "mkdir", "mount",
@@ -35,13 +37,14 @@ const QEMU: &str = "qemu-system-x86_64";
 /// A machine that can be booted any number of times.
 pub struct Machine {
     kernel: PathBuf,
-    initramfs: &'static Path,
+    /// Without the modules of the kernel. It has no name, so that nothing of it stays behind.
+    initramfs: &'static File,
 }
 
 /// Which tests are run.
 #[derive(Debug, Default)]
 pub struct Choice {
-    /// Only cases whose name contains it.
+    /// Only cases whose name contains one of these, which commas separate.
     pub filter: String,
     /// Every test of every gadget, not only the first.
     pub every: bool,
@@ -126,12 +129,29 @@ impl Outcome {
 impl Machine {
     /// `suite` of Debian names the kernel; `init` is the built `vm-init`.
     pub fn new(suite: &str, init: &Path) -> Machine {
-        static INITRAMFS: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-        let (_, initramfs) = INITRAMFS.get_or_init(|| pack(init));
-        Machine { kernel: kernel(suite), initramfs }
+        static INITRAMFS: OnceLock<File> = OnceLock::new();
+        Machine { kernel: kernel(suite), initramfs: INITRAMFS.get_or_init(|| pack(init)) }
     }
 
-    /// `dir` gets its disk, which is empty.
+    /// Writes what the kernel unpacks when it starts: what all machines have, and behind it the modules of this one.
+    fn write_initramfs(&self, dir: &Path) -> PathBuf {
+        let modules = self.kernel.with_file_name("modules");
+        let root = dir.join("root");
+        let to = root.join(MODULES.trim_start_matches('/'));
+        fs::create_dir_all(&to).expect("a writable directory");
+        for module in fs::read_dir(&modules).unwrap_or_else(|e| panic!("{}: {e}", modules.display())).flatten() {
+            put(&module.path(), &to.join(module.file_name()));
+        }
+        let path = dir.join("initramfs.cpio");
+        let mut image = File::create(&path).expect("a writable directory");
+        // A descriptor with a position of its own.
+        let packed = File::open(format!("/proc/self/fd/{}", self.initramfs.as_raw_fd()));
+        std::io::copy(&mut packed.expect("a file of ours"), &mut image).expect("room for an initramfs");
+        pack_into(&root, &image);
+        path
+    }
+
+    /// `dir` gets its disk, which is empty, and its initramfs.
     fn qemu(&self, variables: &[(&str, &str)], dir: &Path) -> Command {
         let disk = dir.join("disk");
         File::create(&disk).and_then(|f| f.set_len(DISK_BYTES)).expect("a file for the disk");
@@ -139,7 +159,7 @@ impl Machine {
         let mut line = "console=ttyS0 quiet loglevel=4 oops=panic panic=-1 no_timer_check mitigations=off".to_owned();
         line.push_str(" lsm=lockdown,yama,bpf");
         for (name, value) in variables {
-            let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-.,".contains(&b);
             assert!(value.bytes().all(plain), "{name}={value:?} cannot stand on a kernel's command line");
             line.push_str(&format!(" {name}={value}"));
         }
@@ -152,7 +172,7 @@ impl Machine {
             .arg("-kernel")
             .arg(&self.kernel)
             .arg("-initrd")
-            .arg(self.initramfs)
+            .arg(self.write_initramfs(dir))
             .args(["-append", &line])
             .args(["-drive", &format!("file={},if=none,id=disk,format=raw,cache=unsafe", disk.display())])
             .args(["-device", "nvme,serial=disk,drive=disk"]);
@@ -218,7 +238,7 @@ fn kernel(suite: &str) -> PathBuf {
 }
 
 /// Builds the file system of the guest and packs it.
-fn pack(init: &Path) -> (TempDir, PathBuf) {
+fn pack(init: &Path) -> File {
     let dir = tempfile::Builder::new().prefix("ig-vm").tempdir().expect("a temporary directory");
     let root = dir.path().join("root");
     for d in ["bin", "etc", "root", "dev", "proc", "sys", "tmp", "run", "var/lib/vm"] {
@@ -245,15 +265,19 @@ fn pack(init: &Path) -> (TempDir, PathBuf) {
     load::compile(&source_root().join("tests/vm/target.c"), &root.join("bin/target"));
     build_gadgets(&inside(STORE));
     copy_cases(&inside(GADGETS));
-    let image = dir.path().join("initramfs.cpio");
+    let image = tempfile::tempfile().expect("a temporary file");
+    pack_into(&root, &image);
+    image
+}
+
+/// Appends a folder's files to an archive, which the kernel takes to be many.
+fn pack_into(root: &Path, image: &File) {
     let packed = Command::new("sh")
-        .args(["-c", "find . -print0 | cpio --null --quiet -o -H newc -R 0:0 >\"$1\"", "sh"])
-        .arg(&image)
-        .current_dir(&root)
+        .args(["-c", "find . -print0 | cpio --null --quiet -o -H newc -R 0:0"])
+        .current_dir(root)
+        .stdout(image.try_clone().expect("a second descriptor"))
         .status();
     assert!(packed.is_ok_and(|s| s.success()), "cpio (Debian package cpio) failed");
-    fs::remove_dir_all(&root).expect("a directory of ours");
-    (dir, image)
 }
 
 fn put(from: &Path, to: &Path) {

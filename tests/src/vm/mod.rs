@@ -11,7 +11,8 @@ pub mod machine;
 pub const RESULT: &str = "VM-TEST";
 /// The last line: `VM-DONE passed failed`. Without it the machine died.
 pub const DONE: &str = "VM-DONE";
-/// Variable (on the kernel's command line, hence in init's environment): runs only cases whose name contains it.
+/// Variable (on the kernel's command line, hence in init's environment): runs only cases whose name contains
+/// one of its texts, which commas separate.
 pub const FILTER: &str = "IG_VM_FILTER";
 /// Variable: a shell on the console instead of the tests.
 pub const SHELL: &str = "IG_VM_SHELL";
@@ -29,3 +30,7 @@ pub const ROOTFS: &str = "/opt/rootfs";
 pub const GADGETS: &str = "/opt/gadgets";
 /// A line for the table of gadgets, on the console: `VM-GADGET name cell`.
 pub const FACT: &str = "VM-GADGET";
+/// A line on the console for what a test does not ask for on this kernel: `VM-WITHOUT gadget: "test": what and why`.
+pub const WITHOUT: &str = "VM-WITHOUT";
+/// In the guest: modules of its kernel, in the order in which they are loaded.
+pub const MODULES: &str = "/lib/modules";

@@ -103,6 +103,10 @@ pub(super) fn flag_of(p: &Param) -> Arg {
     if !p.one_of.is_empty() {
         help.push_str(&format!(" [values: {}]", harmless(&p.one_of.join(", "))));
     }
+    if !p.bits.is_empty() {
+        let bits: Vec<String> = p.bits.iter().map(|(name, bit)| format!("{name} ({bit})")).collect();
+        help.push_str(&format!(" [values: {}]", harmless(&bits.join(", "))));
+    }
     if p.mandatory {
         help.push_str(" [must be given]");
     } else if !p.default.is_empty() {
@@ -407,6 +411,10 @@ mod tests {
             mandatory: false,
             one_of: Vec::new(),
             ports: false,
+            signals: false,
+            min: None,
+            max: None,
+            bits: Vec::new(),
         }
     }
 

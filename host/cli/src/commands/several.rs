@@ -200,9 +200,12 @@ fn own_flag(e: &RunError) -> Option<&'static str> {
     }
 }
 
-/// An error of one of several gadgets says of which.
+/// An error of one of several gadgets says of which, once.
 fn named(gadget: &str, e: CliError) -> CliError {
-    CliError { message: format!("{gadget}: {}", e.message), ..e }
+    match e.message.strip_prefix(gadget).is_some_and(|rest| rest.starts_with(": ")) {
+        true => e,
+        false => CliError { message: format!("{gadget}: {}", e.message), ..e },
+    }
 }
 
 /// The output that the gadgets share.

@@ -57,6 +57,23 @@ const SIGNAL: &[&str] = &[
     "SIGPWR", "SIGSYS",
 ];
 
+/// The highest signal there is.
+pub const LAST_SIGNAL: u32 = 64;
+
+/// The number of a signal that is written as its name, with or without SIG, as it is shown, or as a number.
+pub fn signal_number(text: &str) -> Option<u32> {
+    let upper = text.to_ascii_uppercase();
+    let digits = upper.strip_prefix("SIGNAL#").unwrap_or(&upper);
+    let number = if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
+        digits.parse().ok()
+    } else {
+        let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
+        let at = SIGNAL.iter().position(|name| name.strip_prefix("SIG") == Some(bare));
+        at.and_then(|n| u32::try_from(n).ok())
+    };
+    number.filter(|n| (1..=LAST_SIGNAL).contains(n))
+}
+
 #[cfg(test)]
 mod tests {
     fn text(f: fn(i64, &mut Vec<u8>), n: i64) -> String {
@@ -78,6 +95,21 @@ mod tests {
         }
         for (n, name) in [(9, "SIGKILL"), (15, "SIGTERM"), (17, "SIGCHLD"), (31, "SIGSYS")] {
             assert_eq!(text(super::signal, n), name);
+        }
+    }
+
+    #[test]
+    fn signals_are_read_as_they_are_shown_and_as_kill_takes_them() {
+        use super::signal_number as n;
+        for good in ["9", "KILL", "SIGKILL", "sigkill", "kill"] {
+            assert_eq!(n(good), Some(9), "{good}");
+        }
+        assert_eq!([n("SIGHUP"), n("SYS"), n("signal#34"), n("64")], [Some(1), Some(31), Some(34), Some(64)]);
+        for bad in ["", "0", "65", "-1", "+9", "99999", "SIG", "SIGFOO", "signal#", "signal#65", "9 ", "SIGSIGKILL"] {
+            assert_eq!(n(bad), None, "{bad}");
+        }
+        for number in 1..=64 {
+            assert_eq!(n(&text(super::signal, number)), u32::try_from(number).ok());
         }
     }
 

@@ -6,7 +6,7 @@
 
 mod bits;
 mod errno;
-pub use errno::errno_names;
+pub use errno::{LAST_SIGNAL, errno_names, signal_number};
 mod ip;
 pub(crate) mod number;
 mod quantity;

@@ -3,7 +3,7 @@
 //!
 //! Everything is held by descriptors: all of it goes away with the process, however it ends.
 
-use super::{hook::Hook, socket::SocketProgram, sys};
+use super::{hook::Hook, label::Label, socket::SocketProgram, sys};
 use aya::{
     Btf,
     programs::{
@@ -151,6 +151,7 @@ pub(super) fn attach(
     map: Option<BorrowedFd<'_>>,
     cgroup: Option<BorrowedFd<'_>>,
     perf: PerfOptions,
+    label: Option<&Label>,
 ) -> Result<Attached, AttachError> {
     let refused = |source| AttachError::Refused { hook: hook.to_string(), source };
     let aya = |e: ProgramError| match io_error(&e).and_then(io::Error::raw_os_error) {
@@ -209,7 +210,9 @@ pub(super) fn attach(
         }
         (Hook::SocketFilter { .. }, Program::SocketFilter(p)) => {
             let fd = p.fd().map_err(aya)?;
-            return SocketProgram::new(fd.as_fd()).map(|p| Attached::Socket(Arc::new(p))).map_err(refused);
+            return SocketProgram::new(fd.as_fd(), label.cloned())
+                .map(|p| Attached::Socket(Arc::new(p)))
+                .map_err(refused);
         }
         (Hook::Cgroup { .. }, program) => {
             let unsupported = || AttachError::Unsupported { hook: hook.to_string() };

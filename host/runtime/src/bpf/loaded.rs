@@ -5,6 +5,7 @@
 use super::{
     attach::{self, Attached, PerfOptions},
     hook::Hook,
+    label::Label,
     loader::LoadOptions,
     maps::{self, MapInfo},
     object::{Object, map_kind_name},
@@ -43,6 +44,8 @@ pub struct Loaded {
     pub(super) cgroup: Option<OwnedFd>,
     pub(super) perf: BTreeMap<String, PerfOptions>,
     pub(super) defer_uprobes: bool,
+    /// `None` where the kernel made none.
+    pub(super) label: Option<Label>,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -90,6 +93,11 @@ impl Loaded {
     /// Programs that the caller is to attach, with their hooks.
     pub fn uprobes(&self) -> impl Iterator<Item = (&str, &Hook)> {
         self.slots.iter().filter(|s| s.state == State::PerFile).map(|s| (s.name.as_str(), &s.hook))
+    }
+
+    /// Whether programs run when a clock strikes, in the middle of anything.
+    pub fn samples(&self) -> bool {
+        self.slots.iter().any(|s| matches!(s.hook, Hook::PerfEvent { .. }))
     }
 
     /// The link of an attached iterator, for `iter::read`.
@@ -227,6 +235,9 @@ impl Loaded {
         let error = match attach::load(&slot.hook, program, &self.targets) {
             Ok(()) => {
                 slot.loaded = true;
+                if let (Some(label), Some(fd)) = (&self.label, self.program_fd(&self.slots[i].name)) {
+                    label.put_on(fd);
+                }
                 return Ok(());
             }
             Err(e) => e,
@@ -259,7 +270,7 @@ impl Loaded {
         let map = self.walks.get(&slot.name).and_then(|m| self.maps.get(m)).map(|(fd, _)| fd.as_fd());
         let cgroup = self.cgroup.as_ref().map(AsFd::as_fd);
         let perf = self.perf.get(&slot.name).copied().unwrap_or_default();
-        match attach::attach(&slot.hook, program, map, cgroup, perf) {
+        match attach::attach(&slot.hook, program, map, cgroup, perf, self.label.as_ref()) {
             Ok(held) => {
                 slot.held = held;
                 slot.state = State::Attached;

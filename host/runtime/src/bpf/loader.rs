@@ -9,6 +9,7 @@ use super::{
     btf::{KernelBtf, Kind},
     core_reloc,
     hook::Hook,
+    label::Label,
     loaded::{Loaded, Slot, by_preference},
     maps::{self, MapInfo},
     marker::Marker,
@@ -77,7 +78,7 @@ pub fn load(image: &str, object: &Object, kernel: &KernelBtf, options: LoadOptio
     let bytes = prepared(image, object, kernel, &options)?;
     let mut slots = plan(object, &options);
     if !slots.is_empty() && slots.iter().all(|s| s.state == State::Disabled) {
-        return Err(LoadError::AllOff { image: image.into() });
+        return Err(LoadError::AllOff { image: image.into(), flag: None });
     }
     let targets = find_targets(image, &mut slots, kernel)?;
     if sys::kernel_version_code() < 0x05_0b_00 {
@@ -100,6 +101,7 @@ pub fn load(image: &str, object: &Object, kernel: &KernelBtf, options: LoadOptio
         cgroup: cgroup_fd(image, &options)?,
         perf: options.perf.clone(),
         defer_uprobes: options.defer_uprobes,
+        label: Label::new(&object.name, image).ok(),
         slots,
     };
     loaded.check_injected(object, &options)?;

@@ -12,6 +12,7 @@ pub mod hook;
 pub mod insn;
 pub mod iter;
 pub mod kernel_form;
+pub(crate) mod label;
 pub mod loaded;
 pub mod loader;
 pub mod maps;

@@ -122,6 +122,7 @@ pub const MAP_PERCPU_HASH: u32 = 5;
 pub const MAP_PERCPU_ARRAY: u32 = 6;
 pub const MAP_LRU_HASH: u32 = 9;
 pub const MAP_LRU_PERCPU_HASH: u32 = 10;
+pub const MAP_LPM_TRIE: u32 = 11;
 pub const MAP_ARRAY_OF_MAPS: u32 = 12;
 pub const MAP_HASH_OF_MAPS: u32 = 13;
 pub const MAP_PERCPU_CGROUP_STORAGE: u32 = 21;

@@ -1,6 +1,8 @@
-//! A reader of perf event arrays: one buffer per CPU, for gadgets that declare one and for kernels without ring buffers.
+//! Readers of perf event arrays, which have one buffer per CPU: `PerfReader` for what comes, for gadgets that declare one
+//! and for kernels without ring buffers; `PerfRecorder` for the last of it, where the kernel overwrites what is oldest.
 //!
-//! Used by one thread. What the kernel could not write it counts itself, per buffer, in records of their own.
+//! Each is used by one thread. What the kernel could not write it counts itself, per buffer: since Linux 6.0 it tells when it
+//! is asked, before that only in a record, which comes with the next one that does find room.
 
 use super::{
     maps::{RawMap, Update},
@@ -8,6 +10,7 @@ use super::{
 };
 use std::{
     io,
+    ops::Range,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
@@ -29,6 +32,10 @@ struct CpuBuffer {
     map: Mapping,
     page: usize,
     size: u64,
+    /// The kernel tells how many records were lost when it is asked.
+    tells: bool,
+    /// As many as have been told by it.
+    told: u64,
 }
 
 impl std::fmt::Debug for CpuBuffer {
@@ -40,33 +47,7 @@ impl std::fmt::Debug for CpuBuffer {
 impl PerfReader {
     /// Opens a buffer of `bytes` (a power of two, at least a page) on each CPU that runs, and puts it into the array.
     pub fn new(array: BorrowedFd<'_>, bytes: u32) -> io::Result<PerfReader> {
-        const PERF_TYPE_SOFTWARE: u32 = 1;
-        const PERF_COUNT_SW_BPF_OUTPUT: u64 = 10;
-        const SAMPLE_RAW: u64 = 1 << 10;
-        let page = sys::page_size();
-        if !bytes.is_power_of_two() || (bytes as usize) < page {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the size of a perf buffer is a power of two"));
-        }
-        let raw = RawMap::new(array)?;
-        let mut cpus = Vec::new();
-        for cpu in sys::online_cpus()? {
-            let mut attr = PerfAttr {
-                kind: PERF_TYPE_SOFTWARE,
-                config: PERF_COUNT_SW_BPF_OUTPUT,
-                sample: 1,
-                sample_type: SAMPLE_RAW,
-                flags: sys::PERF_WATERMARK,
-                // any record wakes a sleeping reader; while it polls nobody waits
-                wakeup: 1,
-                ..PerfAttr::default()
-            };
-            let event = sys::perf_event_open(&mut attr, -1, cpu as i32)?;
-            let map = Mapping::new(event.as_fd(), page + bytes as usize, 0, true)?;
-            raw.update(&cpu.to_le_bytes(), &(event.as_raw_fd() as u32).to_le_bytes(), Update::Any)?;
-            sys::perf_enable(event.as_fd())?;
-            cpus.push(CpuBuffer { event, map, page, size: bytes.into() });
-        }
-        Ok(PerfReader { cpus, record: Vec::new(), lost: 0 })
+        Ok(PerfReader { cpus: open(array, bytes, Full::LoseNew)?, record: Vec::new(), lost: 0 })
     }
 
     /// For epoll.
@@ -75,8 +56,13 @@ impl PerfReader {
     }
 
     /// Records the kernel had no room for, since the last call.
-    pub fn take_lost(&mut self) -> u64 {
-        std::mem::take(&mut self.lost)
+    pub fn take_lost(&mut self) -> io::Result<u64> {
+        let mut lost = 0;
+        for c in &mut self.cpus {
+            lost += c.take_lost()?.unwrap_or(0);
+        }
+        // Both are zero where the other counts.
+        Ok(lost + std::mem::take(&mut self.lost))
     }
 
     /// Hands out samples, CPU by CPU, at most about `max_rows`. Up to seven bytes of padding may follow the record.
@@ -89,7 +75,67 @@ impl PerfReader {
     }
 }
 
+/// What the kernel does with a record for which there is no room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Full {
+    LoseNew,
+    OverwriteOld,
+}
+
+fn open(array: BorrowedFd<'_>, bytes: u32, full: Full) -> io::Result<Vec<CpuBuffer>> {
+    let page = sys::page_size();
+    if !bytes.is_power_of_two() || (bytes as usize) < page {
+        let what = format!("a perf buffer has a power of two of bytes, at least {page}, not {bytes}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    let raw = RawMap::new(array)?;
+    let cpus = sys::online_cpus()?;
+    cpus.into_iter().map(|cpu| CpuBuffer::open(&raw, cpu, page, bytes, full)).collect()
+}
+
 impl CpuBuffer {
+    fn open(array: &RawMap<BorrowedFd<'_>>, cpu: u32, page: usize, bytes: u32, full: Full) -> io::Result<CpuBuffer> {
+        const PERF_TYPE_SOFTWARE: u32 = 1;
+        const PERF_COUNT_SW_BPF_OUTPUT: u64 = 10;
+        const SAMPLE_RAW: u64 = 1 << 10;
+        const FORMAT_LOST: u64 = 1 << 4;
+        let mut attr = PerfAttr {
+            kind: PERF_TYPE_SOFTWARE,
+            config: PERF_COUNT_SW_BPF_OUTPUT,
+            sample: 1,
+            sample_type: SAMPLE_RAW,
+            read_format: FORMAT_LOST,
+            flags: match full {
+                Full::LoseNew => sys::PERF_WATERMARK,
+                Full::OverwriteOld => sys::PERF_WRITE_BACKWARD,
+            },
+            // any record wakes a sleeping reader; while it polls nobody waits
+            wakeup: u32::from(full == Full::LoseNew),
+            ..PerfAttr::default()
+        };
+        let mut event = sys::perf_event_open(&mut attr, -1, cpu as i32);
+        let tells = event.is_ok();
+        if event.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL)) {
+            attr.read_format = 0;
+            event = sys::perf_event_open(&mut attr, -1, cpu as i32);
+        }
+        let event = event?;
+        // A buffer that its reader cannot mark as read is one that the kernel overwrites.
+        let map = Mapping::new(event.as_fd(), page + bytes as usize, 0, full == Full::LoseNew)?;
+        array.update(&cpu.to_le_bytes(), &(event.as_raw_fd() as u32).to_le_bytes(), Update::Any)?;
+        sys::perf_enable(event.as_fd())?;
+        Ok(CpuBuffer { event, map, page, size: bytes.into(), tells, told: 0 })
+    }
+
+    /// As many as were lost since the last call; `None` where the kernel does not tell.
+    fn take_lost(&mut self) -> io::Result<Option<u64>> {
+        if !self.tells {
+            return Ok(None);
+        }
+        let now = sys::perf_lost(self.event.as_fd())?;
+        Ok(Some(now.saturating_sub(std::mem::replace(&mut self.told, now))))
+    }
+
     fn copy(&self, position: u64, out: &mut [u8]) {
         let at = (position & (self.size - 1)) as usize;
         let first = out.len().min(self.size as usize - at);
@@ -117,7 +163,7 @@ impl CpuBuffer {
             tail += size as u64;
             let word = |at: usize| record.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
             match kind {
-                RECORD_LOST => *lost += word(8),
+                RECORD_LOST if !self.tells => *lost += word(8),
                 RECORD_SAMPLE => {
                     let len = word(0) as u32 as usize;
                     if let Some(sample) = record.get(4..4 + len) {
@@ -130,5 +176,171 @@ impl CpuBuffer {
         }
         self.map.store(TAIL, tail);
         rows
+    }
+}
+
+/// The last records of each CPU.
+#[derive(Debug)]
+pub struct PerfRecorder {
+    cpus: Vec<Recorded>,
+}
+
+#[derive(Debug)]
+struct Recorded {
+    buffer: CpuBuffer,
+    /// The kernel's position when it was read the last time. It only goes down.
+    read_to: u64,
+}
+
+/// What was in the buffer of one CPU, oldest first.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Recent {
+    bytes: Vec<u8>,
+    /// Where in `bytes` each record lies, newest first.
+    records: Vec<Range<usize>>,
+    pub lost: u64,
+}
+
+impl Recent {
+    /// Takes the oldest record. Up to seven bytes of padding may follow it.
+    pub fn pop(&mut self) -> Option<&[u8]> {
+        self.records.pop().and_then(|at| self.bytes.get(at))
+    }
+
+    /// Bytes of the oldest record.
+    pub fn next_len(&self) -> Option<usize> {
+        self.records.last().map(ExactSizeIterator::len)
+    }
+
+    /// Finds the records in what was copied, from the newest on. `whole` tells that nothing of it can have been overwritten
+    /// while it was copied.
+    fn index(bytes: Vec<u8>, whole: bool) -> Recent {
+        let word = |at: usize| bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
+        let (mut at, mut largest) = (0, 0);
+        let mut lost = 0;
+        let mut found: Vec<(usize, Range<usize>)> = Vec::new();
+        // Where the oldest record was overwritten in part, its size says more than is there.
+        while at + 8 <= bytes.len() {
+            let header = word(at);
+            let (kind, size) = (header as u32, (header >> 48) as usize);
+            if size < 8 || at + size > bytes.len() {
+                break;
+            }
+            largest = largest.max(size);
+            match kind {
+                RECORD_LOST => lost += word(at + 16),
+                RECORD_SAMPLE => {
+                    let (start, len) = (at + 12, word(at + 8) as u32 as usize);
+                    if start + len <= at + size {
+                        found.push((at + size, start..start + len));
+                    }
+                }
+                _ => {}
+            }
+            at += size;
+        }
+        // Who began to write before the buffer was closed may still have been at it, over the oldest records: the thread,
+        // and in the middle of it interrupts of three kinds.
+        let sound = if whole { at } else { at.saturating_sub(WRITERS * largest) };
+        let records = found.into_iter().take_while(|(end, _)| *end <= sound).map(|(_, r)| r).collect();
+        Recent { bytes, records, lost }
+    }
+}
+
+/// Contexts that can be writing into the buffer of one CPU at the same time.
+const WRITERS: usize = 4;
+
+impl PerfRecorder {
+    /// As `PerfReader::new`.
+    pub fn new(array: BorrowedFd<'_>, bytes: u32) -> io::Result<PerfRecorder> {
+        let cpus = open(array, bytes, Full::OverwriteOld)?;
+        Ok(PerfRecorder { cpus: cpus.into_iter().map(|buffer| Recorded { buffer, read_to: 0 }).collect() })
+    }
+
+    /// How many CPUs there are to be read.
+    pub fn cpus(&self) -> usize {
+        self.cpus.len()
+    }
+
+    /// What has come on one CPU since it was read the last time, and is not overwritten. The kernel writes nothing while it
+    /// is copied, and counts what it would have written.
+    pub fn read(&mut self, cpu: usize) -> io::Result<Recent> {
+        let Some(recorded) = self.cpus.get_mut(cpu) else { return Ok(Recent::default()) };
+        let b = &mut recorded.buffer;
+        sys::perf_pause(b.event.as_fd(), true)?;
+        let head = b.map.load(HEAD);
+        let new = recorded.read_to.wrapping_sub(head);
+        let mut bytes = vec![0; new.min(b.size) as usize];
+        b.copy(head, &mut bytes);
+        sys::perf_pause(b.event.as_fd(), false)?;
+        recorded.read_to = head;
+        let mut recent = Recent::index(bytes, new + WRITERS as u64 * LARGEST_RECORD <= b.size);
+        recent.lost = b.take_lost()?.unwrap_or(recent.lost);
+        Ok(recent)
+    }
+}
+
+/// The size of a record is a number of 16 bits.
+const LARGEST_RECORD: u64 = 1 << 16;
+
+/// Whatever lies in a buffer: records are parts of it, and to trust less gives no more of them.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let count = |whole| {
+        let mut recent = Recent::index(bytes.to_vec(), whole);
+        let mut total = 0;
+        let records = std::iter::from_fn(|| recent.pop().map(<[u8]>::len)).inspect(|len| total += len).count();
+        assert!(total <= bytes.len());
+        records
+    };
+    assert!(count(false) <= count(true));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(kind: u32, body: &[u8]) -> Vec<u8> {
+        let size = (8 + body.len()) as u64;
+        [&(size << 48 | u64::from(kind)).to_le_bytes()[..], body].concat()
+    }
+
+    fn sample(text: &[u8; 12]) -> Vec<u8> {
+        record(RECORD_SAMPLE, &[&12u32.to_le_bytes()[..], text].concat())
+    }
+
+    fn lost(count: u64) -> Vec<u8> {
+        record(RECORD_LOST, &[7u64.to_le_bytes(), count.to_le_bytes()].concat())
+    }
+
+    fn texts(mut recent: Recent) -> Vec<String> {
+        std::iter::from_fn(|| recent.pop().map(|r| String::from_utf8_lossy(r).into_owned())).collect()
+    }
+
+    #[test]
+    fn what_was_recorded_comes_oldest_first_and_what_the_kernel_lost_is_counted() {
+        let bytes = [sample(b"newest......"), lost(3), sample(b"middle......"), sample(b"oldest......")].concat();
+        let recent = Recent::index(bytes, true);
+        assert_eq!(recent.lost, 3);
+        assert_eq!(texts(recent), ["oldest......", "middle......", "newest......"]);
+        assert_eq!(Recent::index(Vec::new(), true), Recent::default());
+    }
+
+    #[test]
+    fn a_record_that_was_overwritten_is_none_and_those_under_the_pen_are_not_trusted() {
+        let all: Vec<Vec<u8>> = (0..8u8).map(|i| sample(&[b'a' + i; 12])).collect();
+        let mut bytes = all.concat();
+        bytes.truncate(7 * 24 + 20);
+        assert_eq!(texts(Recent::index(bytes.clone(), true)).len(), 7);
+        assert_eq!(texts(Recent::index(bytes.clone(), false)), ["cccccccccccc", "bbbbbbbbbbbb", "aaaaaaaaaaaa"]);
+        bytes.truncate(24);
+        assert!(texts(Recent::index(bytes, false)).is_empty());
+    }
+
+    #[test]
+    fn bytes_that_are_no_records_give_none() {
+        for bytes in [vec![0; 64], vec![0xff; 64], record(RECORD_SAMPLE, &[0xff; 8]), record(9, &[]), vec![1; 7]] {
+            assert_eq!(Recent::index(bytes.clone(), true).records, Vec::<Range<usize>>::new(), "{bytes:?}");
+        }
     }
 }

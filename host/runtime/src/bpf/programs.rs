@@ -1,6 +1,9 @@
 //! The BPF programs that are loaded on the machine, whoever loaded them. Any thread; nothing is kept.
 
-use super::sys;
+use super::{
+    label::{self, Names},
+    sys,
+};
 use std::{
     fs, io,
     os::fd::{AsRawFd, OwnedFd},
@@ -95,9 +98,22 @@ fn info(program: &OwnedFd) -> io::Result<ProgramInfo> {
     })
 }
 
-/// Bytes that a map takes; `None` where it has gone or the kernel does not say.
-pub(crate) fn map_memory(id: u32) -> Option<u64> {
+/// What a map of a program is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ProgramMap {
+    /// Of so many bytes; 0 where the kernel does not say.
+    Own(u64),
+    /// Says whose the program is, and is none of its work.
+    Label(Names),
+}
+
+/// `None` where it has gone.
+pub(crate) fn map(id: u32) -> Option<ProgramMap> {
     let map = sys::map_by_id(id).ok()?;
-    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd())).ok()?;
-    text.lines().find_map(|l| l.strip_prefix("memlock:"))?.trim().parse().ok()
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd())).unwrap_or_default();
+    if let Some(names) = label::read(map) {
+        return Some(ProgramMap::Label(names));
+    }
+    let bytes = text.lines().find_map(|l| l.strip_prefix("memlock:")).and_then(|n| n.trim().parse().ok());
+    Some(ProgramMap::Own(bytes.unwrap_or(0)))
 }

@@ -39,7 +39,11 @@ pub enum LoadError {
     #[error("{image}: not permitted to load BPF programs")]
     NotPermitted { image: String, source: io::Error },
     #[error("{image}: all of its programs are switched off")]
-    AllOff { image: String },
+    AllOff {
+        image: String,
+        /// A flag that would switch one on.
+        flag: Option<String>,
+    },
     #[error("{image}: no program could be started{}", list(.reports))]
     NothingStarted { image: String, reports: Vec<ProgramReport> },
     #[error("{image}: none of the ways to do {job} works{}", list(.reports))]
@@ -53,8 +57,9 @@ impl LoadError {
         match self {
             LoadError::KernelBtf { source, .. } => source.hint(),
             LoadError::NotPermitted { .. } => Some("run as root".into()),
-            LoadError::AllOff { image } => {
-                Some(format!("`ig run {image} --help` lists the flags that choose what is to be looked at"))
+            LoadError::AllOff { image, flag } => {
+                let such_as = flag.as_ref().map_or(String::new(), |flag| format!(", such as --{flag}"));
+                Some(format!("`ig run {image} --help` lists the flags that choose what is to be looked at{such_as}"))
             }
             LoadError::Verifier { log, .. } if log.contains("195896080") => {
                 Some("the gadget reads a field or type that this kernel does not have".into())

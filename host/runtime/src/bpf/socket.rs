@@ -7,6 +7,7 @@
 
 use super::{
     insn::{self, Insn},
+    label::Label,
     maps::{RawMap, Update},
     object::MAP_PROG_ARRAY,
     sys,
@@ -39,13 +40,15 @@ pub(crate) enum SocketError {
 pub(crate) struct SocketProgram {
     /// One slot, which holds the program, or nothing once it is silenced.
     slot: RawMap<OwnedFd>,
+    /// For the dispatchers: the kernel measures what they call as theirs.
+    label: Option<Label>,
 }
 
 impl SocketProgram {
-    pub(super) fn new(program: BorrowedFd<'_>) -> io::Result<SocketProgram> {
+    pub(super) fn new(program: BorrowedFd<'_>, label: Option<Label>) -> io::Result<SocketProgram> {
         let slot = RawMap::new(sys::map_create(MAP_PROG_ARRAY, 4, 4, 1)?)?;
         slot.update(&[0; 4], &program.as_raw_fd().to_ne_bytes(), Update::Any)?;
-        Ok(SocketProgram { slot })
+        Ok(SocketProgram { slot, label })
     }
 
     /// Has the program see all packets of this thread's network namespace, whose number is `netns`, until the socket is
@@ -53,6 +56,7 @@ impl SocketProgram {
     pub(crate) fn open(&self, netns: u32) -> Result<OwnedFd, SocketError> {
         let dispatcher = dispatcher(netns, self.slot.as_fd());
         let dispatcher = sys::prog_load(PROG_SOCKET_FILTER, 0, 0, &dispatcher).map_err(SocketError::Dispatcher)?;
+        self.label.iter().for_each(|l| l.put_on(dispatcher.as_fd()));
         // Without a protocol it receives nothing before the filter is there.
         let socket = sys::packet_socket().map_err(SocketError::Open)?;
         sys::socket_attach_bpf(socket.as_fd(), dispatcher.as_fd()).map_err(SocketError::Attach)?;

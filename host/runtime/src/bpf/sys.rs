@@ -29,6 +29,7 @@ pub(super) enum Cmd {
     LinkCreate = 28,
     EnableStats = 32,
     IterCreate = 33,
+    ProgBindMap = 35,
 }
 
 /// Calls bpf(2) with an attribute struct.
@@ -149,6 +150,36 @@ pub(crate) fn map_create_with(
     let mut attr = MapCreateAttr { map_type: kind, key_size, value_size, max_entries, flags };
     // SAFETY: no pointers
     unsafe { bpf(Cmd::MapCreate, &mut attr) }.map(owned)
+}
+
+/// A map whose name others can see; at most 15 bytes of it. Linux 4.15.
+pub(super) fn map_create_named(
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    name: &str,
+) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attr {
+        map: MapCreateAttr,
+        inner_map_fd: u32,
+        numa_node: u32,
+        name: [u8; 16],
+    }
+    let map = MapCreateAttr { map_type: kind, key_size, value_size, max_entries, flags: 0 };
+    let mut attr = Attr { map, inner_map_fd: 0, numa_node: 0, name: [0; 16] };
+    let shown = name.len().min(15);
+    attr.name[..shown].copy_from_slice(&name.as_bytes()[..shown]);
+    // SAFETY: no pointers
+    unsafe { bpf(Cmd::MapCreate, &mut attr) }.map(owned)
+}
+
+/// Has a program keep a map that it does not use. Linux 5.10.
+pub(super) fn bind_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = [program.as_raw_fd(), map.as_raw_fd(), 0];
+    // SAFETY: no pointers
+    unsafe { bpf(Cmd::ProgBindMap, &mut attr) }.map(drop)
 }
 
 /// The part of the attribute of BPF_PROG_LOAD up to the kernel type that a program is for.
@@ -424,6 +455,30 @@ pub(super) fn perf_event_open(attr: &mut PerfAttr, pid: i32, cpu: i32) -> io::Re
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(owned(r as c_int)) }
 }
 
+/// `flags` bit: writes towards lower addresses, so that the newest record is found, and the oldest is overwritten.
+pub(super) const PERF_WRITE_BACKWARD: u64 = 1 << 27;
+
+/// Has nothing be written into the event's buffer, or again. What comes meanwhile the kernel counts as lost.
+pub(super) fn perf_pause(event: BorrowedFd<'_>, pause: bool) -> io::Result<()> {
+    const PERF_IOC_PAUSE_OUTPUT: c_ulong = 0x4004_2409;
+    // SAFETY: takes a plain number
+    let r = unsafe { libc::ioctl(event.as_raw_fd(), PERF_IOC_PAUSE_OUTPUT as _, c_int::from(pause)) };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// How many records an event had no room for; it must have been opened with `PERF_FORMAT_LOST` as its only format.
+pub(super) fn perf_lost(event: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut value_and_lost = [0u64; 2];
+    let len = size_of_val(&value_and_lost);
+    // SAFETY: `value_and_lost` is valid for writes of `len` bytes
+    let n = unsafe { libc::read(event.as_raw_fd(), value_and_lost.as_mut_ptr().cast(), len) };
+    match n {
+        n if n < 0 => Err(io::Error::last_os_error()),
+        n if n as usize == len => Ok(value_and_lost[1]),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
 const PERF_IOC_ENABLE: c_ulong = 0x2400;
 
 pub(super) fn perf_enable(event: BorrowedFd<'_>) -> io::Result<()> {
@@ -531,7 +586,7 @@ pub(super) fn possible_cpus() -> io::Result<usize> {
 }
 
 /// CPUs that run now.
-pub(super) fn online_cpus() -> io::Result<Vec<u32>> {
+pub(crate) fn online_cpus() -> io::Result<Vec<u32>> {
     cpu_list("online")
 }
 

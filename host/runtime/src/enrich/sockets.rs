@@ -17,6 +17,8 @@ use std::{
 
 /// Name of the map in gadgets.
 pub const SOCKETS_MAP: &str = "gadget_sockets";
+/// As it is for gadgets that ask for the paths of sockets' processes.
+pub const PATHS_MAP: &str = "gadget_socket_paths";
 /// What messages call this.
 const NAME: &str = "socket enricher";
 /// What each socket is entered by; gadgets do not see it.
@@ -28,16 +30,17 @@ const PRESENT: &str = "ig_sockets_present";
 const OF_CGROUPS: [&str; 4] = ["ig_sockets_syn", "ig_sockets_send4", "ig_sockets_send6", "ig_sockets_release"];
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sockets.bpf.o"));
+static OBJECT_WITH_PATHS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sockets_paths.bpf.o"));
 static VALUE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/socket_value.bpf.o"));
 
 /// Sockets with a port at once, where the map takes memory only for what is in it (Linux 6.1)…
 const ENTRIES: u32 = 65_536;
-/// …and where it takes all of it at once: 4 MB in both maps.
+/// …and where it takes all of it at once: 4 MB in both maps, and 16 more with paths.
 const ENTRIES_PREALLOCATED: u32 = 16_384;
 const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// The maps that the host makes, by name.
-type Maps<'a> = [(&'static str, BorrowedFd<'a>); 2];
+type Maps<'a> = &'a [(&'static str, BorrowedFd<'a>)];
 
 /// Why owners of sockets cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +70,8 @@ impl SocketsError {
 pub struct Sockets {
     loaded: Loaded,
     map: OwnedFd,
+    /// Of one that finds paths.
+    paths: Option<OwnedFd>,
     types: Object,
     notes: Vec<String>,
 }
@@ -77,22 +82,26 @@ impl Sockets {
         object.map(SOCKETS_MAP).is_some()
     }
 
-    /// Attaches, then looks at the sockets there are: when this returns, each with a port is in the map.
-    pub fn start(kernel: &KernelBtf, host_root: &Path) -> Result<Sockets, SocketsError> {
+    /// Attaches, then looks at the sockets there are: when this returns, each with a port is in the map. `with_paths`: also
+    /// where the sockets' processes work and what they run, which costs time for each socket and a kilobyte of memory.
+    pub fn start(kernel: &KernelBtf, host_root: &Path, with_paths: bool) -> Result<Sockets, SocketsError> {
         let parse = |name, bytes| Object::parse(name, bytes).map_err(|source| SocketsError::Object { source });
-        let (object, types) = (parse(NAME, OBJECT)?, parse("socket types", VALUE)?);
+        let object = parse(NAME, if with_paths { OBJECT_WITH_PATHS } else { OBJECT })?;
+        let types = parse("socket types", VALUE)?;
         let map = create_map(&object, SOCKETS_MAP)?;
         let entered = create_map(&object, ENTERED_MAP)?;
-        let maps = [(SOCKETS_MAP, map.as_fd()), (ENTERED_MAP, entered.as_fd())];
+        let paths = with_paths.then(|| create_map(&object, PATHS_MAP)).transpose()?;
+        let mut maps = vec![(SOCKETS_MAP, map.as_fd()), (ENTERED_MAP, entered.as_fd())];
+        maps.extend(paths.iter().map(|fd| (PATHS_MAP, fd.as_fd())));
         let mut notes = Vec::new();
-        let loaded = match early(&object, kernel, maps, host_root) {
+        let loaded = match early(&object, kernel, &maps, host_root) {
             Ok(loaded) => loaded,
             Err(reason) => {
                 notes.push(format!(
                     "{NAME}: {reason}; the process behind the first packet of a connection may not be known, and that of a \
                      closed UDP socket is forgotten late"
                 ));
-                start(&object, kernel, maps, None)?
+                start(&object, kernel, &maps, None)?
             }
         };
         let link = loaded.iterator(PRESENT).ok_or(SocketsError::Missing { name: PRESENT });
@@ -103,12 +112,18 @@ impl Sockets {
                 "{NAME}: this kernel has no iterator over open files; sockets from before the start have no owner"
             )),
         }
-        Ok(Sockets { loaded, map, types, notes })
+        drop(maps);
+        Ok(Sockets { loaded, map, paths, types, notes })
     }
 
     /// The map to put in the place of a gadget's own.
     pub fn map(&self) -> BorrowedFd<'_> {
         self.map.as_fd()
+    }
+
+    /// As `map`, with the paths, if it finds any.
+    pub fn paths(&self) -> Option<BorrowedFd<'_>> {
+        self.paths.as_ref().map(AsFd::as_fd)
     }
 
     /// The type of its values, for the CO-RE relocations of published gadgets.
@@ -186,7 +201,7 @@ fn start(
             ways("calls", ["ig_sockets_call", "ig_sockets_call_raw"]),
             ways("states", ["ig_sockets_state", "ig_sockets_state_raw"]),
         ],
-        inject: maps.map(|(name, fd)| (name.to_owned(), fd)).into(),
+        inject: maps.iter().map(|(name, fd)| ((*name).to_owned(), *fd)).collect(),
         cgroup,
         ..LoadOptions::default()
     };

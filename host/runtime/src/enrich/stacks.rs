@@ -4,7 +4,11 @@
 //! do not wait; what was named is kept, bounded. A row whose stack found no room in the kernel's map is shown without it
 //! and counted.
 
-use crate::{bpf::maps::RawMap, host_root, symbols::Symbolizer};
+use crate::{
+    bpf::maps::RawMap,
+    host_root,
+    symbols::{Symbolizer, Taken},
+};
 use ig_event::{
     Batch, DataSource, Entity, EntityValue, FieldDef, FieldId, Kind, Reason, Storage,
     output::{KERNEL_STACK_TAG, USER_STACK_TAG, WEIGHT},
@@ -82,6 +86,7 @@ pub struct Stacks {
     weights: Vec<Option<u32>>,
     kernel: Option<RawMap<OwnedFd>>,
     user: Option<RawMap<OwnedFd>>,
+    taken: Taken,
     /// `None` as process: of the kernel.
     kept: FxHashMap<(u32, Option<Whose>), Answer>,
     /// Ids that were looked up since the maps were last emptied.
@@ -115,6 +120,7 @@ impl Stacks {
             weights,
             kernel: None,
             user: None,
+            taken: Taken::InCall,
             kept: FxHashMap::default(),
             seen_kernel: FxHashSet::default(),
             seen_user: FxHashSet::default(),
@@ -123,8 +129,9 @@ impl Stacks {
         })
     }
 
-    /// The maps, once they exist.
-    pub fn set_maps(&mut self, kernel: Option<OwnedFd>, user: Option<OwnedFd>) -> std::io::Result<()> {
+    /// The maps, once they exist, and how stacks come into that of the kernel.
+    pub fn set_maps(&mut self, kernel: Option<OwnedFd>, user: Option<OwnedFd>, taken: Taken) -> std::io::Result<()> {
+        self.taken = taken;
         let usable = |m: &RawMap<OwnedFd>| m.info().key_size == 4 && m.info().value_size.is_multiple_of(8);
         self.kernel = kernel.map(RawMap::new).transpose()?.filter(usable);
         self.user = user.map(RawMap::new).transpose()?.filter(usable);
@@ -273,7 +280,7 @@ impl Stacks {
         let addresses: Vec<u64> = words.take_while(|a| *a != 0).collect();
         let mut text = String::new();
         match whose {
-            None => self.symbols.kernel_stack(&addresses, &mut text),
+            None => self.symbols.kernel_stack(&addresses, self.taken, &mut text),
             Some(w) => {
                 let pid = self.pid(w);
                 let written = (w.mtime != (0, 0)).then_some(w.mtime);

@@ -102,6 +102,15 @@ pub struct ParamMetadata {
     pub is_mandatory: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub one_of: Vec<String>,
+    /// The smallest whole number that is taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<i64>,
+    /// The largest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<i64>,
+    /// Names of the parts of a number that is a sum.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub bits: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
 }
@@ -312,6 +321,17 @@ impl Reader {
         }
     }
 
+    fn number(&mut self, node: &Node, min: i64) -> Option<i64> {
+        let number = match &node.value {
+            Value::Text { text, .. } => text.parse().ok().filter(|n| *n >= min),
+            _ => None,
+        };
+        if number.is_none() {
+            self.wrong_type(node, if min > 0 { "a whole number above 0" } else { "a whole number" });
+        }
+        number
+    }
+
     fn texts(&mut self, node: &Node) -> Vec<String> {
         match &node.value {
             Value::List(items) => items.iter().map(|item| self.text(item)).collect(),
@@ -448,6 +468,9 @@ impl Reader {
             "typeHint",
             "isMandatory",
             "oneOf",
+            "min",
+            "max",
+            "bits",
             "tags",
         ];
         let mut param = ParamMetadata::default();
@@ -469,6 +492,9 @@ impl Reader {
                 "typeHint" => param.type_hint = r.text(value),
                 "isMandatory" => param.is_mandatory = r.flag(value),
                 "oneOf" => param.one_of = r.texts(value),
+                "min" => param.min = r.number(value, i64::MIN),
+                "max" => param.max = r.number(value, i64::MIN),
+                "bits" => param.bits = r.named(value, |r, bit| r.number(bit, 1).unwrap_or(1).unsigned_abs()),
                 "tags" => param.tags = r.texts(value),
                 _ => r.unknown(key, name, KNOWN),
             });

@@ -35,6 +35,7 @@ params:
       isMandatory: true
       oneOf: [false, true]
       tags: ["a", b]
+    kinds: {min: -1, max: 17, bits: {file: 1, dir: 16}}
   wasm:
 programs:
   ig_open:

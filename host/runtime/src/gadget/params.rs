@@ -1,13 +1,17 @@
 //! Parameters of a gadget: of its BPF half, with types and defaults from the object, and of its Wasm half, which are text.
 //! Users' text is checked here, and turned into bytes for the BPF half.
 //!
-//! Pure. Every error names the parameter; nothing is cut, wrapped or guessed.
+//! Pure. Every error names the parameter; nothing is cut, wrapped or guessed. A value that could not mean anything is as wrong as
+//! one of the wrong type: an empty table would hide the mistake.
+
+mod limits;
 
 use super::metadata::{GadgetMetadata, ParamMetadata};
 use crate::bpf::{
     Marker, Object,
     btf::{Kind, Type},
 };
+use limits::{bits, in_order, signals};
 use std::{collections::BTreeMap, net::IpAddr, num::IntErrorKind};
 
 /// What a parameter holds.
@@ -66,6 +70,13 @@ pub struct ParamNotes {
     pub one_of: Vec<String>,
     /// A list of ports (`typeHint: ports`).
     pub ports: bool,
+    /// A set of signals (`typeHint: signals`).
+    pub signals: bool,
+    /// The smallest and the largest number that mean something.
+    pub min: Option<i64>,
+    pub max: Option<i64>,
+    /// Names of the parts of a sum.
+    pub bits: BTreeMap<String, u64>,
 }
 
 impl From<&ParamMetadata> for ParamNotes {
@@ -78,6 +89,10 @@ impl From<&ParamMetadata> for ParamNotes {
             mandatory: p.is_mandatory,
             one_of: p.one_of.clone(),
             ports: p.type_hint == "ports",
+            signals: p.type_hint == "signals",
+            min: p.min,
+            max: p.max,
+            bits: p.bits.clone(),
         }
     }
 }
@@ -118,6 +133,17 @@ pub struct Param {
     /// A text that holds ports, with commas between them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ports: bool,
+    /// A number whose bits are signals, given by name or number with commas between them; 0 and the empty text for none.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub signals: bool,
+    /// The smallest and the largest number that mean something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<i64>,
+    /// A number that is a sum of these, the smallest first; given as the sum, or as names with commas between them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bits: Vec<(String, u64)>,
 }
 
 /// What is wrong with a parameter or a value for it.
@@ -145,8 +171,18 @@ pub enum ParamError {
     NotOffered { key: String, text: String, one_of: Vec<String> },
     #[error("parameter {key}: {part:?} is no port, which is a number from 1 to 65535")]
     NotPort { key: String, part: String },
+    #[error(
+        "parameter {key}: {part:?} is no signal, which is a name such as SIGTERM or TERM, or a number from 1 to 64"
+    )]
+    NotSignal { key: String, part: String },
+    #[error("parameter {key}: {part:?} is neither one of its values nor a sum of them: {}", terms(.bits))]
+    NotBits { key: String, part: String, bits: Vec<(String, u64)> },
     #[error("parameter {key} must be given{}", offered(.one_of))]
     Missing { key: String, one_of: Vec<String> },
+}
+
+fn terms(bits: &[(String, u64)]) -> String {
+    bits.iter().map(|(name, bit)| format!("{name} ({bit})")).collect::<Vec<_>>().join(", ")
 }
 
 fn offered(one_of: &[String]) -> String {
@@ -164,6 +200,9 @@ impl ParamError {
         }
     }
 }
+
+/// No process or thread of Linux has a higher number.
+const LAST_PID: i64 = 1 << 22;
 
 /// What is known of variables that common headers bring: the name of the flag, and its help where gadget.yaml has none.
 const COMMON: [(&str, &str, &str); 7] = [
@@ -197,6 +236,9 @@ pub fn params(object: &Object, notes: &BTreeMap<String, ParamNotes>) -> Result<V
         let known = COMMON.iter().find(|(v, ..)| v == name);
         if let Some((_, _, help)) = known.filter(|_| note.description.is_empty()) {
             note.description = (*help).to_owned();
+        }
+        if matches!(name.as_str(), "targ_pid" | "targ_tid") {
+            note.max = note.max.or(Some(LAST_PID));
         }
         let common = known.map_or(name.as_str(), |(_, key, _)| key);
         let p = Param::new(common, Some(name.clone()), ty, note, ty.show(&var.default));
@@ -287,9 +329,19 @@ impl Param {
             mandatory: note.mandatory && note.default.as_deref().is_none_or(str::is_empty),
             one_of: note.one_of,
             ports: note.ports,
+            signals: note.signals && ty == ParamType::Uint { bits: 64 },
+            min: note.min,
+            max: note.max,
+            bits: in_order(note.bits),
             // Images in the field write "" where a number is meant to stay what it was compiled with.
             default: note.default.filter(|d| !d.is_empty() || ty.takes_nothing()).unwrap_or(compiled_in),
         }
+    }
+
+    /// A switch of the host's own, off unless it is given.
+    pub(crate) fn yes_or_no(key: &str, description: &str) -> Param {
+        let note = ParamNotes { description: description.to_owned(), ..ParamNotes::default() };
+        Param::new(key, None, ParamType::Bool, note, "false".to_owned())
     }
 
     /// The text in force, from what the user gave.
@@ -324,6 +376,10 @@ impl Param {
                 "false" | "0" | "f" => Ok(vec![0]),
                 _ => Err(ParamError::NotBool { key: key(), text: text.into() }),
             },
+            _ if self.signals => signals(&self.key, text),
+            ParamType::Int { bits: width } | ParamType::Uint { bits: width } if !self.bits.is_empty() => {
+                bits(&self.key, text, &self.bits, width)
+            }
             ParamType::Int { bits } => {
                 let max = (1i128 << (bits - 1)) - 1;
                 self.integer(text, bits, -max - 1, max)
@@ -346,6 +402,10 @@ impl Param {
                 let mut out = text.as_bytes().to_vec();
                 out.resize(len, 0);
                 Ok(out)
+            }
+            ParamType::Text if self.min.is_some() || self.max.is_some() => {
+                self.integer(text, 64, i64::MIN.into(), i64::MAX.into())?;
+                Ok(text.as_bytes().to_vec())
             }
             ParamType::Text => Ok(text.as_bytes().to_vec()),
             ParamType::Ip { len } => {
@@ -372,6 +432,8 @@ impl Param {
     }
 
     fn integer(&self, text: &str, bits: u32, min: i128, max: i128) -> Result<Vec<u8>, ParamError> {
+        let min = self.min.map_or(min, |m| min.max(m.into()));
+        let max = self.max.map_or(max, |m| max.min(m.into()));
         let range = || ParamError::Range { key: self.key.clone(), text: text.into(), min, max };
         let t = text.trim();
         let (sign, digits) = t.strip_prefix('-').map_or((1, t), |d| (-1, d));
@@ -422,6 +484,21 @@ mod tests {
         for (text, bad) in [("abc", "abc"), ("53,", ""), ("0", "0"), ("53,65536", "65536"), ("1-5", "1-5")] {
             let e = ParamError::NotPort { key: "ports".into(), part: bad.into() };
             assert_eq!(p.choose(Some(text)), Err(e), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_for_the_guest_has_bounds_too() {
+        let p = &wasm("    interval: {min: 0, max: 60, defaultValue: \"0\"}\n")[0];
+        assert_eq!((p.parse("0"), p.parse("60")), (Ok(b"0".to_vec()), Ok(b"60".to_vec())));
+        for (text, wrong) in [
+            ("-1", "-1 is out of range, 0 to 60"),
+            ("61", "61 is out"),
+            ("often", "is not a whole"),
+            ("", "is not a whole"),
+        ] {
+            let e = p.parse(text).unwrap_err().to_string();
+            assert!(e.starts_with("parameter interval: ") && e.contains(wrong), "{e}");
         }
     }
 

@@ -7,7 +7,10 @@ use super::{
     HostSourceError, processes,
     row::{HIDDEN, Look, Row, Shape},
 };
-use crate::bpf::programs;
+use crate::bpf::{
+    label::Names,
+    programs::{self, ProgramMap},
+};
 use ig_event::{DataSource, Derive, Kind};
 use rustc_hash::FxHashMap;
 use std::{
@@ -19,6 +22,9 @@ use std::{
     time::Instant,
 };
 
+/// Bytes of the names of a program's gadget, and of its image; labels hold no longer ones.
+const GADGET: u32 = 64;
+const IMAGE: u32 = 192;
 /// Bytes of the list of owners' names, and of their numbers.
 const OWNERS: u32 = 128;
 
@@ -27,6 +33,13 @@ pub(super) fn schema() -> DataSource {
     let width = |w| [("columns.width", w), ("columns.minwidth", "6"), ("columns.alignment", "right")];
     let right = |w, alias| [("columns.width", w), ("columns.alignment", "right"), ("columns.alias", alias)];
     let mut s = Shape::new("bpfstats");
+    s.text(
+        "gadgetName",
+        GADGET,
+        "Gadget that the program is of, or the part of the host that gadgets rest on; empty for programs of others",
+        Look { annotations: &[("columns.width", "18")], tag: None },
+    );
+    s.text("gadgetImage", IMAGE, "What that gadget was run as", hidden);
     s.number("progID", Kind::U32, "Number of the program", Look { annotations: &width("8"), tag: None });
     if let Some(kind) = s.number("progType_raw", Kind::U32, "Kind of the program, as a number", hidden) {
         let names = programs::KINDS.iter().enumerate().map(|(n, name)| (n as i64, (*name).to_owned())).collect();
@@ -100,10 +113,11 @@ pub(crate) struct BpfStats {
     processors: f64,
     used: FxHashMap<u32, Used>,
     last: Instant,
+    gadgets_only: bool,
 }
 
 impl BpfStats {
-    pub(super) fn open(proc: Option<PathBuf>) -> Result<BpfStats, HostSourceError> {
+    pub(super) fn open(proc: Option<PathBuf>, gadgets_only: bool) -> Result<BpfStats, HostSourceError> {
         let measuring = programs::measure().map_err(|e| match e.raw_os_error() {
             Some(libc::EINVAL) => HostSourceError::NoBpfStats(e),
             _ => HostSourceError::BpfStats(e),
@@ -111,7 +125,7 @@ impl BpfStats {
         let stat = proc.as_ref().and_then(|proc| fs::read(proc.join("stat")).ok()).unwrap_or_default();
         let processors = processes::cpus(&stat) as f64;
         let (used, last) = (FxHashMap::default(), Instant::now());
-        let mut table = BpfStats { _measuring: measuring, proc, processors, used, last };
+        let mut table = BpfStats { _measuring: measuring, proc, processors, used, last, gadgets_only };
         programs::each(|p| {
             table.used.insert(p.id, Used { time: p.run_time_ns, runs: p.run_count });
             Ok(())
@@ -127,20 +141,30 @@ impl BpfStats {
         let mut used = FxHashMap::default();
         let mut maps = FxHashMap::default();
         let mut row = Row::default();
+        let gadgets_only = self.gadgets_only;
         programs::each(|p| {
             let before = self.used.get(&p.id).copied().unwrap_or_default();
             used.insert(p.id, Used { time: p.run_time_ns, runs: p.run_count });
             let time = p.run_time_ns.saturating_sub(before.time);
             let runs = p.run_count.saturating_sub(before.runs);
-            let memory = p.maps.iter().fold(0u64, |sum, id| {
-                sum.saturating_add(*maps.entry(*id).or_insert_with(|| programs::map_memory(*id).unwrap_or(0)))
-            });
+            let (mut memory, mut count, mut gadget) = (0u64, 0, None);
+            for id in &p.maps {
+                match maps.entry(*id).or_insert_with(|| programs::map(*id)) {
+                    Some(ProgramMap::Label(names)) => gadget = Some(names.clone()),
+                    Some(ProgramMap::Own(bytes)) => (memory, count) = (memory.saturating_add(*bytes), count + 1),
+                    None => count += 1,
+                }
+            }
+            if gadgets_only && gadget.is_none() {
+                return Ok(());
+            }
             row.clear();
+            write_gadget(gadget.as_ref(), &mut row);
             row.u32(p.id).u32(p.kind);
             row.text(&p.name, 16);
             let share = |of: f64| (time as f64 * 1e4 / elapsed / of).round() / 100.0;
             row.u64(time).u64(runs).f64(share(1.0)).f64(share(self.processors));
-            row.u64(p.run_time_ns).u64(p.run_count).u64(memory).u32(p.maps.len() as u32);
+            row.u64(p.run_time_ns).u64(p.run_count).u64(memory).u32(count);
             write_owners(owners.get(&p.id), &mut row);
             push(row.bytes());
             Ok(())
@@ -149,6 +173,12 @@ impl BpfStats {
         self.last = now;
         Ok(())
     }
+}
+
+fn write_gadget(names: Option<&Names>, row: &mut Row) {
+    // a label holds less than there is room for
+    row.text(names.map_or(b"", |n| &n.gadget), GADGET as usize);
+    row.text(names.map_or(b"", |n| &n.image), IMAGE as usize);
 }
 
 fn write_owners(owners: Option<&BTreeMap<u32, Vec<u8>>>, row: &mut Row) {
@@ -202,6 +232,8 @@ mod tests {
     fn a_row_has_every_field_where_the_schema_says() {
         let source = Arc::new(schema());
         let mut row = Row::default();
+        let names = Names { gadget: b"trace_open".to_vec(), image: b"trace_open:v1".to_vec() };
+        write_gadget(Some(&names), &mut row);
         row.u32(5).u32(26);
         row.text(b"prog", 16);
         row.u64(1).u64(2).f64(0.5).f64(0.25).u64(3).u64(4).u64(5).u32(6);
@@ -211,6 +243,8 @@ mod tests {
         let mut batch = Batch::new(source.clone());
         batch.push(row.bytes());
         let value = |name: &str| batch.value(0, source.find(name).unwrap_or_else(|| panic!("{name}")).id);
+        assert_eq!(value("gadgetName"), Value::Text(b"trace_open"[..].into()));
+        assert_eq!(value("gadgetImage"), Value::Text(b"trace_open:v1"[..].into()));
         assert_eq!(value("mapCount"), Value::Uint(6));
         assert_eq!((value("cpuUsage"), value("cpuUsageRelative")), (Value::Float(0.5), Value::Float(0.25)));
         assert_eq!(value("totalRuntime_raw"), Value::Uint(3));

@@ -8,11 +8,14 @@ mod bpf_stats;
 mod processes;
 mod row;
 
-use crate::gadget::metadata::GadgetMetadata;
+use crate::gadget::{metadata::GadgetMetadata, params::Param};
 use bpf_stats::BpfStats;
 use ig_event::DataSource;
 use processes::Processes;
 use std::{io, path::Path, time::Duration};
+
+/// Parameter of the table of BPF programs.
+pub(crate) const GADGETS_ONLY: &str = "gadgets-only";
 
 /// What the host can make a table of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -30,6 +33,19 @@ impl HostSource {
         match self {
             HostSource::Processes => processes::schema(),
             HostSource::BpfStats => bpf_stats::schema(),
+        }
+    }
+
+    /// What the user can set of it.
+    pub fn params(self) -> Vec<Param> {
+        match self {
+            HostSource::Processes => Vec::new(),
+            HostSource::BpfStats => {
+                vec![Param::yes_or_no(
+                    GADGETS_ONLY,
+                    "Show only programs of gadgets, and those that the host runs for them",
+                )]
+            }
         }
     }
 }
@@ -126,12 +142,12 @@ pub(crate) enum HostTable {
 
 impl HostTable {
     /// Takes the first look, which what has happened by the first reading is counted from.
-    pub(crate) fn open(source: HostSource, host_root: &Path) -> Result<HostTable, HostSourceError> {
+    pub(crate) fn open(source: HostSource, host_root: &Path, gadgets_only: bool) -> Result<HostTable, HostSourceError> {
         let proc = crate::host_root::proc(host_root);
         match source {
             HostSource::Processes => Processes::open(proc.ok_or(HostSourceError::NoProc)?).map(HostTable::Processes),
             // Without the host's processes only the names of the programs' owners are missing.
-            HostSource::BpfStats => BpfStats::open(proc).map(HostTable::BpfStats),
+            HostSource::BpfStats => BpfStats::open(proc, gadgets_only).map(HostTable::BpfStats),
         }
     }
 

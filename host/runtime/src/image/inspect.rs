@@ -124,7 +124,7 @@ pub struct WasmParts {
 /// Reads everything an image says about itself. Nothing is loaded, compiled or run, and no privileges are needed.
 pub fn inspect(image: &GadgetImage) -> Result<ImageReport, ImageError> {
     let parsed = metadata::parse(&image.metadata, metadata::FILE)
-        .map_err(|source| ImageError::Metadata { image: image.reference.clone(), source: Box::new(source) })?;
+        .map_err(|source| ImageError::Metadata { image: image.called.clone(), source: Box::new(source) })?;
     let ebpf = image.ebpf.as_deref().map(|bytes| program_parts(image, bytes, &parsed.metadata)).transpose()?;
     let wasm = image.wasm.as_deref().map(|bytes| wasm_parts(image, bytes));
     Ok(ImageReport {
@@ -137,7 +137,7 @@ pub fn inspect(image: &GadgetImage) -> Result<ImageReport, ImageError> {
 }
 
 fn oci(image: &GadgetImage) -> Result<OciReport, ImageError> {
-    let document = |source| ImageError::Document { place: image.reference.clone(), what: "manifest", source };
+    let document = |source| ImageError::Document { place: image.called.clone(), what: "manifest", source };
     let manifest: super::document::Manifest = serde_json::from_slice(&image.manifest).map_err(document)?;
     let layers = manifest.layers.iter().map(|layer| LayerReport {
         media_type: layer.media_type.clone(),
@@ -158,7 +158,7 @@ fn oci(image: &GadgetImage) -> Result<OciReport, ImageError> {
 }
 
 fn program_parts(image: &GadgetImage, bytes: &[u8], metadata: &GadgetMetadata) -> Result<ProgramParts, ImageError> {
-    let named = || image.reference.clone();
+    let named = || image.called.clone();
     let object = Object::parse(&metadata.name, bytes)
         .map_err(|source| ImageError::Object { image: named(), source: Box::new(source) })?;
     let params = params::params(&object, &params::notes(metadata))
@@ -215,7 +215,7 @@ fn fields(source: &DataSource) -> Vec<FieldReport> {
 fn wasm_parts(image: &GadgetImage, bytes: &[u8]) -> WasmParts {
     let digest = image.wasm_digest.as_deref().unwrap_or_default();
     let size = bytes.len() as u64;
-    match wasm::imports(&image.reference, digest, bytes) {
+    match wasm::imports(&image.called, digest, bytes) {
         Ok(imports) => WasmParts { imports, size, unusable: None },
         Err(error) => WasmParts { imports: Vec::new(), size, unusable: Some(error.to_string()) },
     }

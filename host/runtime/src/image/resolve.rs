@@ -44,21 +44,28 @@ pub struct Resolver<'a, 'b> {
 
 /// An image that was found, not yet read.
 pub struct Located<'a> {
-    /// Full reference, digest or path: what messages and outputs call it.
+    /// Full reference, digest or path: what tables of images show.
     pub reference: String,
+    /// As the user called it: what messages do.
+    pub called: String,
     pub root: Descriptor,
     pub source: Box<dyn Source + 'a>,
 }
 
-impl Located<'_> {
+impl<'a> Located<'a> {
+    fn new(reference: String, root: Descriptor, source: impl Source + 'a) -> Self {
+        Located { called: reference.clone(), reference, root, source: Box::new(source) }
+    }
+
     /// The gadget for one architecture.
     pub fn load(&self, arch: Arch) -> Result<GadgetImage, ImageError> {
-        GadgetImage::load(self.source.as_ref(), &self.root, &self.reference, arch)
+        let image = GadgetImage::load(self.source.as_ref(), &self.root, &self.called, arch)?;
+        Ok(GadgetImage { reference: self.reference.clone(), ..image })
     }
 
     /// The image with all its architectures.
     pub fn content(&self) -> Result<ImageContent, ImageError> {
-        ImageContent::collect(self.source.as_ref(), &self.root, &self.reference)
+        ImageContent::collect(self.source.as_ref(), &self.root, &self.called)
     }
 }
 
@@ -75,6 +82,16 @@ impl<'a> Resolver<'a, '_> {
 
     /// Finds an image: by name, reference, digest, tar file or folder.
     pub fn locate(
+        &self,
+        text: &str,
+        policy: PullPolicy,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Located<'a>, ImageError> {
+        let found = self.find(text, policy, progress)?;
+        Ok(Located { called: text.to_owned(), ..found })
+    }
+
+    fn find(
         &self,
         text: &str,
         policy: PullPolicy,
@@ -104,7 +121,7 @@ impl<'a> Resolver<'a, '_> {
         let mut looked = Vec::new();
         if policy != PullPolicy::Always {
             if let Some(root) = find_reference(self.store, wanted)? {
-                return Ok(Located { reference: wanted.to_string(), root, source: Box::new(self.store.clone()) });
+                return Ok(Located::new(wanted.to_string(), root, self.store.clone()));
             }
             if let Some(found) = self.embedded(wanted) {
                 return Ok(found);
@@ -138,24 +155,23 @@ impl<'a> Resolver<'a, '_> {
         // What is pinned by digest must not change what the tag means here.
         let name = wanted.digest().is_none().then_some(wanted);
         self.store.add(name, &content)?;
-        Ok(Located { reference: wanted.to_string(), root: content.root.clone(), source: Box::new(content) })
+        Ok(Located::new(wanted.to_string(), content.root.clone(), content))
     }
 
     fn embedded(&self, wanted: &Reference) -> Option<Located<'a>> {
         let bundle = self.bundle?;
         let root = bundle.find(wanted)?.clone();
-        Some(Located { reference: wanted.to_string(), root, source: Box::new(Shared(bundle)) })
+        Some(Located::new(wanted.to_string(), root, Shared(bundle)))
     }
 
     fn digest(&self, prefix: &str) -> Result<Option<Located<'a>>, ImageError> {
         let found = one(find_digest(self.store, prefix)?, prefix)?;
         if let Some(root) = found {
-            let reference = name_of(&root);
-            return Ok(Some(Located { reference, root, source: Box::new(self.store.clone()) }));
+            return Ok(Some(Located::new(name_of(&root), root, self.store.clone())));
         }
         let Some(bundle) = self.bundle else { return Ok(None) };
         let found = one(find_digest(bundle, prefix)?, prefix)?;
-        Ok(found.map(|root| Located { reference: name_of(&root), root, source: Box::new(Shared(bundle)) }))
+        Ok(found.map(|root| Located::new(name_of(&root), root, Shared(bundle))))
     }
 
     fn path(&self, path: &Path) -> Result<Located<'a>, ImageError> {
@@ -164,17 +180,17 @@ impl<'a> Resolver<'a, '_> {
         if !std::fs::metadata(path).map_err(read)?.is_dir() {
             let tar = TarLayout::open(path)?;
             let root = only_image(&tar, path)?;
-            return Ok(Located { reference, root, source: Box::new(tar) });
+            return Ok(Located::new(reference, root, tar));
         }
         if path.join(INDEX_FILE).is_file() {
             let layout = Store::foreign(path)?;
             let root = only_image(&layout, path)?;
-            return Ok(Located { reference, root, source: Box::new(layout) });
+            return Ok(Located::new(reference, root, layout));
         }
         match self.builder {
             Some(builder) if path.join(METADATA_FILE).is_file() || path.join("build.yaml").is_file() => {
                 let built = builder(path, &[self.arch])?;
-                Ok(Located { reference, root: built.image.root.clone(), source: Box::new(built.image) })
+                Ok(Located::new(reference, built.image.root.clone(), built.image))
             }
             _ => Err(ImageError::NoGadgetDirectory { path: path.to_owned() }),
         }

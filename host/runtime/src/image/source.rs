@@ -183,6 +183,8 @@ pub(super) fn media_type_error(source: &dyn Source, at: &Descriptor, image: &str
 pub struct GadgetImage {
     /// Full reference, or the path it was read from.
     pub reference: String,
+    /// As the user called it: the one name of the gadget in messages, short where a short one was given.
+    pub called: String,
     /// What `NAME@…` means: the digest of the index, or of the manifest when there is no index.
     pub digest: String,
     /// Digest of the manifest for this architecture.
@@ -206,7 +208,8 @@ pub struct GadgetImage {
 }
 
 impl GadgetImage {
-    /// Reads the gadget behind `root` for one architecture. Only that architecture's blobs are read.
+    /// Reads the gadget behind `root` for one architecture. Only that architecture's blobs are read. `reference` is also what
+    /// messages call it, unless the caller knows better.
     pub fn load(source: &dyn Source, root: &Descriptor, reference: &str, arch: Arch) -> Result<Self, ImageError> {
         let Chosen { bytes: manifest_bytes, digest: manifest_digest, manifest, index_annotations } =
             Chosen::find(source, root, reference, arch)?;
@@ -219,6 +222,7 @@ impl GadgetImage {
         let created = super::document::ANNOTATION_CREATED;
         Ok(Self {
             reference: reference.to_owned(),
+            called: reference.to_owned(),
             digest: root.digest.to_string(),
             manifest_digest: manifest_digest.to_string(),
             created: manifest.annotations.get(created).or_else(|| index_annotations.get(created)).cloned(),

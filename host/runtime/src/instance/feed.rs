@@ -135,11 +135,11 @@ impl TablePlan {
 
 impl Feed {
     /// Records that found no room since the last call. What the programs count themselves is exact; what the kernel says
-    /// of a perf buffer comes only with the next record that does find room, so it is second choice.
+    /// of a perf buffer comes before Linux 6.0 only with the next record that does find room, so it is second choice.
     pub(super) fn lost(&mut self) -> Option<std::io::Result<u64>> {
         match self {
             Feed::Tracer { lost: Some(counter), .. } => Some(counter.take()),
-            Feed::Tracer { buffer: Buffer::Perf(p), .. } => Some(Ok(p.take_lost())),
+            Feed::Tracer { buffer: Buffer::Perf(p), .. } => Some(p.take_lost()),
             _ => None,
         }
     }

@@ -93,7 +93,7 @@ impl Gadget {
 
     /// As `open`, for one of several gadgets: the kernel's types are read once for all.
     pub fn open_with(image: GadgetImage, kernel: Rc<KernelBtf>) -> Result<Gadget, GadgetError> {
-        let name = image.reference.clone();
+        let name = image.called.clone();
         let named = || name.clone();
         let parsed = metadata::parse(&image.metadata, metadata::FILE)
             .map_err(|source| GadgetError::Metadata { image: named(), source })?;
@@ -118,7 +118,7 @@ impl Gadget {
             }
             (None, Some(host)) => {
                 let plan = host_plan(&metadata.name, host.source, &annotations(&metadata)).map_err(schema)?;
-                (None, vec![plan], Vec::new())
+                (None, vec![plan], host.source.params())
             }
             (None, None) => return Err(GadgetError::NoProgram { image: named() }),
         };
@@ -191,6 +191,12 @@ impl Gadget {
     /// Every parameter with the value in force, for the guest and the recording.
     pub(super) fn final_params(&self, given: &[(String, String)]) -> Vec<(String, String)> {
         self.params.iter().map(|p| (p.key.clone(), self.text_of(p, given).to_owned())).collect()
+    }
+
+    /// Whether a switch that is not of the BPF half is on.
+    pub(super) fn is_on(&self, key: &str, given: &[(String, String)]) -> bool {
+        let own = self.params.iter().find(|p| p.key == key && p.var.is_none());
+        own.and_then(|p| p.parse(self.text_of(p, given)).ok()).is_some_and(|bytes| bytes == [1])
     }
 
     fn text_of<'a>(&self, p: &'a Param, given: &'a [(String, String)]) -> &'a str {

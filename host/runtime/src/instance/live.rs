@@ -125,6 +125,8 @@ pub struct Live {
     pub(super) unprobed: u64,
     pub(super) timeout: Option<Duration>,
     pub(super) tables: TablePlan,
+    /// A table of BPF programs shows no others.
+    pub(super) gadgets_only: bool,
 }
 
 impl Live {
@@ -133,7 +135,7 @@ impl Live {
         &self.sources
     }
 
-    /// Opens the buffers, then lets the programs run.
+    /// Opens the buffers and starts the guest, then lets the programs run.
     pub fn attach(&mut self, sink: &mut dyn Sink) -> Result<(), RunError> {
         for i in 0..self.producers.len() {
             if let Producer::Tracer { map } = &self.producers[i] {
@@ -144,6 +146,8 @@ impl Live {
             self.counters.extend(self.counter(map)?.map(|counter| (reason, counter)));
         }
         self.notes.drain(..).for_each(|n| sink.note(n));
+        // What the guest writes into maps, and the buffers it opens, are there before any program runs.
+        self.pipeline.start(sink)?;
         let hooks = self.attach_programs(sink)?;
         for i in 0..self.producers.len() {
             if let Some(table) = self.table(i)? {
@@ -192,7 +196,7 @@ impl Live {
                 Feed::Map { map: RawMap::new(fd).map_err(|e| self.read_error(map, e))? }
             }
             (Producer::Host { source }, _) => {
-                let table = HostTable::open(*source, &self.whose.host_root);
+                let table = HostTable::open(*source, &self.whose.host_root, self.gadgets_only);
                 Feed::Host(table.map_err(|source| RunError::HostSource { gadget: self.name.clone(), source })?)
             }
             (Producer::Tracer { .. } | Producer::Iter { .. }, _) => return Ok(None),
@@ -262,7 +266,7 @@ impl Live {
         let closed = [&looped, &drained, &stopped].into_iter().any(|r| r.as_ref().is_err_and(is_quiet_end));
         let real = |r: Result<(), RunError>| r.err().filter(|e| !is_quiet_end(e));
         let failed = real(looped).or_else(|| real(drained)).or_else(|| real(stopped)).or_else(|| real(recorded));
-        let blind_spots = self.blind_spots();
+        let (blind_spots, gadget_lost) = (self.blind_spots(), self.pipeline.lost_by_guest());
         let mut ledgers = self.pipeline.ledgers();
         if self.sources.is_empty() {
             ledgers.push((self.name, self.silent));
@@ -271,6 +275,7 @@ impl Live {
         if let Some((_, first)) = ledgers.first_mut() {
             first.missed_runs = missed;
             first.blind_spots = blind_spots;
+            first.gadget_lost = gadget_lost;
         }
         (Summary { ledgers, closed }, failed)
     }
@@ -296,7 +301,6 @@ impl Live {
                 }
             }
         }
-        self.pipeline.start(sink)?;
         // A time too far off to be told is no end.
         let end = self.timeout.and_then(|t| Instant::now().checked_add(t));
         self.read_tables(Tables::Start, sink)?;
@@ -320,6 +324,9 @@ impl Live {
             }
             if stop.take_look() {
                 self.read_tables(Tables::Due, sink)?;
+                if self.pipeline.makes_documents() {
+                    self.pipeline.tick(sink)?;
+                }
             }
             if self.pipeline.tick_due().is_some_and(|due| Instant::now() >= due) {
                 self.pipeline.tick(sink)?;

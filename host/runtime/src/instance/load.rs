@@ -10,26 +10,37 @@ use super::{
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{Hook, KernelBtf, LoadOptions, Loaded, Object, loader::DISABLED, sys},
+    bpf::{Hook, KernelBtf, LoadError, LoadOptions, Loaded, Object, loader::DISABLED, sys},
     containers::Containers,
     enrich::{
         container::ContainerEnricher,
-        sockets::{SOCKETS_MAP, Sockets},
+        sockets::{PATHS_MAP, SOCKETS_MAP, Sockets},
         stacks::{self, Stacks},
     },
-    gadget::schema::Producer,
+    gadget::{metadata::ProgramMetadata, params::Param, schema::Producer},
     host_root,
+    host_sources::GADGETS_ONLY,
+    symbols::Taken,
     uprobes::{Probe, Scope, Uprobes},
-    wasm::{Engine, EngineOptions, Guest, GuestOptions, Level, Services},
+    wasm::{Engine, EngineOptions, Guest, GuestOptions, Lent, Level, Services},
 };
 use ig_event::{Batch, DataSource, Ledger};
-use std::{collections::BTreeSet, fs::File, io::BufWriter, os::unix::fs::OpenOptionsExt, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::BufWriter,
+    os::{fd::BorrowedFd, unix::fs::OpenOptionsExt},
+    path::PathBuf,
+    sync::Arc,
+};
 
 /// Map of mount namespaces that the gadget looks at.
 const FILTER_MAP: &str = "gadget_mntns_filter_map";
 const FILTER_VAR: &str = "gadget_filter_by_mntns";
 /// Whether stacks of processes are taken.
 const USER_STACKS_VAR: &str = "collect_ustack";
+/// Whether paths of processes are found.
+const PATHS_VAR: &str = "paths";
 /// Containers alive at once that a filter map has room for; upstream's objects declare 1,024.
 const FILTER_ENTRIES: u32 = 65_536;
 
@@ -46,7 +57,7 @@ impl Gadget {
         sys::raise_open_files();
         let values = self.values(&options.params)?;
         let mut notes = Vec::new();
-        notes.extend(self.warnings.iter().map(|w| Note::Metadata(format!("{}: {w}", self.image.reference))));
+        notes.extend(self.warnings.iter().map(|w| Note::Metadata(format!("{}: {w}", self.image.called))));
         let mut sources: Vec<DataSource> = self.plans.iter().map(|p| p.source.clone()).collect();
         let producers: Vec<Producer> = self.plans.iter().map(|p| p.producer.clone()).collect();
 
@@ -73,7 +84,7 @@ impl Gadget {
         let has_guest = guest.is_some();
         for (plan, source) in self.plans.iter().zip(&mut sources) {
             if let Err(source) = plan.finish(source) {
-                let image = self.image.reference.clone();
+                let image = self.image.called.clone();
                 if self.is_strict() {
                     return Err(GadgetError::Schema { image, source }.into());
                 }
@@ -86,21 +97,28 @@ impl Gadget {
         let sources: Vec<_> = sources.into_iter().map(Arc::new).collect();
         let pipeline = Pipeline::new(&sources, guest, &options.pipeline)?;
 
-        let sockets = match self.object.as_ref().is_some_and(Sockets::wanted_by) {
-            true => Some(shared.sockets(&options, &self.kernel)?),
-            false => None,
+        let sockets = match self.object.as_ref().filter(|o| Sockets::wanted_by(o)) {
+            Some(object) => {
+                let paths = object.map(PATHS_MAP).is_some() && is_on(object, &values, PATHS_VAR);
+                Some(shared.sockets(&options, &self.kernel, paths)?)
+            }
+            None => None,
         };
         let load = |object| {
             let mut load = self.load_options(object, &options, values, containers.is_some());
             if let Some(sockets) = &sockets {
                 load.inject.insert(SOCKETS_MAP.into(), sockets.map());
+                load.inject.extend(sockets.paths().map(|fd| (PATHS_MAP.into(), fd)));
                 load.host_types = Some(sockets.types());
             }
-            crate::bpf::load(&self.image.reference, object, &self.kernel, load)
+            crate::bpf::load(&self.image.called, object, &self.kernel, load).map_err(|e| match e {
+                LoadError::AllOff { image, .. } => LoadError::AllOff { image, flag: self.switch() },
+                e => e,
+            })
         };
         let loaded = self.object.as_ref().map(load).transpose()?;
         if let (true, Some(loaded)) = (has_guest, &loaded) {
-            lend_maps(&services, loaded).map_err(|source| self.unread("the maps", source))?;
+            lend_maps(&services, loaded, &producers).map_err(|source| self.unread("the maps", source))?;
         }
         if let (Some(stacks), Some(loaded)) = (&mut stacks, &loaded) {
             share_stacks(stacks, loaded).map_err(|source| self.unread("the maps of stacks", source))?;
@@ -114,9 +132,10 @@ impl Gadget {
             .zip(enrichers)
             .map(|(s, enricher)| Source { batch: Batch::new(s.clone()), enricher, feed: None })
             .collect();
+        let gadgets_only = self.is_on(GADGETS_ONLY, &options.params);
         let (times, asked) = self.times(options.table_interval, options.table_count);
         Ok(Live {
-            name: self.image.reference,
+            name: self.image.called,
             ring_bytes: options.ring_bytes,
             loaded,
             producers,
@@ -146,6 +165,7 @@ impl Gadget {
             unprobed: 0,
             timeout: options.timeout,
             tables: TablePlan::new(&times, asked),
+            gadgets_only,
         })
     }
 
@@ -185,6 +205,16 @@ impl Gadget {
         waiting.map(|(name, _)| name.as_str()).collect::<Vec<_>>().into_iter()
     }
 
+    /// The flag that most programs wait for, as an example.
+    fn switch(&self) -> Option<String> {
+        let waits = |p: &&Param| {
+            let on = |m: &&ProgramMetadata| p.var.as_ref().is_some_and(|var| m.when.contains(var));
+            self.metadata.programs.values().filter(on).count()
+        };
+        let most = self.params().iter().filter(|p| waits(p) > 0).max_by_key(waits);
+        most.map(|p| p.key.clone())
+    }
+
     fn guest(
         &self,
         options: &LiveOptions,
@@ -207,7 +237,7 @@ impl Gadget {
     }
 
     fn unread(&self, what: &str, source: std::io::Error) -> RunError {
-        RunError::Read { gadget: self.image.reference.clone(), what: what.into(), source }
+        RunError::Read { gadget: self.image.called.clone(), what: what.into(), source }
     }
 
     fn recording(&self, path: PathBuf, options: &LiveOptions, sources: &[DataSource]) -> Recording {
@@ -269,10 +299,15 @@ fn reads_late(producers: &[Producer]) -> bool {
     producers.is_empty() || producers.iter().any(|p| matches!(p, Producer::MapIter { .. }))
 }
 
-fn lend_maps(services: &Services, loaded: &Loaded) -> std::io::Result<()> {
+fn lend_maps(services: &Services, loaded: &Loaded, producers: &[Producer]) -> std::io::Result<()> {
+    let hosts = |name: &str| {
+        let read = |p: &Producer| matches!(p, Producer::Tracer { map } | Producer::MapIter { map } if map == name);
+        name == FILTER_MAP || name == SOCKETS_MAP || producers.iter().any(read)
+    };
     let all = loaded.map_names().filter_map(|name| Some((name.to_owned(), loaded.map_fd(name)?)));
-    let own: std::io::Result<Vec<_>> = all.map(|(name, fd)| Ok((name, fd.try_clone_to_owned()?))).collect();
-    services.lend_maps(own?)
+    let lent =
+        |(name, fd): (String, BorrowedFd<'_>)| Ok(Lent { fd: fd.try_clone_to_owned()?, hosts: hosts(&name), name });
+    services.lend_maps(all.map(lent).collect::<std::io::Result<Vec<_>>>()?)
 }
 
 fn scope(containers: Containers, options: &LiveOptions) -> Scope {
@@ -307,7 +342,8 @@ pub(super) fn start_uprobes(loaded: &Loaded, scope: Scope, gadget: &str) -> Resu
 
 fn share_stacks(stacks: &mut Stacks, loaded: &Loaded) -> std::io::Result<()> {
     let map = |name| loaded.map_fd(name).map(|fd| fd.try_clone_to_owned()).transpose();
-    stacks.set_maps(map(stacks::KERNEL_MAP)?, map(stacks::USER_MAP)?)
+    let taken = if loaded.samples() { Taken::AtInterrupt } else { Taken::InCall };
+    stacks.set_maps(map(stacks::KERNEL_MAP)?, map(stacks::USER_MAP)?, taken)
 }
 
 /// Whether a variable of the BPF program that says yes or no will say yes.
@@ -332,7 +368,8 @@ fn needs_containers(gadget: &Gadget, sources: &[DataSource]) -> bool {
 pub(super) struct Shared {
     containers: Option<Containers>,
     engine: Option<Arc<Engine>>,
-    sockets: Option<Arc<Sockets>>,
+    /// Without and with paths: who does not ask for them does not pay for them.
+    sockets: [Option<Arc<Sockets>>; 2],
 }
 
 impl Shared {
@@ -360,12 +397,13 @@ impl Shared {
         }
     }
 
-    fn sockets(&mut self, options: &LiveOptions, kernel: &KernelBtf) -> Result<Arc<Sockets>, RunError> {
-        if let Some(running) = &self.sockets {
+    fn sockets(&mut self, options: &LiveOptions, kernel: &KernelBtf, paths: bool) -> Result<Arc<Sockets>, RunError> {
+        let place = &mut self.sockets[usize::from(paths)];
+        if let Some(running) = place {
             return Ok(running.clone());
         }
-        let sockets = Arc::new(Sockets::start(kernel, &options.containers.host_root)?);
-        self.sockets = Some(sockets.clone());
+        let sockets = Arc::new(Sockets::start(kernel, &options.containers.host_root, paths)?);
+        *place = Some(sockets.clone());
         Ok(sockets)
     }
 

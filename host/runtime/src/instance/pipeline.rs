@@ -188,6 +188,11 @@ impl Pipeline {
         self.sources.iter().all(|s| s.ledger.delivered == 0)
     }
 
+    /// What the guest lost that is in no batch.
+    pub(super) fn lost_by_guest(&self) -> u64 {
+        self.guest.as_ref().map_or(0, Guest::lost)
+    }
+
     pub(super) fn ledgers(self) -> Vec<(String, Ledger)> {
         self.sources.into_iter().map(|s| (s.source.name.clone(), s.ledger)).collect()
     }

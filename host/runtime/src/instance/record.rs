@@ -2,6 +2,8 @@
 //!
 //! A recording is a magic line and a sequence of chunks `kind: u8, length: u32 LE, payload`. The first chunk is the header
 //! (JSON), the second the guest's Wasm (empty where the gadget has none); then entities and batches in the order they came.
+//! An entity is written when a row first needs it. Neither side keeps them for ever: the writer forgets all from time to time,
+//! says so, and writes those again that come back.
 //! A recording that ends without its end chunk was cut short: what is whole is replayed, then that is an error.
 //! The tap sits after the container enricher and before the guest, so that a replay runs the rest of the pipeline for real.
 //! Layout in detail: `docs/reference/record-format.md`.
@@ -14,10 +16,16 @@ use std::{
     sync::Arc,
 };
 
-const MAGIC: &[u8; 8] = b"IGREC 1\n";
+const MAGIC: &[u8; 8] = b"IGREC 2\n";
+/// As it began before entities were forgotten; otherwise it is the same.
+const MAGIC_1: &[u8; 8] = b"IGREC 1\n";
 /// No chunk may be larger: a batch is bounded far below this, and so is memory when a file lies about a length.
 const MAX_CHUNK: u32 = 256 << 20;
 const NO_ENTITY: u32 = u32::MAX;
+/// Entities are forgotten before the next batch when there are more, or when their texts are longer. A busy host has
+/// hundreds of containers, and thousands of different stacks.
+const MAX_ENTITIES: usize = 8192;
+const MAX_ENTITY_BYTES: usize = 16 << 20;
 
 /// What a recording says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,6 +78,8 @@ enum Chunk {
     Entity = 3,
     Batch = 4,
     End = 5,
+    /// Entities written so far are not referred to any more; the next has number 0.
+    Forget = 6,
 }
 
 /// Writes a recording.
@@ -77,13 +87,15 @@ pub struct Recorder<W: Write> {
     out: W,
     /// Numbers of the entities already written, by address; the `Arc` keeps the address from being used again.
     entities: FxHashMap<usize, (Arc<Entity>, u32)>,
+    /// What these take in the file.
+    entity_bytes: usize,
     buf: Vec<u8>,
 }
 
 impl<W: Write> Recorder<W> {
     pub fn new(mut out: W, header: &Header, wasm: Option<&[u8]>) -> Result<Self, RecordError> {
         out.write_all(MAGIC)?;
-        let mut r = Recorder { out, entities: FxHashMap::default(), buf: Vec::new() };
+        let mut r = Recorder { out, entities: FxHashMap::default(), entity_bytes: 0, buf: Vec::new() };
         r.chunk(Chunk::Header, &serde_json::to_vec(header).map_err(io::Error::other)?)?;
         r.chunk(Chunk::Wasm, wasm.unwrap_or_default())?;
         Ok(r)
@@ -102,6 +114,11 @@ impl<W: Write> Recorder<W> {
 
     /// Writes the rows that are still live, with their entities and the batch's loss so far.
     pub fn batch(&mut self, source: u32, batch: &Batch) -> Result<(), RecordError> {
+        if self.entities.len() > MAX_ENTITIES || self.entity_bytes > MAX_ENTITY_BYTES {
+            self.chunk(Chunk::Forget, &[])?;
+            self.entities.clear();
+            self.entity_bytes = 0;
+        }
         let slots = batch.source().entity_slots();
         let mut buf = std::mem::take(&mut self.buf);
         buf.clear();
@@ -138,7 +155,9 @@ impl<W: Write> Recorder<W> {
         }
         let id = self.entities.len() as u32;
         let values: Vec<RecordedValue> = e.values.iter().map(RecordedValue::from).collect();
-        self.chunk(Chunk::Entity, &serde_json::to_vec(&values).map_err(io::Error::other)?)?;
+        let text = serde_json::to_vec(&values).map_err(io::Error::other)?;
+        self.chunk(Chunk::Entity, &text)?;
+        self.entity_bytes += text.len();
         self.entities.insert(key, (e.clone(), id));
         Ok(id)
     }
@@ -192,7 +211,7 @@ impl<R: Read> Replayer<R> {
     pub fn open(mut input: R) -> Result<Self, RecordError> {
         let mut magic = [0; MAGIC.len()];
         match input.read_exact(&mut magic) {
-            Ok(()) if &magic == MAGIC => {}
+            Ok(()) if [MAGIC, MAGIC_1].contains(&&magic) => {}
             Ok(()) => return Err(RecordError::NotARecording),
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(RecordError::NotARecording),
             Err(e) => return Err(e.into()),
@@ -237,6 +256,7 @@ impl<R: Read> Replayer<R> {
             3 => Chunk::Entity,
             4 => Chunk::Batch,
             5 => Chunk::End,
+            6 => Chunk::Forget,
             _ => return Err(self.damaged("unknown chunk")),
         };
         let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]);
@@ -285,6 +305,7 @@ impl<R: Read> Replayer<R> {
                     self.buf = buf;
                     return source.map(Some).ok_or_else(|| self.damaged("a batch is not of the declared shape"));
                 }
+                Chunk::Forget => self.entities.clear(),
                 Chunk::Header | Chunk::Wasm => return Err(self.damaged("a chunk out of place")),
             }
         }
@@ -433,6 +454,93 @@ mod tests {
         assert_eq!(b.record(1), 2u64.to_le_bytes());
         assert_eq!(b.entity(0, 1).unwrap().values[0], EntityValue::Text("web".into()));
         assert_eq!(r.next(&mut batches).unwrap(), None);
+    }
+
+    /// A batch of rows with an entity each.
+    fn of_entities(entities: &[Arc<Entity>]) -> Batch {
+        let mut b = Batch::new(Arc::new(source()));
+        for (i, e) in entities.iter().enumerate() {
+            b.push(&(i as u64).to_le_bytes());
+            b.set_entity(0, i, Some(e.clone()));
+        }
+        b
+    }
+
+    fn named(name: impl Into<String>) -> Arc<Entity> {
+        Arc::new(Entity { values: vec![EntityValue::Text(name.into().into())] })
+    }
+
+    #[test]
+    fn entities_without_end_take_no_memory_without_end_and_all_come_back() {
+        const COUNT: usize = 100_000;
+        const IN_BATCH: usize = 50;
+        // one that is there from beginning to end, among many that are there once
+        let stays = named("stays");
+        let mut r = Recorder::new(Vec::new(), &header(), None).unwrap();
+        let mut forgotten = 0;
+        for n in 0..COUNT / IN_BATCH {
+            let mut rows = vec![stays.clone()];
+            rows.extend((0..IN_BATCH).map(|i| named(format!("{}", n * IN_BATCH + i))));
+            let before = r.entities.len();
+            r.batch(0, &of_entities(&rows)).unwrap();
+            forgotten += usize::from(r.entities.len() < before);
+            assert!(r.entities.len() <= MAX_ENTITIES + 1 + IN_BATCH);
+            assert!(r.entities.capacity() < 4 * MAX_ENTITIES);
+        }
+        assert!(forgotten >= COUNT / (MAX_ENTITIES + IN_BATCH + 1), "{forgotten}");
+        let file = r.finish().unwrap();
+        let mut r = Replayer::open(&file[..]).unwrap();
+        let mut batches = vec![Batch::new(Arc::new(r.header.sources[0].clone()))];
+        let mut next = 0;
+        while r.next(&mut batches).unwrap().is_some() {
+            assert!(r.entities.len() <= MAX_ENTITIES + 1 + IN_BATCH);
+            let b = &mut batches[0];
+            let name = |row: usize| match &b.entity(0, row).unwrap().values[0] {
+                EntityValue::Text(t) => t.to_string(),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(name(0), "stays");
+            for row in 1..b.len() {
+                assert_eq!(name(row), next.to_string());
+                next += 1;
+            }
+            b.clear();
+        }
+        assert_eq!(next, COUNT);
+    }
+
+    #[test]
+    fn few_entities_with_long_texts_are_bounded_too() {
+        let mut r = Recorder::new(std::io::sink(), &header(), None).unwrap();
+        let long = "x".repeat(64 << 10);
+        for _ in 0..1000 {
+            r.batch(0, &of_entities(&[named(long.as_str())])).unwrap();
+            assert!(r.entity_bytes <= MAX_ENTITY_BYTES + (65 << 10));
+            assert!(r.entities.len() <= 300);
+        }
+    }
+
+    #[test]
+    fn recordings_of_the_first_version_are_read() {
+        let mut file = recording(None);
+        file[..MAGIC_1.len()].copy_from_slice(MAGIC_1);
+        assert_eq!(Replayer::open(&file[..]).unwrap().header, header());
+        file[6] = b'3';
+        assert!(matches!(Replayer::open(&file[..]), Err(RecordError::NotARecording)));
+    }
+
+    #[test]
+    fn a_row_cannot_refer_to_what_was_forgotten() {
+        let mut r = Recorder::new(Vec::new(), &header(), None).unwrap();
+        let e = named("web");
+        r.batch(0, &of_entities(std::slice::from_ref(&e))).unwrap();
+        r.chunk(Chunk::Forget, &[]).unwrap();
+        r.batch(0, &of_entities(&[e])).unwrap();
+        let file = r.finish().unwrap();
+        let mut r = Replayer::open(&file[..]).unwrap();
+        let mut batches = vec![Batch::new(Arc::new(r.header.sources[0].clone()))];
+        assert_eq!(r.next(&mut batches).unwrap(), Some(0));
+        assert!(matches!(r.next(&mut batches), Err(RecordError::Damaged { .. })));
     }
 
     #[test]

@@ -33,6 +33,15 @@ const TRUSTED: Duration = Duration::from_millis(200);
 /// Characters of a readable name; the rest is cut.
 const MAX_READABLE: usize = 512;
 
+/// How a stack of the kernel came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// By a program that what is looked at called: it begins with that program, and with how the kernel came there.
+    InCall,
+    /// Of what was at work when a clock struck; if that was a BPF program, it is what people look for.
+    AtInterrupt,
+}
+
 /// Functions of one file.
 #[derive(Debug, Default)]
 struct Module {
@@ -131,11 +140,12 @@ impl Symbolizer {
         self.kernel.get_or_insert_with(|| KernelSymbols::read(&self.kallsyms))
     }
 
-    /// Appends the frames of a kernel stack, innermost first: `[0]name; [1]name`.
-    pub fn kernel_stack(&mut self, addresses: &[u64], out: &mut String) {
+    /// Appends the frames of a kernel stack, innermost first: `[0]name; [1]name`. `taken` tells whose the innermost are.
+    pub fn kernel_stack(&mut self, addresses: &[u64], taken: Taken, out: &mut String) {
         let kernel = self.kernel();
-        for (depth, address) in addresses.iter().enumerate() {
-            frame_start(depth, out);
+        let first = if taken == Taken::AtInterrupt { 0 } else { kernel.frames_of_tracing(addresses) };
+        for (depth, address) in addresses.iter().enumerate().skip(first) {
+            frame_start(depth - first, out);
             match kernel.name(called_from(depth, *address)) {
                 Some(name) => readable(name, out),
                 None => unknown(*address, "unknown", out),

@@ -80,6 +80,9 @@ pub enum WasmError {
     UnknownImport { gadget: String, import: String },
     #[error("gadget {gadget}: its wasm does not fit the interface ig:gadget@0.1.0")]
     Link { gadget: String, source: wasmtime::Error },
+    /// What the user gave for a parameter is wrong, and only the guest could tell: its words name the parameter.
+    #[error("{message}")]
+    Param { message: String },
     #[error("gadget {gadget}: its wasm refused in {phase}: {message} ({code})")]
     Refused { gadget: String, phase: Phase, code: &'static str, message: String },
     #[error("gadget {gadget}: its wasm failed in {phase}: {halt}")]

@@ -127,12 +127,24 @@ impl Guest {
             started: false,
             forgot: false,
         };
-        let (instance, after) = guest.open().map_err(|e| e.into_error(&guest.gadget))?;
+        let (instance, after) = guest.open().map_err(|e| guest.not_opened(e))?;
         guest.plan = after.plan();
         guest.instance = Some(instance);
         *sources = after.sources.clone();
         guest.after = after;
         Ok(guest)
+    }
+
+    /// Only a guest knows what its parameters mean: what it says of one that the user gave is told as the user's mistake.
+    fn not_opened(&self, e: OpenFailure) -> WasmError {
+        match e {
+            OpenFailure::Refused(Phase::Init, Refusal { code: INVALID, message })
+                if is_of_one(&message, &self.params) =>
+            {
+                WasmError::Param { message }
+            }
+            e => e.into_error(&self.gadget),
+        }
     }
 
     /// Whether the guest takes the rows of this source.
@@ -184,6 +196,11 @@ impl Guest {
     /// What was published since the last time.
     pub fn take_documents(&mut self) -> Vec<Document> {
         take(&mut self.documents)
+    }
+
+    /// What it said that it lost, and what the kernel lost of what it reads itself; see `Ledger::gadget_lost`.
+    pub fn lost(&self) -> u64 {
+        self.services.lost()
     }
 
     /// Keeps what a call has published, unless the guest broke in it.
@@ -413,6 +430,9 @@ impl fmt::Debug for Guest {
     }
 }
 
+/// The code of an error for a value that is none.
+const INVALID: &str = "invalid";
+
 /// Why an instance could not be made.
 enum OpenFailure {
     Link(wasmtime::Error),
@@ -448,6 +468,12 @@ impl OpenFailure {
             OpenFailure::Refused(phase, Refusal { code, message }) => Problem::RestartRefused { phase, code, message },
         }
     }
+}
+
+/// Whether a guest's words are about a parameter: `parameter KEY: …`, as ours are.
+pub(super) fn is_of_one(message: &str, params: &[(String, String)]) -> bool {
+    let key = message.strip_prefix("parameter ").and_then(|rest| rest.split_once(": ")).map(|(key, _)| key);
+    params.iter().any(|(k, _)| Some(k.as_str()) == key)
 }
 
 fn call_phase(engine: &Engine, instance: &mut Instance, phase: Phase) -> Result<(), OpenFailure> {

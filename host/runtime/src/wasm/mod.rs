@@ -25,7 +25,7 @@ pub use engine::{Engine, EngineOptions, imports};
 pub use error::{Phase, WasmError};
 pub use guest::{Guest, GuestNote, GuestOptions, Problem};
 pub use log_gate::Level;
-pub use services::{Document, Services};
+pub use services::{Document, Lent, Services};
 
 #[cfg(test)]
 mod tests;

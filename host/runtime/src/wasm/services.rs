@@ -1,18 +1,24 @@
-//! What of the host a guest may reach through interfaces beyond its own rows: documents it makes, its maps, the
-//! containers. Plain data and its limits; knows nothing of Wasm.
+//! What of the host a guest may reach through interfaces beyond its own rows: documents it makes, its maps and perf buffers
+//! (`services/maps.rs`), the containers, the ledger. Plain data and its limits; knows nothing of Wasm.
 //!
 //! One for each run of a guest, shared by the instances that follow one another; used on the thread of the run.
 
-use crate::{
-    bpf::maps::RawMap,
-    containers::{Container, Containers, Resolution, Selector, Verdict},
-};
+mod maps;
+
+use crate::containers::{Container, Containers, Resolution, Selector, Verdict};
 use std::{
-    collections::BTreeMap,
     io,
-    os::fd::OwnedFd,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
+
+pub use maps::Lent;
+use maps::Maps;
+pub(super) use maps::WhenFull;
+#[expect(unreachable_pub, reason = "generated code names them in public aliases")]
+pub use maps::{OpenMap, PerfBuffers};
 
 /// Bytes of one document, and of all that one call publishes.
 const LARGEST_DOCUMENT: usize = 16 << 20;
@@ -21,9 +27,6 @@ const MOST_DOCUMENTS: usize = 1 << 16;
 const MOST_ANNOTATIONS: usize = 64;
 /// Longest name, media type, or annotation.
 const LONGEST_TEXT: usize = 4096;
-/// Entries and bytes of one scan.
-const MOST_ENTRIES: u32 = 4096;
-const LARGEST_SCAN: usize = 4 << 20;
 
 /// Something a gadget wrote, as opposed to rows: a security profile, a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,10 +49,18 @@ pub(super) enum ServiceError {
     NoMap { name: String, known: String },
     #[error("there are no maps before the gadget runs, nor in a replay")]
     NoMaps,
-    #[error("a key of {got} bytes, the map's has {want}")]
-    KeyLength { got: usize, want: usize },
-    #[error("reading map {name}: {source}")]
-    Read { name: String, source: io::Error },
+    #[error("a {what} of {got} bytes, that of map {map} has {want}")]
+    Length { map: String, what: &'static str, got: usize, want: usize },
+    #[error("map {name} is filled by the host")]
+    HostsMap { name: String },
+    #[error("map {name} is {kind}, wanted is {wanted}")]
+    MapKind { name: String, kind: &'static str, wanted: &'static str },
+    #[error("the buffers of map {name} are read already")]
+    ReadAlready { name: String },
+    #[error("a perf buffer has a power of two of bytes, at least {least}, not {got}")]
+    BufferSize { least: usize, got: u32 },
+    #[error("{doing} map {name}: {source}")]
+    Map { doing: &'static str, name: String, source: io::Error },
 }
 
 /// A document that a guest is writing.
@@ -126,63 +137,6 @@ impl Published {
     }
 }
 
-type Maps = BTreeMap<String, Arc<RawMap<OwnedFd>>>;
-
-/// A map that a guest has opened.
-#[derive(Clone, Debug)]
-#[expect(unreachable_pub, reason = "generated code names it in a public alias")]
-pub struct OpenMap {
-    name: String,
-    map: Arc<RawMap<OwnedFd>>,
-}
-
-impl OpenMap {
-    pub(super) fn info(&self) -> &crate::bpf::maps::MapInfo {
-        self.map.info()
-    }
-
-    /// Bytes of each value that a lookup gives, and how many: one, or one for each CPU.
-    pub(super) fn value_parts(&self) -> (u32, u32) {
-        let (size, count) = self.map.value_parts();
-        (size as u32, count as u32)
-    }
-
-    pub(super) fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ServiceError> {
-        self.check(key)?;
-        self.map.lookup(key).map_err(|e| self.failed(e))
-    }
-
-    /// Keys and values, packed.
-    pub(super) fn scan(&self, after: Option<Vec<u8>>, max: u32) -> Result<(Vec<u8>, Vec<u8>), ServiceError> {
-        if let Some(key) = &after {
-            self.check(key)?;
-        }
-        let (mut keys, mut values) = (Vec::new(), Vec::new());
-        let mut at = after;
-        let mut left = max.min(MOST_ENTRIES);
-        while left > 0 && keys.len() + values.len() < LARGEST_SCAN {
-            let Some(key) = self.map.next_key(at.as_deref()).map_err(|e| self.failed(e))? else { break };
-            if let Some(value) = self.map.lookup(&key).map_err(|e| self.failed(e))? {
-                keys.extend_from_slice(&key);
-                values.extend_from_slice(&value);
-            }
-            // One that was deleted in between counts too: the walk must end.
-            left -= 1;
-            at = Some(key);
-        }
-        Ok((keys, values))
-    }
-
-    fn check(&self, key: &[u8]) -> Result<(), ServiceError> {
-        let want = self.map.info().key_size as usize;
-        if key.len() == want { Ok(()) } else { Err(ServiceError::KeyLength { got: key.len(), want }) }
-    }
-
-    fn failed(&self, source: io::Error) -> ServiceError {
-        ServiceError::Read { name: self.name.clone(), source }
-    }
-}
-
 /// What a run lends its guest. Empty in a replay.
 #[derive(Default)]
 pub struct Services {
@@ -190,31 +144,34 @@ pub struct Services {
     containers: Option<(Containers, Arc<Selector>, bool)>,
     /// From the moment the object is loaded.
     maps: OnceLock<Maps>,
+    lost: AtomicU64,
 }
 
 impl Services {
     /// For a live run, whose containers may not be known.
     pub fn live(containers: Option<Containers>, selector: Arc<Selector>, host: bool) -> Services {
-        Services { containers: containers.map(|c| (c, selector, host)), maps: OnceLock::new() }
+        Services { containers: containers.map(|c| (c, selector, host)), ..Services::default() }
     }
 
     /// Lends the maps of a loaded object; the first call counts.
-    pub fn lend_maps(&self, maps: impl IntoIterator<Item = (String, OwnedFd)>) -> io::Result<()> {
-        let all: io::Result<Maps> = maps.into_iter().map(|(name, fd)| Ok((name, Arc::new(RawMap::new(fd)?)))).collect();
-        self.maps.get_or_init({
-            let all = all?;
-            || all
-        });
+    pub fn lend_maps(&self, maps: impl IntoIterator<Item = Lent>) -> io::Result<()> {
+        let maps = Maps::new(maps)?;
+        self.maps.get_or_init(|| maps);
         Ok(())
     }
 
     pub(super) fn map(&self, name: &str) -> Result<OpenMap, ServiceError> {
-        let maps = self.maps.get().ok_or(ServiceError::NoMaps)?;
-        let map = maps.get(name).ok_or_else(|| ServiceError::NoMap {
-            name: name[..name.floor_char_boundary(64)].to_owned(),
-            known: maps.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
-        })?;
-        Ok(OpenMap { name: name.to_owned(), map: Arc::clone(map) })
+        self.maps.get().ok_or(ServiceError::NoMaps)?.open(name)
+    }
+
+    /// Something that should have been shown is not; see `Ledger::gadget_lost`.
+    pub(super) fn lose(&self, count: u64) {
+        // Never wraps around to something plausible; nobody else writes it.
+        self.lost.store(self.lost().saturating_add(count), Ordering::Relaxed);
+    }
+
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// Whose namespace it was at that time.
@@ -298,6 +255,16 @@ mod tests {
         assert!(matches!(services.owner(1, 0), Owner::Nobody));
         services.lend_maps([]).unwrap();
         assert_eq!(services.map("m").unwrap_err().to_string(), "no map \"m\"; there is ");
+    }
+
+    #[test]
+    fn what_a_guest_loses_adds_up_and_never_wraps() {
+        let services = Services::default();
+        services.lose(2);
+        services.lose(3);
+        assert_eq!(services.lost(), 5);
+        services.lose(u64::MAX);
+        assert_eq!(services.lost(), u64::MAX);
     }
 
     #[test]

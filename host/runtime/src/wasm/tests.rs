@@ -298,7 +298,7 @@ fn what_cannot_be_opened_is_an_error_that_says_why() {
     let bad_init = |init: &str| new(&component(init, "")).map(|_| ()).unwrap_err();
     let core = wat::parse_str("(module)").unwrap();
     let wasi = wat::parse_str(r#"(component (import "wasi:cli/environment@0.2.0" (instance)))"#).unwrap();
-    let newer = wat::parse_str(r#"(component (import "ig:gadget/perf@0.1.0" (instance)))"#).unwrap();
+    let newer = wat::parse_str(r#"(component (import "ig:gadget/weather@0.1.0" (instance)))"#).unwrap();
     let newer_fn = wat::parse_str(
         r#"(component (import "ig:gadget/log@0.1.0" (instance (export "shout" (func (param "m" string))))))"#,
     )
@@ -323,6 +323,18 @@ fn what_cannot_be_opened_is_an_error_that_says_why() {
     ];
     let text: Vec<String> = cases.iter().map(|(name, e)| format!("{name}: {}", explain(e))).collect();
     insta::assert_snapshot!(text.join("\n"));
+}
+
+#[test]
+fn what_a_guest_says_of_a_parameter_is_the_users_mistake() {
+    let params = [("filters".to_owned(), "nope".to_owned())];
+    let of = |message: &str| super::guest::is_of_one(message, &params);
+    assert!(of("parameter filters: there is no system call \"nope\""));
+    for other in
+        ["parameter filter: no", "parameter filters", "filters: no", "parameter : no", "", "no field filters: x"]
+    {
+        assert!(!of(other), "{other}");
+    }
 }
 
 #[test]

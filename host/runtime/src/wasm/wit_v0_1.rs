@@ -3,11 +3,13 @@
 //! `sink.finish` is linked by hand: its lists are read where they lie in the guest's memory. Everything else is small and
 //! goes through generated code. Nothing here decides what a guest may do; `opening`, `answer` and `services` do.
 //!
-//! One file an interface: `sink`, `schema` (sources), `documents`, `maps`, `facts` (kernel and containers).
+//! One file an interface: `sink`, `schema` (sources), `documents`, `maps` (also
+//! `maps-write`), `perf`, `facts` (kernel and containers). `log`, `params` and `ledger` are small enough to be here.
 
 mod documents;
 mod facts;
 mod maps;
+mod perf;
 mod schema;
 mod sink;
 
@@ -38,6 +40,7 @@ mod bindings {
         with: {
             "ig:gadget/documents.document": crate::wasm::services::Draft,
             "ig:gadget/maps.bpf-map": crate::wasm::services::OpenMap,
+            "ig:gadget/perf.reader": crate::wasm::services::PerfBuffers,
         },
         imports: {
             "ig:gadget/documents.[constructor]document": trappable,
@@ -48,17 +51,21 @@ mod bindings {
             "ig:gadget/maps.[method]bpf-map.lookup": trappable,
             "ig:gadget/maps.[method]bpf-map.scan": trappable,
             "ig:gadget/maps.open": trappable,
+            "ig:gadget/maps-write.update": trappable,
+            "ig:gadget/maps-write.delete": trappable,
+            "ig:gadget/perf.[method]reader.drain": trappable,
+            "ig:gadget/perf.open": trappable,
         },
     });
 }
 
 use bindings::{
     exports::ig::gadget::{lifecycle, processor, timer},
-    ig::gadget::{log, params, sources, types},
+    ig::gadget::{ledger, log, params, sources, types},
 };
 
 /// Interfaces this host offers, in any compatible version.
-const OFFERED: [&str; 9] = [
+const OFFERED: [&str; 12] = [
     "ig:gadget/types@0.1.",
     "ig:gadget/log@0.1.",
     "ig:gadget/params@0.1.",
@@ -66,6 +73,9 @@ const OFFERED: [&str; 9] = [
     "ig:gadget/sink@0.1.",
     "ig:gadget/documents@0.1.",
     "ig:gadget/maps@0.1.",
+    "ig:gadget/maps-write@0.1.",
+    "ig:gadget/perf@0.1.",
+    "ig:gadget/ledger@0.1.",
     "ig:gadget/kernel@0.1.",
     "ig:gadget/containers@0.1.",
 ];
@@ -364,6 +374,12 @@ impl log::Host for State {
     }
 }
 
+impl ledger::Host for State {
+    fn lost(&mut self, count: u64) {
+        self.services.lose(count);
+    }
+}
+
 impl params::Host for State {
     fn get(&mut self, key: String) -> Option<String> {
         self.params.iter().find(|(k, _)| *k == key).map(|(_, v)| v.clone())
@@ -408,10 +424,14 @@ fn level_of(level: log::Level) -> Level {
 fn service_error(e: ServiceError) -> types::Error {
     let code = match &e {
         ServiceError::TooMuch { .. } => types::ErrorCode::Exhausted,
-        ServiceError::NotText { .. } | ServiceError::KeyLength { .. } => types::ErrorCode::Invalid,
+        ServiceError::NotText { .. } | ServiceError::Length { .. } | ServiceError::BufferSize { .. } => {
+            types::ErrorCode::Invalid
+        }
         ServiceError::NoMap { .. } => types::ErrorCode::NotFound,
-        ServiceError::NoMaps => types::ErrorCode::Unsupported,
-        ServiceError::Read { .. } => types::ErrorCode::Kernel,
+        ServiceError::NoMaps | ServiceError::MapKind { .. } => types::ErrorCode::Unsupported,
+        ServiceError::HostsMap { .. } => types::ErrorCode::Denied,
+        ServiceError::ReadAlready { .. } => types::ErrorCode::Busy,
+        ServiceError::Map { .. } => types::ErrorCode::Kernel,
     };
     error(code, e.to_string())
 }

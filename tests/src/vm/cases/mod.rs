@@ -5,6 +5,7 @@
 //! there by `machine::pack`.
 
 mod attach;
+mod containers;
 mod embedded;
 mod gadgets;
 mod runtimes;

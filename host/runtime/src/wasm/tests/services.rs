@@ -1,7 +1,6 @@
 //! Guests that go wrong with documents, timers and maps: the run and the host's memory live on, and what was wrong is said.
 
 use super::*;
-use std::os::fd::OwnedFd;
 
 /// A guest that has no rows at all. `$doc` makes a document, `$write ptr len` and `$publish` act on it; results of calls lie
 /// at 0x500: the first byte is not 0 for an error.
@@ -148,7 +147,7 @@ fn there_are_no_maps_without_a_kernel_and_none_of_another_name() {
     let open = "(call $map (i32.const 0x100) (i32.const 4) (i32.const 0x500)) (call $fail)";
     silent(0, "", open).stop().unwrap();
     let services = Arc::new(Services::default());
-    services.lend_maps(Vec::<(String, OwnedFd)>::new()).unwrap();
+    services.lend_maps([]).unwrap();
     let wat = SILENT.replace("INTERVAL", "0").replace("TICK", "").replace("STOP", open);
     let options = GuestOptions { services, ..options() };
     let mut guest = Guest::new(engine(), &encode_silent(&wat), "d", options, &mut Vec::new()).unwrap();

@@ -1,11 +1,14 @@
-//! `maps`: a guest reads the maps of its own object, which `services` lends it.
+//! `maps` and `maps-write`: a guest reads and changes the maps of its own object, which `services` lends it.
 
 use super::{
-    State,
-    bindings::ig::gadget::maps::{self, MapInfo},
+    State, WitResult,
+    bindings::ig::gadget::{
+        maps::{self, MapInfo},
+        maps_write::{self, Mode},
+    },
     service_error, types,
 };
-use crate::wasm::services::OpenMap;
+use crate::{bpf::maps::Update, wasm::services::OpenMap};
 use wasmtime::component::Resource;
 
 impl maps::Host for State {
@@ -45,5 +48,26 @@ impl maps::HostBpfMap for State {
     fn drop(&mut self, this: Resource<OpenMap>) -> wasmtime::Result<()> {
         self.table.delete(this).map(drop)?;
         Ok(())
+    }
+}
+
+impl maps_write::Host for State {
+    fn update(
+        &mut self,
+        map: Resource<OpenMap>,
+        key: Vec<u8>,
+        value: Vec<u8>,
+        mode: Mode,
+    ) -> wasmtime::Result<WitResult> {
+        let how = match mode {
+            Mode::Any => Update::Any,
+            Mode::OnlyNew => Update::OnlyNew,
+            Mode::OnlyExisting => Update::OnlyExisting,
+        };
+        Ok(self.table.get(&map)?.update(&key, &value, how).map_err(service_error))
+    }
+
+    fn delete(&mut self, map: Resource<OpenMap>, key: Vec<u8>) -> wasmtime::Result<Result<bool, types::Error>> {
+        Ok(self.table.get(&map)?.delete(&key).map_err(service_error))
     }
 }
