@@ -25,11 +25,17 @@ struct hist {
 const volatile bool queued = false;
 GADGET_PARAM(queued);
 
+struct beginning {
+	__u64 time;
+	// The device has it; before that, it waits in the queue.
+	__u64 is_sent;
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_REQUESTS);
 	__type(key, __u64);
-	__type(value, __u64);
+	__type(value, struct beginning);
 } started SEC(".maps");
 
 struct {
@@ -43,13 +49,10 @@ GADGET_MAPITER(blockio, hists);
 
 static const struct hist nothing;
 
-// A request that is sent to the device again, after the device could not take it, begins anew, unless it began in the queue.
-static __always_inline int begin(__u64 rq, bool again)
+static __always_inline int begin(__u64 rq, bool is_sent)
 {
-	__u64 now = bpf_ktime_get_ns();
+	struct beginning now = { .time = bpf_ktime_get_ns(), .is_sent = is_sent };
 
-	if (!again && bpf_map_lookup_elem(&started, &rq))
-		return 0;
 	gadget_update_or_count(&started, &rq, &now);
 	return 0;
 }
@@ -57,13 +60,32 @@ static __always_inline int begin(__u64 rq, bool again)
 SEC("raw_tp/block_rq_insert")
 int ig_profio_insert(struct bpf_raw_tracepoint_args *ctx)
 {
-	return queued ? begin((__u64)gadget_io_request(ctx), true) : 0;
+	return queued ? begin((__u64)gadget_io_request(ctx), false) : 0;
 }
 
 SEC("raw_tp/block_rq_issue")
 int ig_profio_issue(struct bpf_raw_tracepoint_args *ctx)
 {
-	return begin((__u64)gadget_io_request(ctx), !queued);
+	__u64 rq = (__u64)gadget_io_request(ctx);
+	struct beginning *known = queued ? bpf_map_lookup_elem(&started, &rq) : NULL;
+
+	// One that was sent before has ended without a word (flushes do on some disks), and this is another in its memory.
+	if (!known || known->is_sent)
+		return begin(rq, true);
+	known->is_sent = true;
+	return 0;
+}
+
+// The device could not take it: it waits again. When it is sent again it begins anew, unless it began in the queue.
+SEC("raw_tp/block_rq_requeue")
+int ig_profio_requeued(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u64 rq = (__u64)gadget_io_request(ctx);
+	struct beginning *known = bpf_map_lookup_elem(&started, &rq);
+
+	if (known)
+		known->is_sent = false;
+	return 0;
 }
 
 // A request that has become part of another does not complete by itself, and the kernel uses its memory again: with
@@ -82,7 +104,8 @@ int ig_profio_done(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct request___known *rq = (struct request___known *)ctx->args[0];
 	__u32 bytes = ctx->args[2];
-	__u64 at = (__u64)rq, *start, took;
+	__u64 at = (__u64)rq, took;
+	struct beginning *start;
 	struct disk key = {};
 	struct hist *hist;
 
@@ -92,7 +115,7 @@ int ig_profio_done(struct bpf_raw_tracepoint_args *ctx)
 	// Part of it is done, and the rest will come.
 	if (bytes < BPF_CORE_READ(rq, __data_len))
 		return 0;
-	took = (bpf_ktime_get_ns() - *start) / 1000;
+	took = (bpf_ktime_get_ns() - start->time) / 1000;
 	bpf_map_delete_elem(&started, &at);
 	gadget_io_disk(rq, &key.major, &key.minor);
 	key.rw_raw = gadget_io_operation(rq);

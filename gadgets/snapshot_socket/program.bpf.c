@@ -32,6 +32,10 @@ struct bpf_iter__tcp {
 	struct sock_common *sk_common;
 };
 
+struct inet_timewait_sock {
+	volatile unsigned char tw_substate;
+};
+
 struct udp_sock {
 	struct inet_sock inet;
 };
@@ -40,7 +44,6 @@ struct bpf_iter__udp {
 	struct bpf_iter_meta *meta;
 	struct udp_sock *udp_sk;
 };
-
 
 #pragma clang attribute pop
 
@@ -82,7 +85,10 @@ int ig_snap_tcp(struct bpf_iter__tcp *ctx)
 		return 0;
 	__builtin_memset(&e, 0, sizeof(e));
 	read_common(&e, c, GADGET_IPPROTO_TCP);
-	if (e.state_raw != TIME_WAIT && e.state_raw != NEW_SYN_RECV)
+	// What is left of a closed socket may still wait for the peer's end: FIN_WAIT2, as ss and netstat have it.
+	if (e.state_raw == TIME_WAIT)
+		e.state_raw = BPF_CORE_READ((const struct inet_timewait_sock *)c, tw_substate);
+	else if (e.state_raw != NEW_SYN_RECV)
 		e.ino = gadget_ino_of_sock((struct sock *)c);
 	bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
 	return 0;

@@ -16,6 +16,8 @@
 struct request_of {
 	struct gadget_process proc;
 	__u64 start;
+	// The device could not take it: it will be sent again, by whoever has the time.
+	__u64 waits;
 };
 
 struct io_key {
@@ -76,7 +78,24 @@ int ig_topio_start(struct bpf_raw_tracepoint_args *ctx)
 SEC("raw_tp/block_rq_issue")
 int ig_topio_issue(struct bpf_raw_tracepoint_args *ctx)
 {
-	return begin((__u64)gadget_io_request(ctx));
+	__u64 rq = (__u64)gadget_io_request(ctx);
+	struct request_of *who = bpf_map_lookup_elem(&started, &rq);
+
+	if (!who || !who->waits)
+		return begin(rq);
+	who->waits = false;
+	return 0;
+}
+
+SEC("raw_tp/block_rq_requeue")
+int ig_topio_requeued(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u64 rq = (__u64)gadget_io_request(ctx);
+	struct request_of *who = bpf_map_lookup_elem(&started, &rq);
+
+	if (who)
+		who->waits = true;
+	return 0;
 }
 
 // A request that has become part of another does not complete by itself.

@@ -38,6 +38,8 @@ struct {
 GADGET_MAPITER(tcp, connections);
 
 #define MSG_PEEK 2
+// What was sent comes back with its time: it is no data that was received.
+#define MSG_ERRQUEUE 0x2000
 
 static const struct traffic nothing;
 
@@ -81,7 +83,7 @@ int BPF_PROG(ig_toptcp_sent, struct sock *sk, int ret, int flags)
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(ig_toptcp_received, struct sock *sk, int ret, int flags)
 {
-	return flags & MSG_PEEK ? 0 : moved(sk, ret, true);
+	return flags & (MSG_PEEK | MSG_ERRQUEUE) ? 0 : moved(sk, ret, true);
 }
 
 // Before Linux 6.3 there are no such tracepoints.

@@ -154,10 +154,18 @@ static __noinline bool is_other_port(__u16 port)
 // The address that a program gave to bind.
 static __always_inline void read_wanted(struct gadget_l4endpoint_t *addr, const void *from, __u16 family)
 {
-	__be16 port = 0;
+	struct {
+		__u16 family;
+		__be16 port;
+	} given = {};
 
-	bpf_probe_read_user(&port, sizeof(port), (const char *)from + 2);
-	addr->port = bpf_ntohs(port);
+	bpf_probe_read_user(&given, sizeof(given), from);
+	addr->port = bpf_ntohs(given.port);
+	// It may be of the other kind, which mostly is why bind failed.
+	if (given.family == GADGET_AF_INET || given.family == GADGET_AF_INET6)
+		family = given.family;
+	addr->version = family == GADGET_AF_INET6 ? 6 : 4;
+	__builtin_memset(&addr->addr_raw, 0, sizeof(addr->addr_raw));
 	if (family == GADGET_AF_INET6)
 		bpf_probe_read_user(&addr->addr_raw, 16, (const char *)from + 8);
 	else

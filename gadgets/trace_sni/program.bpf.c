@@ -186,15 +186,11 @@ static __always_inline void proceed(struct __sk_buff *skb, const struct gadget_p
 	__s32 ahead = p->seq - part->next_seq;
 	enum state state;
 
-	if (p->tcp_flags & GADGET_TCP_SYN) {
-		bpf_map_delete_elem(&parts, key);
-		return;
-	}
 	// Sent again.
-	if (ahead < 0 && p->payload_len)
+	if (ahead < 0 && p->payload_len && !(p->tcp_flags & GADGET_TCP_SYN))
 		return;
-	// A gap, or the end of the connection: more will not come.
-	if (ahead > 0 || p->tcp_flags & GADGET_TCP_RST || !append(skb, &part->e, p->payload, p->payload_len)) {
+	// A gap, the end of the connection, or another one in its place: more will not come.
+	if (ahead > 0 || p->tcp_flags & (GADGET_TCP_RST | GADGET_TCP_SYN) || !append(skb, &part->e, p->payload, p->payload_len)) {
 		if (state_of(&part->e) != NO_HELLO)
 			send(skb, &part->e, true);
 		bpf_map_delete_elem(&parts, key);

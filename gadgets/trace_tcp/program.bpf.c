@@ -63,13 +63,13 @@ struct {
 	__type(value, struct pending);
 } undecided SEC(".maps");
 
-// Sockets whose connect was told although its caller may still ask how it ended, by connecting once more. Where the oldest made
-// room, that connect is told twice.
+// Sockets whose connect was told although its caller may still ask how it ended, by connecting once more, and the answer that
+// was told: 0 or an errno. Where the oldest made room, that connect is told twice.
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
 	__type(key, __u64);
-	__type(value, __u8);
+	__type(value, __u32);
 } told SEC(".maps");
 
 struct ends {
@@ -242,8 +242,8 @@ static __noinline bool undecided_ended(void *ctx, const struct sock *sk, bool es
 {
 	__u64 key = (__u64)sk;
 	struct pending *found = bpf_map_lookup_elem(&undecided, &key);
+	__u32 error = 0;
 	struct pending p;
-	__u8 yes = 1;
 	struct event *e;
 
 	if (!found)
@@ -252,21 +252,20 @@ static __noinline bool undecided_ended(void *ctx, const struct sock *sk, bool es
 	// Whoever takes it out tells it.
 	if (bpf_map_delete_elem(&undecided, &key))
 		return true;
-	if (established) {
-		bpf_map_update_elem(&told, &key, &yes, BPF_ANY);
-		if (!connect_only && !accept_only && !failure_only)
-			gadget_update_or_count(&owners, &key, &p);
+	if (!established) {
+		error = BPF_CORE_READ(sk, sk_err);
+		if (!error)
+			error = ECANCELED;
 	}
+	bpf_map_update_elem(&told, &key, &error, BPF_ANY);
+	if (established && !connect_only && !accept_only && !failure_only)
+		gadget_update_or_count(&owners, &key, &p);
 	if (!is_wanted(connect, established))
 		return true;
 	e = begin(connect, sk, &p);
 	if (!e)
 		return true;
-	if (!established) {
-		int error = BPF_CORE_READ(sk, sk_err);
-
-		e->error_raw = error ? error : ECANCELED;
-	}
+	e->error_raw = error;
 	gadget_submit_buf(ctx, &events, e, sizeof(*e));
 	return true;
 }
@@ -275,6 +274,7 @@ static __always_inline void connect_ended(void *ctx, const struct sock *sk, int 
 {
 	__u64 key = (__u64)sk;
 	__u16 family = 0;
+	__u32 *answer;
 
 	bpf_probe_read_user(&family, sizeof(family), wanted);
 	// Not a connection but the end of one.
@@ -299,8 +299,14 @@ static __always_inline void connect_ended(void *ctx, const struct sock *sk, int 
 		return;
 	}
 	// The answer of a connect that was told when it was decided.
-	if (!bpf_map_delete_elem(&told, &key))
-		return;
+	answer = bpf_map_lookup_elem(&told, &key);
+	if (answer) {
+		bool is_told = *answer == (ret < 0 ? -ret : 0);
+
+		bpf_map_delete_elem(&told, &key);
+		if (is_told)
+			return;
+	}
 	connect_decided(ctx, sk, fd, ret < 0 ? -ret : 0, wanted);
 }
 
@@ -397,6 +403,8 @@ static __noinline int state_changed(void *ctx, const struct sock *sk, int before
 		return 0;
 	}
 	if (after == SYN_SENT) {
+		// A new attempt.
+		bpf_map_delete_elem(&told, &key);
 		bpf_map_delete_elem(&failed, &key);
 		return 0;
 	}

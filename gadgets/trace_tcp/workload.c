@@ -5,6 +5,8 @@
 //   workload mptcp PORT   a server of MPTCP, and one client each of TCP and of MPTCP
 //   workload again        twenty times a socket that does not wait and is refused, and then one that finds no way: the kernel
 //                         gives it the same memory
+//   workload asks         a socket that does not wait and is refused, asks how it ended by connecting again, and tries anew; and
+//                         one that gets through and asks in the same way
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -92,12 +94,40 @@ static void again(void)
 	}
 }
 
+// Connects, and once more when that is decided.
+static void connect_and_ask(int fd, const struct sockaddr_in *to, int answer)
+{
+	if (!connect(fd, (void *)to, sizeof(*to)) || errno != EINPROGRESS)
+		fail("a connect that does not wait");
+	usleep(20000);
+	errno = 0;
+	connect(fd, (void *)to, sizeof(*to));
+	if (errno != answer)
+		fail("the answer");
+}
+
+static void asks(void)
+{
+	struct sockaddr_in nobody = at("127.0.0.1", 4107), here = at("127.0.0.1", 4108);
+	int server = make(IPPROTO_TCP), refused = make(IPPROTO_TCP), client = make(IPPROTO_TCP);
+
+	if (bind(server, (void *)&here, sizeof(here)) || listen(server, 2))
+		fail("listen");
+	fcntl(refused, F_SETFL, O_NONBLOCK);
+	fcntl(client, F_SETFL, O_NONBLOCK);
+	connect_and_ask(refused, &nobody, ECONNREFUSED);
+	connect_and_ask(refused, &nobody, ECONNREFUSED);
+	connect_and_ask(client, &here, 0);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 3 && !strcmp(argv[1], "mptcp"))
 		mptcp(atoi(argv[2]));
 	else if (argc == 2 && !strcmp(argv[1], "again"))
 		again();
+	else if (argc == 2 && !strcmp(argv[1], "asks"))
+		asks();
 	else
 		return 2;
 	return 0;

@@ -2,7 +2,8 @@
 /**
  * Requests to block devices: what they are, and the arguments of their tracepoints on any kernel.
  *
- * For raw tracepoints (raw_tp): block_rq_insert, block_rq_issue, block_rq_complete (Linux 5.5, for BTF) and block_rq_merge (5.9).
+ * For raw tracepoints (raw_tp): block_rq_insert, block_rq_issue, block_rq_requeue, block_rq_complete (Linux 5.5, for BTF) and
+ * block_rq_merge (5.9).
  */
 #ifndef GADGET_BLOCKIO_H
 #define GADGET_BLOCKIO_H
@@ -37,7 +38,7 @@ struct request;
 typedef void (*btf_trace_block_rq_issue___old)(void *, struct request_queue *, struct request *);
 
 /*
- * The request of block_rq_insert, block_rq_issue and block_rq_merge. The two reads must stay two: of a context, the verifier takes only
+ * The request of block_rq_insert, block_rq_issue, block_rq_requeue and block_rq_merge. The two reads must stay two: of a context, the verifier takes only
  * fixed offsets, and a kernel with one argument refuses to attach a program that could read a second. Hence written out:
  * the compiler would make one of them.
  */
