@@ -212,6 +212,20 @@ mod images {
     }
 
     #[test]
+    fn names_that_are_nearly_gadgets() {
+        let mut said = String::new();
+        for name in ["trace_opne", "open", "gadget/trace_open", "TRACE_OPEN", "trace_", "", "./nothing", "/nothing"] {
+            let done = run(&["run", name, "--pull", "never"]);
+            assert_eq!((done.code(), done.stdout().as_str()), (WRONG_INPUT, ""), "{name}: {}", done.stderr);
+            said.push_str(&format!("{name:?}\n{}\n", done.stderr));
+        }
+        insta::with_settings!({
+            prepend_module_to_snapshot => false,
+            filters => vec![(r"/tmp/\.tmp[A-Za-z0-9]+", "[TMP]")],
+        }, { insta::assert_snapshot!("names_that_are_nearly_gadgets", said); });
+    }
+
+    #[test]
     fn name_that_is_no_name() {
         refused("name_that_is_no_name", &run(&["run", "Trace Exec"]), WRONG_INPUT);
     }
@@ -444,6 +458,53 @@ mod root {
         let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
         insta::with_settings!({prepend_module_to_snapshot => false}, { insta::assert_snapshot!("not_root", stderr) });
         assert_eq!(out.status.code(), Some(ENVIRONMENT));
+    }
+
+    /// As su and setpriv leave it: HOME is that of somebody else, who lets nobody in.
+    #[test]
+    fn a_home_of_somebody_else_is_as_none() {
+        let dir = tempfile::Builder::new().prefix("igd").tempdir_in("/tmp").unwrap();
+        let (copy, home) = (dir.path().join("ig"), dir.path().join("home"));
+        std::fs::copy(binary(), &copy).unwrap();
+        std::fs::create_dir(&home).unwrap();
+        assert!(Command::new("chmod").args(["a+rx"]).arg(dir.path()).arg(&copy).status().unwrap().success());
+        assert!(Command::new("chmod").arg("700").arg(&home).status().unwrap().success());
+        let tar = dir.path().join("image.tar");
+        run(&["image", "export", "trace_open", tar.to_str().unwrap()]).expect_success();
+        let ig = |home: Option<&Path>, arguments: &[&str]| {
+            let mut c = Command::new("setpriv");
+            c.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+                .arg(&copy)
+                .args(arguments)
+                .env_remove("HOME");
+            let out = c.envs(home.map(|h| ("HOME", h))).output().unwrap();
+            (
+                out.status.code(),
+                String::from_utf8_lossy(&out.stdout).into_owned(),
+                String::from_utf8_lossy(&out.stderr).into_owned(),
+            )
+        };
+        for home in [None, Some(home.as_path())] {
+            let (code, stdout, stderr) = ig(home, &["list-gadgets"]);
+            assert_eq!((code, stderr.as_str(), stdout.contains("trace_open")), (Some(0), "", true), "{stderr}");
+            let (code, _, stderr) = ig(home, &["run", "trace_open"]);
+            assert_eq!(
+                (code, stderr.lines().next()),
+                (Some(ENVIRONMENT), Some("error: running gadget trace_open needs root"))
+            );
+            let (code, _, stderr) = ig(home, &["image", "import", tar.to_str().unwrap()]);
+            assert_eq!(
+                (code, stderr.contains("there is no place for images: HOME is")),
+                (Some(WRONG_INPUT), true),
+                "{stderr}"
+            );
+            let (code, _, stderr) = ig(home, &["-v", "image", "list"]);
+            let why = home.map_or("HOME is not set".to_owned(), |h| format!("HOME is {}, which", h.display()));
+            assert!(code == Some(0) && stderr.contains(&why), "{stderr}");
+        }
+        let config = home.join("config.yaml");
+        let (code, _, stderr) = ig(Some(&home), &["list-gadgets", "--config", config.to_str().unwrap()]);
+        assert!(code == Some(ENVIRONMENT) && stderr.contains("Permission denied"), "one that was named: {stderr}");
     }
 
     /// Runs `trace_exec` in a mount namespace of its own, prepared by a shell line.

@@ -1,4 +1,5 @@
-//! Values of gadgets' own parameters that mean nothing: each is an error that names the parameter, never an empty table.
+//! Gadgets' own flags: how they are told, and values of theirs that mean nothing: each is an error that names the parameter, never
+//! an empty table.
 //!
 //! The texts are golden (insta). After a change on purpose: `INSTA_UPDATE=always`, then read the difference.
 
@@ -44,6 +45,53 @@ fn narrow_parameters(gadget: &str) -> Vec<(String, String)> {
         all.push((key.to_owned(), "text".to_owned()));
     }
     all
+}
+
+/// Golden, under this name.
+fn snapshot(name: &str, text: &str) {
+    insta::with_settings!({ prepend_module_to_snapshot => false }, {
+        insta::assert_snapshot!(name, text);
+    });
+}
+
+/// A gadget with flags and tables of its own, and fields that only its guest knows.
+#[test]
+fn help_begins_with_what_is_the_gadgets_own() {
+    for gadget in ["trace_signal", "traceloop"] {
+        let help = Ig::new(&["run", gadget, "--help"]).run().expect_success().stdout();
+        let (own, others) = help.split_once("\nOutput:\n").expect("flags of every gadget");
+        let (_, fields) = others.split_once("\nFields of ").expect("fields");
+        snapshot(&format!("help_of_{gadget}"), &format!("{own}\n…\n\nFields of {fields}"));
+    }
+}
+
+#[test]
+fn a_flag_that_is_given_twice_counts_once() {
+    let twice = ["run", "snapshot_process", "--host", "--pid=1", "--pid=4194305", "-o", "json", "-t", "1", "-t", "2"];
+    // The last value is wrong, and the second -t is not.
+    let done = Ig::new(&twice).run();
+    assert_eq!((done.code(), done.stderr.contains("parameter pid: 4194305")), (WRONG_INPUT, true), "{}", done.stderr);
+    let turned = ["run", "snapshot_process", "--host", "--pid=4194305", "--pid=1", "-o", "xml", "-o", "json"];
+    Ig::new(&turned).run().expect_success();
+}
+
+#[test]
+fn tables_flags_on_streams_and_flags_of_nobody_are_told_apart() {
+    let mut said = String::new();
+    for line in [
+        "trace_open --count 2",
+        "trace_open trace_exec --interval 1s",
+        "trace_open --map-fetch-count=2",
+        "trace_dns -t 4 -t 6 --prot 5353",
+        "trace_open --nosuch",
+        "trace_open -Z",
+    ] {
+        let words: Vec<&str> = std::iter::once("run").chain(line.split(' ')).collect();
+        let done = Ig::new(&words).run();
+        assert_eq!((done.code(), done.stdout().as_str()), (WRONG_INPUT, ""), "{line}: {}", done.stderr);
+        said.push_str(&format!("{line}\n{}\n", done.stderr));
+    }
+    snapshot("flags_of_nobody", &said);
 }
 
 #[test]
@@ -100,7 +148,5 @@ fn no_parameter_takes_a_value_that_nothing_could_match() {
         assert_eq!(done.stdout(), "", "{gadget} --{flag}={value}");
         said.push_str(&format!("{gadget} --{flag}={value}\n{}\n", done.stderr));
     }
-    insta::with_settings!({ prepend_module_to_snapshot => false }, {
-        insta::assert_snapshot!("values_that_mean_nothing", said);
-    });
+    snapshot("values_that_mean_nothing", &said);
 }

@@ -14,6 +14,9 @@ use std::{
     io::Write,
 };
 
+/// Calls whose result is an address.
+const ADDRESSES: [&str; 5] = ["brk", "mmap", "mmap2", "mremap", "shmat"];
+
 /// Results from -4095 to -1 are errors.
 const LAST_ERRNO: i64 = 4095;
 
@@ -51,6 +54,10 @@ impl Names {
     fn call(&self, number: u16, compat: bool) -> Option<&str> {
         let table = if compat { &self.compat } else { &self.native };
         table.get(usize::from(number)).map(String::as_str).filter(|n| !n.is_empty())
+    }
+
+    fn gives_address(&self, call: &Call<'_>) -> bool {
+        self.call(call.number, call.compat).is_some_and(|name| ADDRESSES.contains(&name))
     }
 
     fn learn(&mut self, number: u16, compat: bool) {
@@ -95,8 +102,9 @@ impl Names {
                     None => put(out, format_args!("{ret}")),
                 }
             }
-            // Addresses.
-            Some(ret) if ret > i64::from(u32::MAX) || ret < 0 => put(out, format_args!("{ret:#x}")),
+            Some(ret) if ret > i64::from(u32::MAX) || ret < 0 || self.gives_address(call) => {
+                put(out, format_args!("{ret:#x}"))
+            }
             Some(ret) => put(out, format_args!("{ret}")),
         }
     }
@@ -243,7 +251,11 @@ impl Decoder for Traceloop {
         Ok(Traceloop {
             syscall: source.add_text(new("syscall", "Name of the system call", "18"))?,
             parameters: source.add_text(new("parameters", "Its arguments, by the kernel's names for them", "64"))?,
-            ret: source.add_text(new("ret", "Its result; ... if it has not returned", "16"))?,
+            ret: source.add_text(new(
+                "ret",
+                "Its result; ... if it has not returned: the thread was still in it, or ended in it",
+                "16",
+            ))?,
             names,
             wanted,
             read: BTreeMap::new(),
@@ -304,7 +316,7 @@ mod tests {
             param("umode_t", "mode"),
         ];
         Names {
-            native: table(&[(257, "openat"), (39, "getpid"), (8, "lseek")]),
+            native: table(&[(257, "openat"), (39, "getpid"), (8, "lseek"), (12, "brk")]),
             compat: table(&[(19, "lseek")]),
             errnos: table(&[(2, "ENOENT")]),
             params: BTreeMap::from([
@@ -353,6 +365,8 @@ mod tests {
         let ret = |r| shown(&call(8, [0; 6], r)).rsplit_once(" = ").unwrap().1.to_owned();
         assert_eq!([ret(None), ret(Some(0)), ret(Some(-4095)), ret(Some(7))], ["...", "0", "-4095", "7"]);
         assert_eq!([ret(Some(0x7f00_0000_0000)), ret(Some(-4096))], ["0x7f0000000000", "0xfffffffffffff000"]);
+        let brk = |r| shown(&call(12, [0; 6], Some(r))).rsplit_once(" = ").unwrap().1.to_owned();
+        assert_eq!([brk(890_249_216), brk(-2), brk(-1)], ["0x35102000", "-2 (ENOENT)", "-1"], "an address below 4 GiB");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 /// Runs eBPF gadgets shipped as OCI images, and knows every container.
 #[derive(Debug, Parser)]
 #[command(name = "ig", version, max_term_width = 120, propagate_version = false, arg_required_else_help = true)]
+// A script may add to what another has begun: of a flag with one value that is given twice, the last counts.
+#[command(args_override_self = true)]
 pub struct Cli {
     #[command(flatten)]
     pub global: GlobalArgs,
@@ -244,6 +246,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn of_a_flag_that_is_given_twice_the_last_counts() {
+        let line = "ig run x -t 4 -o json --timeout 6 --host --host -r docker --store /a -r podman --store /b -o yaml";
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Command::Run(run) = cli.command else { panic!("another command") };
+        assert_eq!((run.timeout, run.out.output.as_deref(), run.containers.host), (6, Some("yaml"), true));
+        assert_eq!(run.containers.runtimes.runtimes, ["docker", "podman"], "a list grows");
+        assert_eq!(cli.global.store, Some("/b".into()));
     }
 
     #[test]

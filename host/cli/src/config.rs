@@ -2,7 +2,10 @@
 //!
 //! `~/.ig/config.yaml`, else `/etc/ig/config.yaml`: the first that exists; `--config FILE` names the only one to read.
 
-use crate::error::{CliError, Kind};
+use crate::{
+    error::{CliError, Kind},
+    output::say,
+};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -42,15 +45,23 @@ impl Config {
             });
         }
         let user = home.map(|h| h.join(".ig/config.yaml"));
-        let user = user.map_or(Ok(None), |path| Self::read_default(&path, true))?;
-        let any = user.map_or_else(|| Self::read_default(Path::new("/etc/ig/config.yaml"), false), |c| Ok(Some(c)))?;
+        let user = user.map_or(Ok(None), |path| Self::read_default(&path))?;
+        let any = user.map_or_else(|| Self::read_default(Path::new("/etc/ig/config.yaml")), |c| Ok(Some(c)))?;
         Ok(any.unwrap_or_default())
     }
 
-    /// As `read`, but a home that was inherited from somebody else and cannot be looked into has no file for this user.
-    fn read_default(path: &Path, home: bool) -> Result<Option<Config>, CliError> {
-        let shut = || path.try_exists().is_err_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied);
-        if home && shut() { Ok(None) } else { Self::read(path) }
+    /// As `read`, but nobody asked for this file: one that is not for this user is passed over, and said where it is there. A home
+    /// that was inherited from somebody else and cannot be looked into has none.
+    fn read_default(path: &Path) -> Result<Option<Config>, CliError> {
+        let denied = |e: &std::io::Error| e.kind() == std::io::ErrorKind::PermissionDenied;
+        match (path.try_exists(), std::fs::File::open(path)) {
+            (Err(e), _) if denied(&e) => Ok(None),
+            (Ok(true), Err(e)) if denied(&e) => {
+                say(&format!("warning: config file {} is not read: {e}", path.display()));
+                Ok(None)
+            }
+            _ => Self::read(path),
+        }
     }
 
     fn read(path: &Path) -> Result<Option<Config>, CliError> {

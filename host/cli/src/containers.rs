@@ -115,7 +115,7 @@ mod tests {
     use crate::config::Config;
 
     fn context(config: Config) -> Context {
-        let (store, home) = (Some("/s".into()), None);
+        let (store, home) = (Ok("/s".into()), None);
         let root = "/nonexistent".into();
         Context { config, verbose: false, store, host_root: root, home, auto_mount: false, is_root: false }
     }

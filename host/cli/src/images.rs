@@ -44,7 +44,10 @@ impl Images {
         let auth = AuthFiles { explicit, defaults: default_authfiles(ctx) };
         let registry = RegistryOptions { insecure, auth, ..RegistryOptions::default() };
         Ok(Images {
-            store: Store::at(ctx.store()?),
+            store: match &ctx.store {
+                Ok(dir) => Store::at(dir),
+                Err(why) => Store::nowhere(why),
+            },
             bundle,
             rules,
             registry,
@@ -174,6 +177,8 @@ impl From<ig_runtime::image::ImageError> for CliError {
         use ig_runtime::image::ImageError as E;
         let kind = match &e {
             E::Registry(e) => registry_kind(e),
+            // A slip of the pen, whatever the network is like.
+            E::Unknown { near, .. } if !near.is_empty() => Kind::User,
             E::Unknown { looked, .. } => looked
                 .iter()
                 .find_map(|l| match l {
@@ -235,8 +240,16 @@ mod tests {
         let wrong =
             RegistryError::Digest { image: image(), registry: registry(), expected: "a".into(), actual: "b".into() };
         let unknown = |looked| ImageError::Unknown { name: "i".into(), looked, near: Vec::new(), is_path: false };
+        let near = vec!["trace_open".to_owned()];
+        let misspelt = ImageError::Unknown {
+            name: "i".into(),
+            looked: vec![Lookup::Registry(Box::new(down()))],
+            near,
+            is_path: false,
+        };
         for (error, kind) in [
             (unknown(vec![Lookup::Store("/s".into()), Lookup::Registry(Box::new(down()))]), Kind::Environment),
+            (misspelt, Kind::User),
             (unknown(vec![Lookup::Registry(Box::new(absent()))]), Kind::User),
             (unknown(vec![Lookup::PullNever]), Kind::User),
             (ImageError::from(down()), Kind::Environment),

@@ -52,7 +52,12 @@ fn dispatch(args: Vec<OsString>) -> Result<ExitCode, (error::CliError, bool)> {
     }
     let matches = match command.try_get_matches_from_mut(&args) {
         Ok(m) => m,
-        Err(e) => return Ok(usage(&e)),
+        Err(e) => {
+            return match prepared.as_ref().and_then(|p| p.unknown_flag(&e, &command)) {
+                Some(error) => Err(fail(error)),
+                None => Ok(usage(&e)),
+            };
+        }
     };
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(c) => c,

@@ -20,7 +20,10 @@ pub struct Translated {
 impl Translated {
     /// Tells the old flags in the help of the gadget.
     pub fn extend(&self, command: Command) -> Command {
-        command.mut_subcommand("run", |run| run.after_help(old_flags(self.verb)))
+        command.mut_subcommand("run", |run| {
+            let before = run.get_after_help().map(|text| format!("{text}\n\n")).unwrap_or_default();
+            run.after_help(format!("{before}{}", old_flags(self.verb)).trim_end().to_owned())
+        })
     }
 }
 

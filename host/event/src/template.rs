@@ -15,8 +15,8 @@
 //! | `columns.ellipsis` | `end`, `middle`, `start`, `none` | template, else `end` | where a value too long is cut |
 //! | `columns.order` | integer | place in the schema × 100 | smaller is further left |
 //! | `columns.precision` | digits | 2 | after the point of a float |
+//! | `columns.unset` | integer | none | a number that says that there is none: its cell, and that of what is derived from it, is empty |
 //! | `columns.hex` | `true`, `false` | `false` | integers as `0x2A` |
-//! | `columns.blankzero` | `true`, `false` | `false` | an integer that is 0, or what is derived from it, shows as nothing |
 //! | `json.skip` | `true`, `false` | `false` | not in JSON and YAML, nor the fields below it, unless asked for by name |
 //! | `description` | text | none | for people: `inspect`, generated documentation |
 //!

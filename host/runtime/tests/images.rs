@@ -321,6 +321,31 @@ fn a_gadget_is_called_what_the_user_called_it() {
 }
 
 #[test]
+fn a_store_without_a_place_is_empty_and_takes_nothing() {
+    let store = Store::nowhere("HOME is not set");
+    assert_eq!(store.list().unwrap(), []);
+    let error = resolve(&store, "tiny").unwrap_err();
+    assert_eq!(error.to_string(), "no gadget tiny: this program has no built-in gadgets; pulling is disallowed");
+    let error = store.add(Some(&reference("tiny")), &tiny()).unwrap_err();
+    assert_eq!(error.to_string(), "there is no place for images: HOME is not set");
+    assert_eq!(error.hint().unwrap(), "name one with --store DIR");
+}
+
+#[test]
+fn a_name_that_is_nearly_right_is_told_also_behind_a_path() {
+    let dir = tempdir().unwrap();
+    let store = Store::at(dir.path().join("store"));
+    store.add(Some(&reference("trace_tiny")), &tiny()).unwrap();
+    let hint = |text: &str| resolve(&store, text).unwrap_err().hint().unwrap();
+    for near in ["trace_tyni", "trace-tiny", "tiny:latest", "gadget/trace_tiny", "inspektor-gadget/trace_tny:v1"] {
+        assert_eq!(hint(near), "did you mean trace_tiny?", "{near}");
+    }
+    for other in ["exec", "registry.example/trace_tiny", "localhost:5000/trace_tiny"] {
+        assert!(!hint(other).contains("trace_tiny"), "{other}: {}", hint(other));
+    }
+}
+
+#[test]
 fn what_is_no_gadget_says_so() {
     let dir = tempdir().unwrap();
     let store = Store::at(dir.path().join("store"));

@@ -35,7 +35,7 @@ pub fn run(args: &DoctorArgs, ctx: &Context) -> Result<ExitCode, CliError> {
     let catalogue = Bundle::from_executable(Path::new("/proc/self/exe"))?.map_or(0, |b| b.entries().count());
     let report = examine(&DoctorOptions {
         containers: ContainersOptions { host_root: ctx.host_root.clone(), ..ContainersOptions::default() },
-        store: ctx.store().ok().map(Path::to_owned),
+        store: ctx.store.clone(),
         auto_mount: ctx.auto_mount,
         catalogue,
     });

@@ -3,6 +3,7 @@
 pub(crate) mod completion;
 pub mod doctor;
 pub(crate) mod gadgets;
+mod help;
 pub mod image;
 pub mod list_containers;
 pub mod list_gadgets;

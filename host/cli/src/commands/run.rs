@@ -3,6 +3,7 @@
 
 use super::{
     gadgets::{self, Named},
+    help,
     image::escaped,
     several,
 };
@@ -44,16 +45,28 @@ impl Prepared {
         }
         let [Named { gadget, .. }] = &self.gadgets[..] else {
             let flags = several::flags(&self.gadgets)?;
-            return Ok(command.mut_subcommand("run", |run| run.args(flags).args(own)));
+            let flags = flags.into_iter().chain(own.iter().cloned());
+            let after = "The fields of each gadget's rows are in its own help: `ig run GADGET --help`.";
+            return Ok(command.mut_subcommand("run", |run| help::with_flags_first(&run, flags).after_help(after)));
         };
         let (params, metadata) = (gadget.params(), gadget.metadata());
+        let flags = params.iter().map(flag_of).chain(own.iter().cloned());
         Ok(command.mut_subcommand("run", |run| {
-            let run = run.args(params.iter().map(flag_of)).args(own);
+            let run = help::with_flags_first(&run, flags).after_help(help::fields(gadget));
             if metadata.description.is_empty() {
                 return run;
             }
-            run.before_help(format!("{}: {}", harmless(&metadata.name), harmless(&metadata.description)))
+            run.before_help(format!(
+                "{}: {}\n(the fields of its rows are at the end)",
+                harmless(&metadata.name),
+                harmless(&metadata.description)
+            ))
         }))
+    }
+
+    /// What to say instead of clap, which suggests flags that have nothing to do with the gadget.
+    pub fn unknown_flag(&self, e: &clap::Error, command: &Command) -> Option<CliError> {
+        help::unknown_flag(&self.gadgets, e, command)
     }
 }
 

@@ -4,11 +4,16 @@
 //! declared widths for reading and nothing is ever cut.
 //!
 //! A histogram is no cell: below each row with its other cells it is drawn with bars.
+//!
+//! Rows of a table that say how often a stack was found (`stack.weight`) are one where nothing else tells them apart: stacks of
+//! the same functions differ by addresses inside them, which are no columns.
 
 use super::{
     FieldSelection, OutputError, Printer, PrinterEnv, escape,
     layout::{Cell, Sizes, display_width, fit},
 };
+use rustc_hash::FxHashMap;
+
 use crate::{
     Batch, DataSource, Field, FieldId, Kind, SourceKind, TextEnv, Value, histogram,
     histogram::Slots,
@@ -28,6 +33,8 @@ pub(super) struct ColumnsPrinter {
     height: Option<usize>,
     /// These lines are a part of the screen, which somebody else clears.
     section: bool,
+    /// The column whose numbers are added up where rows look the same.
+    weight: Option<usize>,
     scratch: Vec<u8>,
     escaped: Vec<u8>,
 }
@@ -50,8 +57,10 @@ struct Column {
     kind: Kind,
     precision: usize,
     hex: bool,
-    /// 0 means that there is nothing to show.
-    blank_zero: bool,
+    /// The number that says that there is none.
+    unset: Option<i128>,
+    /// It says how often the row was found.
+    weighs: bool,
 }
 
 impl ColumnsPrinter {
@@ -69,6 +78,9 @@ impl ColumnsPrinter {
             }
         }
         set_widths(&mut columns, env.width);
+        let table = source.kind == SourceKind::Snapshot;
+        let weighs = |c: &Column| table && c.weighs;
+        let weight = columns.iter().position(weighs).filter(|_| columns.len() > 1 && histograms.is_empty());
         let mut fields = Vec::new();
         ids.iter().for_each(|id| inputs(source, *id, &mut fields));
         fields.sort_unstable();
@@ -76,7 +88,8 @@ impl ColumnsPrinter {
             columns,
             histograms,
             fields,
-            table: source.kind == SourceKind::Snapshot,
+            table,
+            weight,
             width: env.width,
             height: None,
             section: false,
@@ -95,21 +108,63 @@ impl ColumnsPrinter {
         out.push(b'\n');
     }
 
-    fn cells(&mut self, row: Row<'_>, out: &mut Vec<u8>) {
+    fn cells(&mut self, row: Row<'_>, sum: Option<u64>, out: &mut Vec<u8>) {
         for (i, column) in self.columns.iter_mut().enumerate() {
             if i > 0 {
                 out.push(b' ');
             }
-            column.write(row, &mut self.scratch, &mut self.escaped, out);
+            match sum.filter(|_| self.weight == Some(i)) {
+                Some(sum) => column.cell.ascii(itoa::Buffer::new().format(sum).as_bytes(), out),
+                None => column.write(row, &mut self.scratch, &mut self.escaped, out),
+            }
         }
         out.push(b'\n');
+    }
+
+    /// The rows to show, each by the first of those that look like it, and what its weight adds up to.
+    fn rows(&mut self, batch: &Batch) -> Vec<(usize, Option<u64>)> {
+        let Some(weight) = self.weight else { return batch.iter().map(|index| (index, None)).collect() };
+        let mut rows: Vec<(usize, u64)> = Vec::new();
+        let mut known: FxHashMap<Vec<u8>, usize> = FxHashMap::default();
+        let (mut key, mut falling, mut last) = (Vec::new(), true, u64::MAX);
+        for index in batch.iter() {
+            let row = Row::new(batch, index);
+            key.clear();
+            for (_, column) in self.columns.iter_mut().enumerate().filter(|(i, _)| *i != weight) {
+                // As a whole, whatever there is room for.
+                let place = column.cell;
+                column.cell = Cell { pad: 0, cut: None, ..place };
+                column.write(row, &mut self.scratch, &mut self.escaped, &mut key);
+                column.cell = place;
+                key.push(b'\n');
+            }
+            let n = match self.columns[weight].text.load.get(row) {
+                Value::Uint(n) => n,
+                Value::Int(n) => n.max(0) as u64,
+                _ => 0,
+            };
+            falling &= n <= last;
+            last = n;
+            match known.get(&key) {
+                Some(at) => rows[*at].1 = rows[*at].1.saturating_add(n),
+                None => {
+                    known.insert(key.clone(), rows.len());
+                    rows.push((index, n));
+                }
+            }
+        }
+        if falling {
+            // They came with the heaviest first, and stay so.
+            rows.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+        }
+        rows.into_iter().map(|(index, n)| (index, Some(n))).collect()
     }
 
     /// A row with its own headings, and its histograms below.
     fn drawing(&mut self, row: Row<'_>, out: &mut Vec<u8>) {
         if !self.columns.is_empty() {
             self.headings(out);
-            self.cells(row, out);
+            self.cells(row, None, out);
         }
         for h in &self.histograms {
             out.extend_from_slice(h.name.as_bytes());
@@ -143,10 +198,11 @@ impl Printer for ColumnsPrinter {
         }
         // Where each row ends, for a screen that does not take all of them.
         let mut ends = Vec::new();
-        for index in batch.iter() {
-            let row = Row::new(batch, index);
+        let rows = self.rows(batch);
+        for (index, sum) in &rows {
+            let row = Row::new(batch, *index);
             match self.histograms.is_empty() {
-                true => self.cells(row, out),
+                true => self.cells(row, *sum, out),
                 false => self.drawing(row, out),
             }
             if let Some(height) = self.height {
@@ -157,7 +213,7 @@ impl Printer for ColumnsPrinter {
             }
         }
         if let Some(height) = self.height {
-            crop(out, start, height, &ends, batch.live());
+            crop(out, start, height, &ends, rows.len());
         }
         if whole_screen {
             out.extend_from_slice(WRAP);
@@ -240,13 +296,14 @@ impl Column {
             // More digits than a float has say nothing.
             precision: cells(field, "columns.precision").unwrap_or(2).min(17),
             hex: field.flag("columns.hex"),
-            blank_zero: field.flag("columns.blankzero"),
+            unset: field.annotation("columns.unset").and_then(|n| n.parse().ok()),
+            weighs: field.flag("stack.weight"),
         }
     }
 
     fn write(&mut self, row: Row<'_>, scratch: &mut Vec<u8>, escaped: &mut Vec<u8>, out: &mut Vec<u8>) {
         let value = self.text.load.get(row);
-        if self.blank_zero && matches!(value, Value::Uint(0) | Value::Int(0)) {
+        if self.unset.is_some() && self.unset == whole(&value) {
             return self.cell.ascii(b"", out);
         }
         if let Some(format) = &mut self.text.format {
@@ -296,6 +353,14 @@ impl Column {
         let bits = self.kind.size().unwrap_or(8) * 8;
         number::hex(if bits < 64 { n & ((1 << bits) - 1) } else { n }, number::UPPER, scratch);
         self.cell.ascii(scratch, out);
+    }
+}
+
+fn whole(value: &Value<'_>) -> Option<i128> {
+    match value {
+        Value::Uint(n) => Some((*n).into()),
+        Value::Int(n) => Some((*n).into()),
+        _ => None,
     }
 }
 

@@ -343,6 +343,58 @@ fn tables_take_each_others_place_and_follow_the_size_of_the_screen() {
     assert!(!out.contains(&0x1b));
 }
 
+/// A table of functions with how often they were found, and an address that is no column.
+fn found(rows: &[(&str, u32, u64)]) -> Batch {
+    let rec = |offset, size| Storage::Record { offset, size };
+    let mut s = DataSource::new("samples", SourceKind::Snapshot, 20);
+    s.add(FieldDef::new("name", Kind::CString, rec(0, 8))).unwrap();
+    s.add(FieldDef::new("samples", Kind::U32, rec(8, 4)).annotate("stack.weight", "true")).unwrap();
+    s.add(FieldDef::new("address", Kind::U64, rec(12, 8)).annotate("columns.hidden", "true")).unwrap();
+    let mut b = Batch::new(Arc::new(s));
+    for (name, samples, address) in rows {
+        let mut text = [0; 8];
+        text[..name.len()].copy_from_slice(name.as_bytes());
+        b.push(&le(&[&text, &samples.to_le_bytes(), &address.to_le_bytes()]));
+    }
+    b
+}
+
+#[test]
+fn rows_that_nothing_tells_apart_are_one_with_what_they_weigh_together() {
+    let lines = |rows: &[(&str, u32, u64)], mode, fields: &str| {
+        let b = found(rows);
+        let text = shown(b.source(), mode, fields, env(None), &b);
+        text.lines().skip(1).map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+    };
+    let rows = [("leaf", 4, 1), ("main", 3, 2), ("leaf", 1, 3), ("main", 9, 4), ("x", 1, 5)];
+    assert_eq!(lines(&rows, OutputMode::Columns, ""), ["leaf 5", "main 12", "x 1"]);
+    let told_apart = lines(&rows, OutputMode::Columns, "+address");
+    assert_eq!(told_apart.len(), 5, "{told_apart:?}");
+    // Sorted before, sorted after.
+    let falling = [("a", 5, 1), ("b", 4, 2), ("b", 3, 3), ("c", 1, 4)];
+    assert_eq!(lines(&falling, OutputMode::Columns, ""), ["b 7", "a 5", "c 1"]);
+    // A program sees every row.
+    let b = found(&rows);
+    let json = shown(b.source(), OutputMode::Json, "", env(None), &b);
+    assert_eq!(serde_json::from_str::<Vec<serde_json::Value>>(&json).unwrap().len(), 5);
+}
+
+#[test]
+fn what_was_not_measured_is_an_empty_cell_in_columns_only() {
+    let rec = |offset, size| Storage::Record { offset, size };
+    let mut s = DataSource::new("x", SourceKind::Events, 8);
+    s.add(FieldDef::new("pages", Kind::U32, rec(0, 4)).annotate("columns.unset", "0")).unwrap();
+    s.add(FieldDef::new("audit", Kind::I32, rec(4, 4)).annotate("columns.unset", "-1")).unwrap();
+    let mut b = Batch::new(Arc::new(s));
+    b.push(&le(&[&0u32.to_le_bytes(), &0i32.to_le_bytes()]));
+    b.push(&le(&[&7u32.to_le_bytes(), &(-1i32).to_le_bytes()]));
+    let text = shown(b.source(), OutputMode::Columns, "", env(None), &b);
+    let cells: Vec<Vec<&str>> = text.lines().skip(1).map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(cells, [["0"], ["7"]]);
+    let json = shown(b.source(), OutputMode::Json, "", env(None), &b);
+    assert!(json.contains(r#"{"audit":0,"pages":0}"#) && json.contains(r#"{"audit":-1,"pages":7}"#), "{json}");
+}
+
 fn histogram(key: bool) -> (Arc<DataSource>, Batch) {
     let mut s = DataSource::new("blockio", SourceKind::Snapshot, 4 + 4 * 8);
     if key {
@@ -364,7 +416,7 @@ fn a_zero_that_says_nothing_is_blank_in_columns_only() {
     let mut s = DataSource::new("dns", SourceKind::Events, 8);
     let from = s.add(FieldDef::new("raw", Kind::U64, Storage::Record { offset: 0, size: 8 })).unwrap();
     let derived = Storage::Derived { from, how: Derive::Duration };
-    s.add(FieldDef::new("took", Kind::Text, derived.clone()).annotate("columns.blankzero", "true")).unwrap();
+    s.add(FieldDef::new("took", Kind::Text, derived.clone()).annotate("columns.unset", "0")).unwrap();
     s.add(FieldDef::new("plain", Kind::Text, derived)).unwrap();
     let source = Arc::new(s);
     let mut b = Batch::new(source.clone());

@@ -34,4 +34,4 @@ pub use loaded::Loaded;
 pub use loader::{LoadOptions, load, missing_here};
 pub use marker::Marker;
 pub use object::Object;
-pub use report::{LoadError, ProgramReport, Skip, State, skips};
+pub use report::{Gap, LoadError, ProgramReport, Roles, Skip, Skipped, State};

@@ -4,7 +4,10 @@
 
 use super::{attach::AttachError, btf::KernelBtfError, core_reloc::CoreError, prepare::PrepareError};
 use aya::EbpfError;
-use std::io;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 /// Lines of the verifier's log that a message shows; all of it is in the error.
 const LOG_TAIL: usize = 8;
@@ -132,6 +135,65 @@ pub fn skips(reports: &[ProgramReport]) -> Vec<Skip> {
     out
 }
 
+/// What a run cannot do here, because programs were skipped and no other does their work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// In the gadget's own words.
+    pub what: String,
+    pub skips: Vec<Skip>,
+}
+
+impl std::fmt::Display for Gap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let skips: Vec<String> = self.skips.iter().map(Skip::to_string).collect();
+        write!(f, "{}: {}", self.what, skips.join("; "))
+    }
+}
+
+/// What gadget.yaml says of programs that may be skipped.
+#[derive(Clone, Debug, Default)]
+pub struct Roles {
+    /// By program, what is lost without it. Programs with the same words stand in for each other.
+    pub without: BTreeMap<String, String>,
+    /// Programs of which another may do the job.
+    pub replaceable: BTreeSet<String>,
+}
+
+/// Programs that were skipped, by what that means for the run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// Something is lost, and it is known what.
+    pub gaps: Vec<Gap>,
+    /// Something is lost.
+    pub unexplained: Vec<Skip>,
+    /// Others do their work.
+    pub replaced: Vec<Skip>,
+}
+
+impl Roles {
+    /// Sorts the programs that were skipped in a run in which every job has found its programs.
+    pub fn sort(&self, reports: &[ProgramReport]) -> Skipped {
+        let at_work = |words: &String| {
+            let mut same = reports.iter().filter(|r| self.without.get(&r.name) == Some(words));
+            same.any(|r| matches!(r.state, State::Attached | State::PerFile))
+        };
+        let (mut lost, mut unexplained, mut replaced) = (Vec::<(&String, Vec<_>)>::new(), Vec::new(), Vec::new());
+        for r in reports.iter().filter(|r| matches!(r.state, State::Skipped { .. })) {
+            match self.without.get(&r.name) {
+                Some(words) if at_work(words) => replaced.push(r.clone()),
+                Some(words) => match lost.iter_mut().find(|(w, _)| *w == words) {
+                    Some((_, programs)) => programs.push(r.clone()),
+                    None => lost.push((words, vec![r.clone()])),
+                },
+                None if self.replaceable.contains(&r.name) => replaced.push(r.clone()),
+                None => unexplained.push(r.clone()),
+            }
+        }
+        let gaps = lost.into_iter().map(|(what, programs)| Gap { what: what.clone(), skips: skips(&programs) });
+        Skipped { gaps: gaps.collect(), unexplained: skips(&unexplained), replaced: skips(&replaced) }
+    }
+}
+
 pub(super) fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().filter(|l| !l.trim().is_empty()).collect();
     let shown = &lines[lines.len().saturating_sub(LOG_TAIL)..];
@@ -192,6 +254,42 @@ fn with_causes(e: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_lost_is_told_and_what_another_does_is_not() {
+        let roles = Roles {
+            without: [("best", "x is unknown"), ("old", "x is unknown"), ("extra", "y is unknown")]
+                .map(|(p, w)| (p.to_owned(), w.to_owned()))
+                .into(),
+            replaceable: ["best", "old", "poor", "plain"].map(str::to_owned).into(),
+        };
+        let report = |name: &str, state| ProgramReport { name: name.into(), hook: "h".into(), state, log: None };
+        let skipped = |name: &str| report(name, State::Skipped { reason: format!("no {name}"), hint: None });
+        let all = |rest: Vec<ProgramReport>| {
+            let mut all = vec![skipped("best"), skipped("plain"), skipped("other")];
+            all.extend(rest);
+            let Skipped { gaps, unexplained, replaced } = roles.sort(&all);
+            let text = |s: &[Skip]| s.iter().map(Skip::to_string).collect::<Vec<_>>();
+            (gaps.iter().map(Gap::to_string).collect::<Vec<_>>(), text(&unexplained), text(&replaced))
+        };
+        let other = "program other (h) was skipped: no other";
+        let (gaps, unexplained, replaced) =
+            all(vec![skipped("old"), report("poor", State::Attached), skipped("extra")]);
+        assert_eq!(
+            gaps,
+            [
+                "x is unknown: program best (h) was skipped: no best; program old (h) was skipped: no old",
+                "y is unknown: program extra (h) was skipped: no extra"
+            ]
+        );
+        assert_eq!(
+            (unexplained, replaced),
+            (vec![other.into()], vec!["program plain (h) was skipped: no plain".into()])
+        );
+        let (gaps, unexplained, replaced) = all(vec![report("old", State::Attached), report("extra", State::PerFile)]);
+        assert_eq!((gaps, unexplained), (vec![], vec![other.into()]));
+        assert_eq!(replaced.len(), 2);
+    }
 
     #[test]
     fn what_many_programs_lack_is_said_once() {

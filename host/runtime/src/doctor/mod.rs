@@ -17,8 +17,8 @@ use std::path::PathBuf;
 #[derive(Clone, Debug)]
 pub struct DoctorOptions {
     pub containers: ContainersOptions,
-    /// The OCI store's directory; it need not exist yet. `None`: there is no place for one.
-    pub store: Option<PathBuf>,
+    /// The OCI store's directory; it need not exist yet. An error: why there is no place for one.
+    pub store: Result<PathBuf, String>,
     /// Whether a run would mount missing file systems.
     pub auto_mount: bool,
     /// Gadgets embedded in this binary.
@@ -119,7 +119,10 @@ pub fn examine(options: &DoctorOptions) -> Report {
         Group { name: "host", checks: place::host(&options.containers.host_root) },
         Group { name: "container tracker", checks: tracker },
         Group { name: "container runtimes", checks: runtimes },
-        Group { name: "images", checks: place::images(options.store.as_deref(), options.catalogue) },
+        Group {
+            name: "images",
+            checks: place::images(options.store.as_deref().map_err(String::as_str), options.catalogue),
+        },
     ])
 }
 

@@ -73,10 +73,13 @@ fn pid_namespace(shared: Option<bool>, proc: Option<PathBuf>) -> Check {
     }
 }
 
-pub(super) fn images(dir: Option<&Path>, catalogue: usize) -> Vec<Check> {
-    let Some(dir) = dir else {
-        let none = Check::warn("image store", "HOME is not set, so there is no place for one");
-        return vec![none.remedy("name a directory with --store DIR"), embedded(catalogue)];
+pub(super) fn images(dir: Result<&Path, &str>, catalogue: usize) -> Vec<Check> {
+    let dir = match dir {
+        Ok(dir) => dir,
+        Err(why) => {
+            let none = Check::warn("image store", format!("{why}, so there is no place for one"));
+            return vec![none.remedy("name a directory with --store DIR"), embedded(catalogue)];
+        }
     };
     // What does not exist is made in the nearest directory that does.
     let existing = dir.ancestors().find(|d| d.exists()).unwrap_or(Path::new("/"));

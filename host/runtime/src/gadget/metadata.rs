@@ -123,6 +123,9 @@ pub struct ProgramMetadata {
     /// Parameters of which one must be true for the program to be loaded; none: it always is.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub when: Vec<String>,
+    /// What is lost where the program is skipped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub without: Option<String>,
     /// By dotted name: `perf.type`, `perf.config`, `perf.sampleType`, `sampler.frequency`, `sampler.period`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
@@ -510,10 +513,11 @@ impl Reader {
     }
 
     fn program(&mut self, node: &Node) -> ProgramMetadata {
-        let known: Vec<&str> = ["attach_to", "when"].into_iter().chain(sampling::KEYS).collect();
+        let known: Vec<&str> = ["attach_to", "when", "without"].into_iter().chain(sampling::KEYS).collect();
         let mut options = BTreeMap::new();
         self.flatten(node, &mut String::new(), &mut options);
         let attach_to = options.remove("attach_to");
+        let without = options.remove("without").filter(|w| !w.is_empty());
         let when = options.remove("when").unwrap_or_default();
         let when = when.split(',').map(str::trim).filter(|w| !w.is_empty()).map(str::to_owned).collect();
         for name in options.keys() {
@@ -527,7 +531,7 @@ impl Reader {
             self.error(node, ProblemKind::Sampling(error));
             None
         });
-        ProgramMetadata { attach_to, when, options, perf }
+        ProgramMetadata { attach_to, when, without, options, perf }
     }
 
     /// Nested mappings as one with dotted names.

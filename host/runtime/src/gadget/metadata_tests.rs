@@ -40,6 +40,7 @@ params:
 programs:
   ig_open:
     attach_to: "gadget_program_disabled"
+    without: nothing is known
   sample:
     sampler:
       frequency: 97

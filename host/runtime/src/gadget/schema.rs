@@ -125,6 +125,20 @@ pub fn annotate_again(source: &mut DataSource, annotations: &Annotations) {
     }
 }
 
+/// Annotation of a field that only a parameter fills: the flag with which its column is shown.
+const WITH: &str = "columns.with";
+
+/// Shows the columns that the parameters in force have filled, and hides those that stay empty.
+pub fn choose_columns(source: &mut DataSource, params: &[(String, String)]) {
+    let on =
+        |flag: &str| params.iter().any(|(k, v)| k == flag && matches!(&*v.to_ascii_lowercase(), "true" | "1" | "t"));
+    let waiting: Vec<(FieldId, bool)> =
+        source.fields().iter().filter_map(|f| Some((f.id, on(f.annotation(WITH)?)))).collect();
+    for (id, shown) in waiting {
+        source.field_mut(id).def.annotations.insert("columns.hidden".to_owned(), (!shown).to_string());
+    }
+}
+
 /// Names that look like `name`: the same last part, or the same but for a few letters at the end.
 fn near<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<String> {
     let last = |s: &str| s.rsplit('.').next().unwrap_or_default().trim_end_matches("_raw").to_owned();

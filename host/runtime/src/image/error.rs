@@ -65,6 +65,8 @@ pub enum ImageError {
     #[error("the embedded catalogue of {path} cannot be read: {source}", path = path.display())]
     Bundle { path: PathBuf, source: object::Error },
 
+    #[error("there is no place for images: {why}")]
+    NoStore { why: String },
     #[error("no image {name} in {place}")]
     NotInStore { name: String, place: String, near: Vec<String> },
     #[error("no gadget {name}: {}", Looked(looked))]
@@ -149,6 +151,7 @@ impl ImageError {
             Self::Read { source, path } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some(format!("run as the owner of {}, or choose another store with --store DIR", path.display()))
             }
+            Self::NoStore { .. } => Some("name one with --store DIR".to_owned()),
             Self::NotInStore { near, .. } => Some(near_hint(near, "ig image list shows what is there")),
             Self::Unknown { name, is_path: true, .. } => {
                 Some(format!("for the file or folder of that name write ./{name}"))

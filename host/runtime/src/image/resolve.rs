@@ -197,7 +197,10 @@ impl<'a> Resolver<'a, '_> {
     }
 
     fn looked_here(&self, in_catalogue: bool) -> Vec<Lookup> {
-        let mut looked = vec![Lookup::Store(self.store.dir().to_owned())];
+        let mut looked: Vec<Lookup> = Vec::new();
+        if self.store.has_place() {
+            looked.push(Lookup::Store(self.store.dir().to_owned()));
+        }
         if in_catalogue {
             looked.push(if self.bundle.is_some() { Lookup::Catalogue } else { Lookup::NoCatalogue });
         }
@@ -208,7 +211,13 @@ impl<'a> Resolver<'a, '_> {
         let mut known: Vec<String> = self.bundle.into_iter().flat_map(Bundle::names).collect();
         // The store was read a moment ago; should it be unreadable now, the suggestions are just fewer.
         known.extend(self.store.short_names(self.rules).unwrap_or_default());
-        let wanted = text.split([':', '@']).next().unwrap_or(text);
+        let path = text.split(['@']).next().unwrap_or(text);
+        // A path of the default registry may be that of a gadget which is here under its last part.
+        let wanted = match path.split_once('/') {
+            Some((first, _)) if !first.contains(['.', ':']) => path.rsplit('/').next().unwrap_or(path),
+            _ => path,
+        };
+        let wanted = wanted.split(':').next().unwrap_or(wanted);
         ImageError::Unknown {
             name: text.to_owned(),
             looked,

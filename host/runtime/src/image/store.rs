@@ -28,6 +28,8 @@ const TEMPORARY: &str = ".ig-tmp-";
 pub struct Store {
     dir: PathBuf,
     origin: Origin,
+    /// There is no directory: why. It is empty, and nothing can be put into it.
+    nowhere: Option<String>,
 }
 
 /// One line of `ig image list`.
@@ -52,12 +54,17 @@ pub struct Removed {
 impl Store {
     /// The store in this directory, which need not exist. Does no I/O.
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), origin: Origin::Store }
+        Self { dir: dir.into(), origin: Origin::Store, nowhere: None }
+    }
+
+    /// The store of somebody who has no place for one, which is empty.
+    pub fn nowhere(why: impl Into<String>) -> Self {
+        Self { dir: PathBuf::new(), origin: Origin::Store, nowhere: Some(why.into()) }
     }
 
     /// A layout directory that some other tool wrote, to be read only.
     pub fn foreign(dir: impl Into<PathBuf>) -> Result<Self, ImageError> {
-        let store = Self { dir: dir.into(), origin: Origin::Directory };
+        let store = Self { dir: dir.into(), origin: Origin::Directory, nowhere: None };
         for lacks in [INDEX_FILE, LAYOUT_FILE] {
             if !store.dir.join(lacks).is_file() {
                 return Err(ImageError::NoLayout { path: store.dir, lacks });
@@ -66,8 +73,13 @@ impl Store {
         Ok(store)
     }
 
+    /// Empty where there is no place for one.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    pub fn has_place(&self) -> bool {
+        self.nowhere.is_none()
     }
 
     /// Every image, sorted by reference; the ones without a name come first.
@@ -229,10 +241,16 @@ impl Source for Store {
     }
 
     fn place(&self) -> String {
-        format!("the store {}", self.dir.display())
+        match self.has_place() {
+            true => format!("the store {}", self.dir.display()),
+            false => "the store, which has no place".to_owned(),
+        }
     }
 
     fn index(&self) -> Result<Index, ImageError> {
+        if !self.has_place() {
+            return Ok(Index::new(Vec::new()));
+        }
         // Without the lock a reader could see an index whose blobs a remove is just deleting. A store on a read-only
         // disk, or one written by another tool, has no lock file and no writer.
         let _lock = lock_shared(&self.dir);
@@ -240,6 +258,9 @@ impl Source for Store {
     }
 
     fn raw_blob(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>, ImageError> {
+        if !self.has_place() {
+            return Ok(None);
+        }
         read_limited(&self.blob_file(digest), limit)
     }
 }
@@ -283,6 +304,9 @@ struct Change<'a> {
 
 impl<'a> Change<'a> {
     fn begin(store: &'a Store) -> Result<Self, ImageError> {
+        if let Some(why) = &store.nowhere {
+            return Err(ImageError::NoStore { why: why.clone() });
+        }
         let blobs = store.dir.join(BLOB_DIR);
         fs::create_dir_all(&blobs).map_err(|source| ImageError::Write { path: blobs.clone(), source })?;
         let path = store.dir.join(LOCK_FILE);

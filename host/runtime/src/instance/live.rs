@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     bpf::{
-        self, LoadError, Loaded, Object, State,
+        Loaded, Object, Roles, Skipped, State,
         maps::RawMap,
         perf::PerfReader,
         ring::Ring,
@@ -115,6 +115,7 @@ pub struct Live {
     pub(super) sockets: Option<Arc<Sockets>>,
     /// Held, so that the tracker goes on filling the gadget's filter.
     pub(super) filter: Option<FilterHandle>,
+    pub(super) roles: Roles,
     pub(super) notes: Vec<Note>,
     pub(super) told: BTreeSet<String>,
     /// When to say, once, that nobody who was asked for runs.
@@ -169,9 +170,12 @@ impl Live {
         let attached = loaded.attach();
         let reports = loaded.reports();
         let hooks = reports.iter().filter(|r| matches!(r.state, State::Attached | State::PerFile)).count();
-        // An error that nothing started has the list itself.
-        if !matches!(attached, Err(LoadError::NothingStarted { .. })) {
-            bpf::skips(&reports).into_iter().for_each(|s| sink.note(Note::Skipped(s)));
+        // An error has the list itself.
+        if attached.is_ok() {
+            let Skipped { gaps, unexplained, replaced } = self.roles.sort(&reports);
+            gaps.into_iter().for_each(|g| sink.note(Note::Gap(g)));
+            unexplained.into_iter().for_each(|s| sink.note(Note::Skipped(s)));
+            replaced.into_iter().for_each(|s| sink.note(Note::Replaced(s)));
         }
         let others = reports.into_iter().filter(|r| !matches!(r.state, State::Skipped { .. }));
         others.for_each(|r| sink.note(Note::Program(r)));

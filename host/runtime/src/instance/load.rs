@@ -10,14 +10,18 @@ use super::{
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{Hook, KernelBtf, LoadError, LoadOptions, Loaded, Object, loader::DISABLED, sys},
+    bpf::{Hook, KernelBtf, LoadError, LoadOptions, Loaded, Object, Roles, loader::DISABLED, sys},
     containers::Containers,
     enrich::{
         container::ContainerEnricher,
         sockets::{PATHS_MAP, SOCKETS_MAP, Sockets},
         stacks::{self, Stacks},
     },
-    gadget::{metadata::ProgramMetadata, params::Param, schema::Producer},
+    gadget::{
+        metadata::ProgramMetadata,
+        params::Param,
+        schema::{self, Producer},
+    },
     host_root,
     host_sources::GADGETS_ONLY,
     symbols::Taken,
@@ -91,6 +95,8 @@ impl Gadget {
                 notes.push(Note::Metadata(format!("{image}: {source}")));
             }
         }
+        let chosen = self.final_params(&options.params);
+        sources.iter_mut().for_each(|s| schema::choose_columns(s, &chosen));
         if let Some(tag) = &options.tag {
             sources.iter_mut().try_for_each(|s| tag.add(s))?;
         }
@@ -133,6 +139,7 @@ impl Gadget {
             .map(|(s, enricher)| Source { batch: Batch::new(s.clone()), enricher, feed: None })
             .collect();
         let gadgets_only = self.is_on(GADGETS_ONLY, &options.params);
+        let roles = self.roles();
         let (times, asked) = self.times(options.table_interval, options.table_count);
         Ok(Live {
             name: self.image.called,
@@ -158,6 +165,7 @@ impl Gadget {
             object: self.object,
             sockets,
             filter,
+            roles,
             notes,
             told: BTreeSet::new(),
             look_for_wanted: None,
@@ -203,6 +211,14 @@ impl Gadget {
         let programs = self.metadata.programs.iter();
         let waiting = programs.filter(move |(_, p)| !p.when.is_empty() && !p.when.iter().any(on));
         waiting.map(|(name, _)| name.as_str()).collect::<Vec<_>>().into_iter()
+    }
+
+    fn roles(&self) -> Roles {
+        let programs = &self.metadata.programs;
+        Roles {
+            without: programs.iter().filter_map(|(name, p)| Some((name.clone(), p.without.clone()?))).collect(),
+            replaceable: self.metadata.alternatives.values().flatten().flatten().cloned().collect(),
+        }
     }
 
     /// The flag that most programs wait for, as an example.

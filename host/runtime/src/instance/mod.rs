@@ -25,7 +25,7 @@ pub use several::{Ended, MemberError, Several, Tag};
 pub use stop::Stop;
 
 use crate::{
-    bpf::{LoadError, ProgramReport, Skip, State},
+    bpf::{Gap, LoadError, ProgramReport, Skip, State},
     containers::ContainersError,
     enrich::sockets::SocketsError,
     gadget::params::ParamError,
@@ -64,8 +64,12 @@ pub enum SinkError {
 pub enum Note {
     /// What became of a program, other than being skipped.
     Program(ProgramReport),
-    /// Programs that were skipped.
+    /// Programs that were skipped, and with them something that the gadget does not put into words.
     Skipped(Skip),
+    /// What the gadget cannot do here.
+    Gap(Gap),
+    /// Programs that were skipped, and whose work others do.
+    Replaced(Skip),
     /// The container tracker has something to say.
     Containers(String),
     /// Packets of some network are not seen.
@@ -98,10 +102,13 @@ impl Note {
             Note::Containers(_)
             | Note::Network(_)
             | Note::Skipped(_)
+            | Note::Gap(_)
             | Note::Symbols(_)
             | Note::GuestStop(_)
             | Note::MissedRuns { .. } => true,
-            Note::Program(_) | Note::Running { .. } | Note::WasmCache(_) | Note::Metadata(_) => false,
+            Note::Program(_) | Note::Replaced(_) | Note::Running { .. } | Note::WasmCache(_) | Note::Metadata(_) => {
+                false
+            }
         }
     }
 }
@@ -118,6 +125,8 @@ impl fmt::Display for Note {
                 State::Skipped { reason, .. } => write!(f, "program {} skipped: {reason}", p.name),
             },
             Note::Skipped(skip) => write!(f, "warning: {skip}"),
+            Note::Gap(gap) => write!(f, "warning: {gap}"),
+            Note::Replaced(skip) => write!(f, "{skip}; another does its work"),
             Note::Uprobes(note) => note.fmt(f),
             Note::Containers(text) | Note::Network(text) | Note::Symbols(text) => write!(f, "warning: {text}"),
             Note::Guest(note) if note.problem().is_some() => write!(f, "warning: {note}"),

@@ -44,6 +44,7 @@ impl<R: Read> Replay<R> {
             let all = gadget::annotations(&parsed.metadata);
             sources.iter_mut().for_each(|s| schema::annotate_again(s, &all));
         }
+        sources.iter_mut().for_each(|s| schema::choose_columns(s, &replayer.header.params));
         let sources: Vec<_> = sources.into_iter().map(Arc::new).collect();
         let batches = sources.iter().map(|s| Batch::new(s.clone())).collect();
         let pipeline = Pipeline::new(&sources, guest, options)?;
