@@ -51,6 +51,9 @@ pub struct Case {
     /// Exactly these documents: none, where none are named.
     #[serde(default)]
     documents: Vec<Paper>,
+    /// Where the run is recorded.
+    #[serde(skip)]
+    recording: Option<PathBuf>,
 }
 
 /// A document that the gadget must write.
@@ -326,6 +329,17 @@ impl Case {
         none || self.blind_for_lack_of().is_some()
     }
 
+    /// Records the run as well.
+    pub fn record(&mut self, file: &Path) {
+        self.recording = Some(file.to_owned());
+    }
+
+    /// Whether rows are expected on this kernel.
+    pub fn shows_rows(&self) -> bool {
+        let asked = self.expect.iter().any(Match::is_asked_here);
+        asked && self.blind_for_lack_of().is_none() && self.lacking().is_none()
+    }
+
     /// Runs the workload under the gadget; gives what is wrong, or what `ig -v` said. Where the kernel lacks what the case
     /// needs, the gadget must be refused.
     pub fn run(&self, gadget: &str, engine: &dyn Engine, container: &str) -> Result<String, String> {
@@ -344,6 +358,7 @@ impl Case {
     /// The gadget with the case's parameters.
     pub fn command(&self, gadget: &str) -> Ig {
         let ig = Ig::new(&["run", gadget, "-o", "json", "--ledger", "-v"]);
+        let ig = self.recording.iter().fold(ig, |ig, file| ig.arg(format!("--record={}", file.display())));
         self.params.iter().fold(ig, |ig, (key, value)| ig.arg(format!("--{key}={value}")))
     }
 

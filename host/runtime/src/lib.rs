@@ -3,6 +3,7 @@
 //! Rules of this crate: it never prints and never reads argv, environment or home directories; the caller passes what it
 //! needs. Async (tokio) stays at the edges: the registry and the runtime clients.
 
+mod aside;
 pub mod bpf;
 mod clocks;
 pub mod containers;

@@ -4,6 +4,7 @@
 //! Everything is held by descriptors: all of it goes away with the process, however it ends.
 
 use super::{hook::Hook, label::Label, socket::SocketProgram, sys};
+use crate::{symbols::elf::ElfError, uprobes};
 use aya::{
     Btf,
     programs::{
@@ -26,8 +27,6 @@ pub enum AttachError {
     NoTracefs,
     #[error("this kernel has no tracepoint {category}/{name}")]
     NoTracepoint { category: String, name: String },
-    #[error("cannot read {path}")]
-    Read { path: String, source: io::Error },
     #[error("this kernel has no {what} ({option})")]
     NoKernelSupport { what: &'static str, option: &'static str },
     #[error("this kernel has no function {function} that can be probed")]
@@ -36,8 +35,8 @@ pub enum AttachError {
     NoFile { path: String },
     #[error("{path} has no symbol {symbol}")]
     NoSymbol { path: String, symbol: String },
-    #[error("{path} is not an ELF file that can be probed")]
-    NotElf { path: String },
+    #[error("{path} cannot be probed")]
+    Unusable { path: String, source: ElfError },
     #[error("hooks of the kind {hook} are not supported by this host")]
     Unsupported { hook: String },
     #[error("the kernel refused to attach to {hook}")]
@@ -185,10 +184,10 @@ pub(super) fn attach(
             })?;
         }
         (Hook::Uprobe { path, symbol, .. }, Program::UProbe(p)) => {
-            let file = find_binary(path)?;
-            let offset = symbol_offset(&file, symbol)?;
-            let place = UProbeAttachLocation::AbsoluteOffset(offset);
-            p.attach(place, &file, UProbeScope::AllProcesses).map(drop).map_err(aya)?;
+            for (file, offset) in uprobe_places(path, symbol)? {
+                let place = UProbeAttachLocation::AbsoluteOffset(offset);
+                p.attach(place, &file, UProbeScope::AllProcesses).map(drop).map_err(aya)?;
+            }
         }
         (Hook::PerfEvent { .. }, Program::PerfEvent(p)) => {
             for cpu in sys::online_cpus().map_err(refused)? {
@@ -319,54 +318,21 @@ fn pmu(name: &'static str) -> Result<(), AttachError> {
     Err(AttachError::NoKernelSupport { what, option })
 }
 
-/// A path as it is, or a library's name (`libc`) looked for where the host keeps libraries.
-fn find_binary(path: &str) -> Result<PathBuf, AttachError> {
-    let none = || AttachError::NoFile { path: path.into() };
-    if path.contains('/') {
-        let p = PathBuf::from(path);
-        return if p.is_file() { Ok(p) } else { Err(none()) };
-    }
-    let multiarch = format!("{}-linux-gnu", std::env::consts::ARCH);
-    let dirs = ["/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib"];
-    let dirs = dirs.iter().flat_map(|d| [Path::new(d).join(&multiarch), PathBuf::from(d)]);
-    let mut best: Option<PathBuf> = None;
-    for dir in dirs {
-        let Ok(entries) = std::fs::read_dir(&dir) else {
-            continue;
-        };
-        for e in entries.flatten() {
-            let name = e.file_name().to_string_lossy().into_owned();
-            let fits = name == path || name.strip_prefix(path).is_some_and(|r| r.starts_with(".so"));
-            // `libc.so` may be a linker script: the versioned name is the library
-            if fits
-                && best.as_ref().is_none_or(|b| b.as_os_str().len() < e.path().as_os_str().len())
-                && e.path().is_file()
-            {
-                best = Some(e.path());
-            }
-        }
-        if best.is_some() {
-            break;
+/// Where to probe on a host whose containers are not followed: in each of its files that a path or a library's name stands
+/// for. Those of containers are `uprobes`' work, and so is the search.
+fn uprobe_places(path: &str, symbol: &str) -> Result<Vec<(PathBuf, u64)>, AttachError> {
+    let mut none = AttachError::NoFile { path: path.into() };
+    let mut found = Vec::new();
+    for (file, place) in uprobes::places(path, symbol) {
+        let path = || file.display().to_string();
+        match place {
+            Ok(Some(offset)) => found.push((file, offset)),
+            Ok(None) => none = AttachError::NoSymbol { path: path(), symbol: symbol.into() },
+            // beside a library there may be files of its name that are none, such as a linker's script
+            Err(_) if matches!(none, AttachError::NoSymbol { .. }) => {}
+            Err(ElfError::Io(e)) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => none = AttachError::Unusable { path: path(), source },
         }
     }
-    best.ok_or_else(none)
-}
-
-/// File offset of a symbol, or of `symbol+offset`, or a bare number.
-fn symbol_offset(file: &Path, symbol: &str) -> Result<u64, AttachError> {
-    use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
-    let path = || file.display().to_string();
-    if let Some(n) = number(symbol) {
-        return Ok(n);
-    }
-    let (name, add) = symbol.split_once('+').unwrap_or((symbol, "0"));
-    let bytes = std::fs::read(file).map_err(|source| AttachError::Read { path: path(), source })?;
-    let elf = object::File::parse(&*bytes).map_err(|_e| AttachError::NotElf { path: path() })?;
-    let mut all = elf.dynamic_symbols().chain(elf.symbols());
-    let found = all.find(|s| s.name() == Ok(name) && s.address() != 0);
-    let address =
-        found.map(|s| s.address()).ok_or_else(|| AttachError::NoSymbol { path: path(), symbol: symbol.into() })?;
-    let segment = elf.segments().find(|s| address >= s.address() && address - s.address() < s.size());
-    let segment = segment.ok_or_else(|| AttachError::NotElf { path: path() })?;
-    Ok(address - segment.address() + segment.file_range().0 + number(add).unwrap_or(0))
+    if found.is_empty() { Err(none) } else { Ok(found) }
 }

@@ -224,8 +224,11 @@ impl Stacks {
         }
     }
 
-    /// Something that people should know, once.
+    /// Something that people should know and were not told yet.
     pub fn note(&mut self) -> Option<String> {
+        if let Some(note) = self.symbols.take_note() {
+            return Some(note);
+        }
         if self.told || self.seen_kernel.is_empty() {
             return None;
         }

@@ -99,6 +99,15 @@ impl Layout {
         s.address.checked_add(offset - s.offset)
     }
 
+    /// As numbers, three for each part, that [`Layout::from_numbers`] makes the same of.
+    pub fn numbers(&self) -> Vec<[u64; 3]> {
+        self.0.iter().map(|s| [s.offset, s.address, s.size]).collect()
+    }
+
+    pub fn from_numbers(numbers: impl Iterator<Item = [u64; 3]>) -> Layout {
+        Layout(numbers.map(|[offset, address, size]| Segment { offset, address, size }).collect())
+    }
+
     /// Where in the file the code of an address is.
     pub fn offset_of(&self, address: u64) -> Option<u64> {
         let s = self.0.iter().find(|s| address >= s.address && address - s.address < s.size)?;
@@ -109,6 +118,7 @@ impl Layout {
 #[derive(Clone, Copy, Debug)]
 struct Section {
     kind: u32,
+    address: u64,
     offset: u64,
     size: u64,
     link: u32,
@@ -131,7 +141,10 @@ pub struct Elf {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Function<'a> {
     pub address: u64,
+    /// 0 where the file does not say.
     pub size: u64,
+    /// Bytes from its beginning to the end of its section, which it cannot exceed; 0: not known.
+    pub room: u64,
     pub name: &'a [u8],
 }
 
@@ -192,6 +205,7 @@ impl Elf {
             self.sections.push(match self.wide {
                 true => Section {
                     kind: u32_at(h, 4),
+                    address: u64_at(h, 16),
                     offset: u64_at(h, 24),
                     size: u64_at(h, 32),
                     link: u32_at(h, 40),
@@ -199,6 +213,7 @@ impl Elf {
                 },
                 false => Section {
                     kind: u32_at(h, 4),
+                    address: u32_at(h, 12).into(),
                     offset: u32_at(h, 16).into(),
                     size: u32_at(h, 20).into(),
                     link: u32_at(h, 24),
@@ -277,7 +292,9 @@ impl Elf {
             let name = &name[..name.len().min(MAX_NAME)];
             let end = memchr::memchr(0, name).unwrap_or(name.len());
             if end > 0 {
-                visit(Function { address, size, name: &name[..end] });
+                let section = self.sections.get(usize::from(index)).filter(|s| address >= s.address);
+                let room = section.map_or(0, |s| s.size.saturating_sub(address - s.address).max(1));
+                visit(Function { address, size, room, name: &name[..end] });
             }
         }
         Ok(bytes)

@@ -5,16 +5,20 @@
 
 pub mod elf;
 mod kernel;
+mod mounts;
 mod process;
+mod served;
 
 use elf::{Elf, ElfError, Identity, Layout};
 use kernel::KernelSymbols;
+use mounts::Mounts;
 pub use process::Written;
 use process::{Mapping, Program};
 use rustc_hash::FxHashMap;
+use served::Served;
 use std::{
     fmt::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -30,6 +34,8 @@ const MAX_PROCESSES: usize = 4096;
 const MAPS_AGAIN: Duration = Duration::from_millis(50);
 /// How long a process is trusted to be the same, and to run the same program.
 const TRUSTED: Duration = Duration::from_millis(200);
+/// Functions that handlers of signals return to, from the C libraries and the kernel.
+const AFTER_SIGNAL: [&[u8]; 4] = [b"__restore_rt", b"__restore", b"__kernel_rt_sigreturn", b"__kernel_sigreturn"];
 /// Characters of a readable name; the rest is cut.
 const MAX_READABLE: usize = 512;
 
@@ -54,6 +60,7 @@ struct Module {
 #[derive(Clone, Copy, Debug)]
 struct Placed {
     address: u64,
+    /// 0: up to the next.
     size: u32,
     name: u32,
 }
@@ -61,16 +68,20 @@ struct Placed {
 impl Module {
     fn read(elf: &Elf) -> Result<Module, ElfError> {
         let mut m = Module { layout: elf.layout.clone(), ..Module::default() };
+        let mut all = Vec::new();
         elf.functions(|f| {
             if m.names.len() + f.name.len() < MAX_NAME_BYTES {
-                let (name, size) = (m.names.len() as u32, f.size.min(u32::MAX.into()) as u32);
-                m.functions.push(Placed { address: f.address, size, name });
+                // without a size it goes on to the next, but not into another section, such as `_init` into the calls to libraries
+                let size = if f.size == 0 { f.room } else { f.size };
+                let (name, bytes) = (m.names.len() as u32, size.min(u32::MAX.into()) as u32);
+                all.push((f.size == 0, Placed { address: f.address, size: bytes, name }));
                 m.names.extend_from_slice(f.name);
                 m.names.push(0);
             }
         })?;
         // of names for one place those with a size first: they are functions, not labels
-        m.functions.sort_by_key(|f| (f.address, f.size == 0));
+        all.sort_by_key(|(label, f)| (f.address, *label));
+        m.functions = all.into_iter().map(|(_, f)| f).collect();
         m.functions.dedup_by_key(|f| f.address);
         m.functions.shrink_to_fit();
         m.names.shrink_to_fit();
@@ -81,14 +92,22 @@ impl Module {
         self.names.len() + self.functions.len() * size_of::<Placed>()
     }
 
+    #[cfg(any(test, fuzzing))]
     fn name(&self, offset: u64) -> Option<&[u8]> {
+        self.place(offset).map(|(name, _)| name)
+    }
+
+    /// The function that a place in the file is in, and how far from its beginning.
+    fn place(&self, offset: u64) -> Option<(&[u8], u64)> {
         let address = self.layout.address_of(offset)?;
         let next = self.functions.partition_point(|f| f.address <= address);
         let f = self.functions.get(next.checked_sub(1)?)?;
-        if f.size > 0 && address - f.address >= f.size.into() {
+        let inside = address - f.address;
+        if f.size > 0 && inside >= f.size.into() {
             return None;
         }
-        self.names.get(f.name as usize..).and_then(|n| n.split(|b| *b == 0).next())
+        let name = self.names.get(f.name as usize..).and_then(|n| n.split(|b| *b == 0).next())?;
+        Some((name, inside))
     }
 }
 
@@ -96,6 +115,8 @@ impl Module {
 #[derive(Debug)]
 struct Process {
     program: Program,
+    /// Read when the first file is to be opened.
+    mounts: Option<Mounts>,
     mappings: Vec<(Mapping, Option<Arc<Module>>)>,
     /// When the mappings were read.
     mapped: Instant,
@@ -114,6 +135,7 @@ pub struct Symbolizer {
     modules: FxHashMap<Identity, Arc<Module>>,
     by_build_id: FxHashMap<Vec<u8>, Arc<Module>>,
     module_bytes: usize,
+    served: Served,
 }
 
 impl Symbolizer {
@@ -128,7 +150,13 @@ impl Symbolizer {
             modules: FxHashMap::default(),
             by_build_id: FxHashMap::default(),
             module_bytes: 0,
+            served: Served::default(),
         }
+    }
+
+    /// What people should know and were not told yet.
+    pub fn take_note(&mut self) -> Option<String> {
+        self.served.take_note()
     }
 
     /// Whether the kernel tells the addresses of its functions to this process.
@@ -156,11 +184,11 @@ impl Symbolizer {
     /// Appends the frames of a process's stack. `written` tells the program whose stack it is, because the process may run
     /// another one by now, and another process may have its number.
     pub fn user_stack(&mut self, pid: u32, addresses: &[u64], written: Option<Written>, out: &mut String) {
-        let known = self.look_at(pid, written);
+        let mut trusted = self.look_at(pid, written);
         for (depth, address) in addresses.iter().enumerate() {
             frame_start(depth, out);
-            match known {
-                true => self.user_frame(pid, called_from(depth, *address), *address, out),
+            match trusted {
+                true => trusted = self.user_frame(pid, depth, *address, out) || depth == 0,
                 false => unknown(*address, "unknown", out),
             }
         }
@@ -200,10 +228,13 @@ impl Symbolizer {
         }
         let mappings = mappings.into_iter().map(|m| (m, None)).collect();
         let now = Instant::now();
-        self.processes.insert(pid, Process { program, mappings, mapped: now, checked: now });
+        self.processes.insert(pid, Process { program, mounts: None, mappings, mapped: now, checked: now });
     }
 
-    fn user_frame(&mut self, pid: u32, address: u64, shown: u64, out: &mut String) {
+    /// False for what is no place that a call returns to: then a function on the way kept something else where the frame
+    /// before is looked for, and what is found from there on are no calls either.
+    fn user_frame(&mut self, pid: u32, depth: usize, shown: u64, out: &mut String) -> bool {
+        let address = called_from(depth, shown);
         let found = |p: &Process| p.mappings.iter().position(|(m, _)| m.start <= address && address < m.end);
         let mut at = self.processes.get(&pid).map(found);
         let old = self.processes.get(&pid).filter(|p| p.mapped.elapsed() > MAPS_AGAIN).map(|p| p.program.clone());
@@ -214,29 +245,45 @@ impl Symbolizer {
                 at = self.processes.get(&pid).map(found);
             }
         }
-        let Some(at) = at.flatten() else { return unknown(shown, "unknown", out) };
-        let module = self.module(pid, at);
-        let Some((m, _)) = self.processes.get(&pid).and_then(|p| p.mappings.get(at)) else {
-            return unknown(shown, "unknown", out);
+        let module = at.flatten().and_then(|at| self.module(pid, at));
+        let mapping = self.processes.get(&pid).zip(at.flatten()).and_then(|(p, at)| p.mappings.get(at));
+        let Some((m, _)) = mapping else {
+            unknown(shown, "unknown", out);
+            return false;
         };
-        let name = module.as_ref().and_then(|module| module.name((address - m.start).saturating_add(m.offset)));
-        match name {
-            Some(name) => readable(name, out),
-            None => unknown(shown, &m.label(), out),
+        let place = |address: u64| module.as_ref()?.place((address - m.start).saturating_add(m.offset));
+        // Calls return into a function, never to its first byte: that is a pointer to one. But for what is left behind for
+        // handlers of signals to return to.
+        match place(shown).filter(|(_, inside)| depth > 0 && *inside == 0) {
+            Some((name, _)) if AFTER_SIGNAL.contains(&name) => readable(name, out),
+            Some(_) => {
+                unknown(shown, &m.label(), out);
+                return false;
+            }
+            None => match place(address) {
+                Some((name, _)) => readable(name, out),
+                None => unknown(shown, &m.label(), out),
+            },
         }
+        true
     }
 
     /// The functions of the file behind a mapping; without any where it cannot be read.
     fn module(&mut self, pid: u32, at: usize) -> Option<Arc<Module>> {
-        let (mapping, known) = self.processes.get(&pid)?.mappings.get(at)?;
+        let dir = self.directory(pid)?;
+        let process = self.processes.get_mut(&pid)?;
+        let (mapping, known) = process.mappings.get(at)?;
         if known.is_some() || !mapping.has_file {
             return known.clone();
         }
-        let dir = self.directory(pid)?;
-        let module = match process::open(&dir, mapping) {
-            Ok((file, identity)) => self.of_file(file, identity),
+        let mounts = process.mounts.get_or_insert_with(|| Mounts::of(&dir, dir.parent().unwrap_or(Path::new("/proc"))));
+        let module = match mapping.is_memory() || mounts.is_local(mapping.device) {
             // one that has gone meanwhile may be seen again in another process
-            Err(_) => return None,
+            true => process::open(&dir, mapping).ok().map(|(file, identity)| self.of_file(file, identity))?,
+            false => {
+                let mapping = mapping.clone();
+                self.of_served_file(pid, &dir, &mapping)?
+            }
         };
         let slot = self.processes.get_mut(&pid)?.mappings.get_mut(at)?;
         slot.1 = Some(module.clone());
@@ -252,17 +299,36 @@ impl Symbolizer {
         let id = elf.as_ref().ok().and_then(Elf::build_id);
         let known = id.as_ref().and_then(|id| self.by_build_id.get(id)).cloned();
         let module = known.unwrap_or_else(|| Arc::new(elf.and_then(|e| Module::read(&e)).unwrap_or_default()));
+        self.keep(id, &module);
+        self.modules.insert(identity, module.clone());
+        module
+    }
+
+    /// One of a file system that may not answer.
+    fn of_served_file(&mut self, pid: u32, dir: &Path, mapping: &Mapping) -> Option<Arc<Module>> {
+        if let Some(known) = self.served.known(mapping) {
+            return Some(known);
+        }
+        let (id, module) = self.served.read(pid, dir, mapping)?;
+        let known = id.as_ref().and_then(|id| self.by_build_id.get(id)).cloned();
+        let module = known.unwrap_or_else(|| Arc::new(module));
+        self.keep(id, &module);
+        self.served.remember(mapping, &module);
+        Some(module)
+    }
+
+    /// Counts a module, and makes room for it.
+    fn keep(&mut self, id: Option<Vec<u8>>, module: &Arc<Module>) {
         if self.module_bytes + module.bytes() > MAX_MODULE_BYTES || self.modules.len() >= MAX_MODULES {
             self.modules.clear();
             self.by_build_id.clear();
             self.processes.clear();
+            self.served.forget();
             self.module_bytes = 0;
         }
         if id.is_none_or(|id| self.by_build_id.insert(id, module.clone()).is_none()) {
             self.module_bytes += module.bytes();
         }
-        self.modules.insert(identity, module.clone());
-        module
     }
 }
 
@@ -358,6 +424,7 @@ pub(crate) fn fuzz_name(name: &[u8]) {
 /// Reads `bytes` as each of the texts of the kernel that symbols are found with.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz_texts(bytes: &[u8]) {
+    std::str::from_utf8(bytes).iter().for_each(|text| mounts::fuzz(text));
     KernelSymbols::fuzz(bytes);
     process::fuzz(bytes);
 }
@@ -404,6 +471,38 @@ mod tests {
         assert!(frames[0].starts_with("[0]") && frames[0].contains("own_functions_have_names"), "{out}");
         assert!(frames[1].contains("own_functions_have_names"), "{out}");
         assert_eq!(frames[2], "[2]0x0000000000000010 [unknown]");
+    }
+
+    #[test]
+    fn what_no_call_returns_to_is_not_named_and_what_follows_neither() {
+        let mut s = Symbolizer::new(Some("/proc".into()));
+        let own = std::process::id();
+        let here = what_no_call_returns_to_is_not_named_and_what_follows_neither as *const () as u64;
+        let mut named = |addresses: &[u64]| {
+            let mut out = String::new();
+            s.user_stack(own, addresses, None, &mut out);
+            out.split("; ").map(|f| f.contains("what_no_call_returns_to")).collect::<Vec<_>>()
+        };
+        assert_eq!(named(&[here, here + 2, here + 2]), [true, true, true]);
+        // a pointer to a function, whose first byte a call returns to never
+        assert_eq!(named(&[here + 2, here, here + 2]), [true, false, false]);
+        // something that is not even code; but what runs is certain, known or not
+        assert_eq!(named(&[here, 0x10, here + 2]), [true, false, false]);
+        assert_eq!(named(&[0x10, here + 2]), [false, true]);
+    }
+
+    #[test]
+    fn labels_end_with_their_section() {
+        let whole = std::iter::once([0x1000, 0x1000, 0x1000]);
+        let place = |address, size, name| Placed { address, size, name };
+        let m = Module {
+            layout: Layout::from_numbers(whole),
+            functions: vec![place(0x1000, 0x17, 0), place(0x1100, 0, 6)],
+            names: b"_init\0main\0".to_vec(),
+        };
+        assert_eq!(m.name(0x1016), Some(&b"_init"[..]));
+        assert_eq!(m.name(0x1060), None);
+        assert_eq!((m.name(0x1100), m.name(0x1fff)), (Some(&b"main"[..]), Some(&b"main"[..])));
     }
 
     #[test]

@@ -3,14 +3,17 @@
 //! A file is opened through `/proc/PID/map_files`, which is the very file that is mapped, also where it was replaced or
 //! deleted since, and in whatever mount namespace it is. Where that is not permitted, by its path below the process's root.
 
-use super::elf::{ElfError, Identity, open_regular};
+use super::{
+    elf::{ElfError, Identity, open_regular},
+    mounts::Device,
+};
 use crate::host_root;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use std::{
     ffi::OsString,
     fs::{self, File},
     io::{self, Read},
-    os::unix::ffi::OsStringExt,
+    os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
 };
 
@@ -26,9 +29,18 @@ pub(super) struct Mapping {
     /// As the process sees it, or `[vdso]` and the like; empty for memory without a file.
     pub(super) path: PathBuf,
     pub(super) has_file: bool,
+    pub(super) device: Device,
+    pub(super) inode: u64,
 }
 
 impl Mapping {
+    /// Memory of the kernel's own that only looks like a file, such as that of memfd_create(2).
+    pub(super) fn is_memory(&self) -> bool {
+        ["/memfd:", "/dev/zero", "/SYSV"]
+            .iter()
+            .any(|start| self.path.as_os_str().as_bytes().starts_with(start.as_bytes()))
+    }
+
     /// What people call it: the file's last part.
     pub(super) fn label(&self) -> String {
         let text = self.path.to_string_lossy();
@@ -55,12 +67,14 @@ fn mapping(line: &[u8]) -> Option<Mapping> {
         rest = &word[len..];
         std::str::from_utf8(&word[..len]).ok()
     };
-    let (range, perms, offset, _device, inode) = (word()?, word()?, word()?, word()?, word()?);
+    let (range, perms, offset, device, inode) = (word()?, word()?, word()?, word()?, word()?);
     let (start, end) = range.split_once('-')?;
     let hex = |t: &str| u64::from_str_radix(t, 16).ok();
     if !perms.contains('x') {
         return None;
     }
+    let (major, minor) = device.split_once(':')?;
+    let number = |t: &str| u32::from_str_radix(t, 16).ok();
     let path = rest.iter().position(|b| *b != b' ').map_or(&[][..], |at| &rest[at..]);
     Some(Mapping {
         start: hex(start)?,
@@ -68,6 +82,8 @@ fn mapping(line: &[u8]) -> Option<Mapping> {
         offset: hex(offset)?,
         path: PathBuf::from(OsString::from_vec(path.to_vec())),
         has_file: inode != "0" && path.first() == Some(&b'/'),
+        device: (number(major)?, number(minor)?),
+        inode: inode.parse().ok()?,
     })
 }
 
@@ -148,6 +164,7 @@ mod tests {
             .unwrap();
         assert_eq!((m.start, m.end, m.offset), (0x7f5d_2c00_0000, 0x7f5d_2c02_8000, 0x28000));
         assert_eq!((m.label().as_str(), m.has_file), ("a b.so", true));
+        assert_eq!((m.device, m.inode), ((8, 1), 1_234_567));
         let vdso = mapping(b"7ffd1000-7ffd2000 r-xp 00000000 00:00 0     [vdso]").unwrap();
         assert_eq!((vdso.label().as_str(), vdso.has_file), ("vdso", false));
         let jit = mapping(b"7ffd1000-7ffd2000 rwxp 00000000 00:00 0").unwrap();

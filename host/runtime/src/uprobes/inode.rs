@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Equal for two names of one file of the disk.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub(super) enum Inode {
     /// A file handle's kind and content, which name a file of one disk.
     Handle(Disk, i32, Vec<u8>),
@@ -20,7 +20,7 @@ pub(super) enum Inode {
 }
 
 /// Which file system a handle is of: two images that are disks of their own may number their files alike.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub(super) enum Disk {
     /// All zero where the file system below an overlay has none, as squashfs; such are not told apart.
     Uuid([u8; 16]),

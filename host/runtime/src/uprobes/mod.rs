@@ -5,6 +5,7 @@
 //! a thread of its own attaches to what starts later and detaches what nobody uses any more. No process is stopped for it: the
 //! first calls of a container's first program can go by unseen where its library was not probed already.
 
+mod found;
 mod inode;
 mod library;
 mod root;
@@ -12,15 +13,13 @@ mod root;
 use crate::{
     bpf::sys,
     containers::{Change, Changes, Container, Containers, Selector, Verdict},
-    symbols::elf::{Elf, ElfError},
+    symbols::elf::ElfError,
 };
+use found::{Found, FoundFile, LookError};
 use inode::Inode;
-use root::Root;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
-    fs::File,
-    io,
+    fmt, io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::PathBuf,
     sync::{
@@ -151,8 +150,8 @@ fn reasons(missing: &[Lack], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 pub enum UprobeError {
     #[error("the kernel has no uprobes (CONFIG_UPROBE_EVENTS)")]
     NoUprobes { source: io::Error },
-    #[error("cannot look at the programs of the host below {root}")]
-    HostRoot { root: String, source: io::Error },
+    #[error("cannot look at the programs of the host below {root}: {reason}")]
+    HostRoot { root: String, reason: String },
     #[error("cannot start the thread that follows containers")]
     Thread { source: io::Error },
 }
@@ -190,9 +189,10 @@ impl Uprobes {
             empty: 0,
         };
         if let Some(host) = &scope.host {
-            let root = Root::open(host)
-                .map_err(|source| UprobeError::HostRoot { root: host.display().to_string(), source })?;
-            attached.look_at(HOST, "the host", &root, true);
+            let found = found::look(host, &attached.wanted());
+            let found =
+                found.map_err(|e| UprobeError::HostRoot { root: host.display().to_string(), reason: e.to_string() })?;
+            attached.attach(HOST, "the host", found, true);
         }
         // first the listening, then the looking: what starts in between is in both
         let changes = scope.containers.changes_at_once(scope.selector.clone());
@@ -316,16 +316,15 @@ impl Attached {
             return None;
         }
         let name = format!("container {}", c.name.as_deref().unwrap_or(&c.id));
-        match Root::open(&self.proc.as_ref()?.join(c.pid.to_string()).join("root")) {
-            Ok(root) => Some(self.look_at(c.instance, &name, &root, last)),
-            // it has ended
-            Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => None,
+        match found::look(&self.proc.as_ref()?.join(c.pid.to_string()).join("root"), &self.wanted()) {
+            Ok(found) => Some(self.attach(c.instance, &name, found, last)),
+            Err(LookError::Gone) => None,
             Err(e) => {
                 if last && self.told.insert(c.instance) {
                     let lack = |p: &Probe| Lack {
                         file: p.file.clone(),
                         symbol: p.symbol.clone(),
-                        reason: format!("its files cannot be looked at: {e}"),
+                        reason: e.to_string(),
                         refused: true,
                     };
                     self.note(UprobeNote::Container {
@@ -339,18 +338,25 @@ impl Attached {
         }
     }
 
-    fn look_at(&mut self, user: u64, name: &str, root: &Root, last: bool) -> usize {
-        let wanted: BTreeSet<String> = self.probes.iter().map(|p| p.file.clone()).collect();
+    /// The functions that are to be probed, by file.
+    fn wanted(&self) -> BTreeMap<String, Vec<String>> {
+        let mut wanted: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for p in &self.probes {
+            wanted.entry(p.file.clone()).or_default().push(p.symbol.clone());
+        }
+        wanted
+    }
+
+    /// Probes what was found of a user; how many probes it has.
+    fn attach(&mut self, user: u64, name: &str, found: Found, last: bool) -> usize {
         let (mut count, mut missing, mut mine) = (0, Vec::new(), Vec::new());
-        for file in wanted {
-            let candidates = library::candidates(root, &file);
-            if candidates.is_empty() {
+        for (file, all) in found {
+            if all.is_empty() {
                 self.lacks(&file, "there is no such library", &mut missing);
             }
             let (mut probed, mut failed) = (false, Vec::new());
-            for path in candidates {
-                let opened = root.file(&path).map_err(|e| e.to_string());
-                match opened.and_then(|f| self.probe(user, name, &file, f, &mut missing)) {
+            for one in all {
+                match one.and_then(|f| self.probe(user, name, &file, f, &mut missing)) {
                     Ok((key, n)) => {
                         probed = true;
                         if !mine.contains(&key) {
@@ -358,7 +364,7 @@ impl Attached {
                             mine.push(key);
                         }
                     }
-                    Err(reason) => failed.push(format!("{}: {reason}", path.display())),
+                    Err(reason) => failed.push(reason),
                 }
             }
             // beside a library there may be files of its name that are none, such as a linker's script
@@ -394,10 +400,11 @@ impl Attached {
         user: u64,
         name: &str,
         wanted: &str,
-        file: File,
+        found: FoundFile,
         missing: &mut Vec<Lack>,
     ) -> Result<((Inode, String), usize), String> {
-        let key = (inode::of(&file), wanted.to_owned());
+        let FoundFile { file, inode, offsets } = found;
+        let key = (inode, wanted.to_owned());
         if let Some(known) = self.files.get_mut(&key) {
             known.users.insert(user);
             if !known.missing.iter().any(|l| l.refused) {
@@ -410,9 +417,6 @@ impl Attached {
             return Err("too many files are probed".into());
         }
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let again = file.try_clone().map_err(|e| e.to_string())?;
-        let symbols: Vec<&str> = self.probes.iter().filter(|p| p.file == wanted).map(|p| p.symbol.as_str()).collect();
-        let offsets = offsets(again, &symbols).map_err(|e| e.to_string())?;
         let before = self.files.remove(&key);
         let (mut events, mut users) = before.map(|p| (p.events, p.users)).unwrap_or_default();
         users.insert(user);
@@ -460,38 +464,9 @@ impl Attached {
     }
 }
 
-/// Where in the file each function begins; `name+0x10` is inside one, and a bare number a place in the file.
-fn offsets(file: File, symbols: &[&str]) -> Result<BTreeMap<String, u64>, ElfError> {
-    let elf = Elf::read(file)?;
-    if elf.machine != elf_machine() {
-        return Err(ElfError::NotElf);
-    }
-    let number = |t: &str| t.strip_prefix("0x").map_or_else(|| t.parse().ok(), |h| u64::from_str_radix(h, 16).ok());
-    let parts: Vec<(&str, &str, u64)> = symbols
-        .iter()
-        .map(|s| s.split_once('+').map_or((*s, *s, 0), |(name, add)| (*s, name, number(add).unwrap_or(0))))
-        .collect();
-    let mut out: BTreeMap<String, u64> =
-        parts.iter().filter_map(|(s, name, _)| Some(((*s).to_owned(), number(name)?))).collect();
-    elf.functions(|f| {
-        for (symbol, name, add) in &parts {
-            if f.name == name.as_bytes()
-                && let Some(place) = elf.layout.offset_of(f.address).and_then(|offset| offset.checked_add(*add))
-            {
-                out.entry((*symbol).to_owned()).or_insert(place);
-            }
-        }
-    })?;
-    Ok(out)
-}
-
-/// What files of this machine say that they are for; others, such as 32-bit ones, pass their arguments in other places.
-fn elf_machine() -> u16 {
-    match std::env::consts::ARCH {
-        "x86_64" => 62,
-        "aarch64" => 183,
-        _ => 0,
-    }
+/// See [`found::places`].
+pub(crate) fn places(name: &str, symbol: &str) -> Vec<(PathBuf, Result<Option<u64>, ElfError>)> {
+    found::places(name, symbol)
 }
 
 #[cfg(fuzzing)]

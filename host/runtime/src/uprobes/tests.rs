@@ -1,6 +1,8 @@
 //! What is probed, what is told of it, and for whom, without a kernel that takes the probes.
 
-use super::*;
+use super::{found::offsets, *};
+use crate::symbols::elf::Elf;
+use std::fs::File;
 
 #[test]
 fn functions_are_found_by_name_in_and_after_them() {
