@@ -179,6 +179,44 @@ mod root {
     }
 
     #[test]
+    fn the_two_rows_of_a_packet_on_loopback_differ_on_a_terminal_too() {
+        use std::net::{Ipv4Addr, UdpSocket};
+        let _alone = alone();
+        let socket = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+        let (server, client) = (socket(), socket());
+        client.connect(server.local_addr().expect("an address")).expect("a connected socket");
+        let port = server.local_addr().expect("an address").port().to_string();
+        let pid = std::process::id().to_string();
+        let ig = Ig::new(&["run", "trace_dns", "--host", "--port", &port, "--pid", &pid]).start_ready();
+        // A query for "a.", its answer, and what breaks off in the middle of a name.
+        let (query, cut) =
+            (b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01", b"\0\x08\x01\0\0\x01\0\0\0\0\0\0\x09a");
+        let mut answer = *query;
+        answer[2] = 0x81;
+        client.send(query).expect("a query");
+        server.send_to(&answer, client.local_addr().expect("an address")).expect("an answer");
+        client.send(cut).expect("a query");
+        let shown = ig.stop().expect_success().stdout();
+        let lines: Vec<Vec<&str>> = shown.lines().map(|l| l.split_whitespace().collect()).collect();
+        assert!(lines[0].ends_with(&[
+            "PKT_TYPE",
+            "LATENCY_NS",
+            "QR",
+            "QTYPE",
+            "NAME",
+            "RCODE",
+            "ADDRESSES",
+            "MALFORMED"
+        ]));
+        // From behind the two ends on.
+        let rest: Vec<String> = lines[1..].iter().map(|l| l[4..].join(" ")).collect();
+        let too_early = |way: &str| format!("{way} Q message ends too early");
+        assert_eq!(rest[..3], ["OUTGOING Q A a.", "HOST Q A a.", "OUTGOING R A a. Success"], "{shown}");
+        assert!(rest[3].starts_with("HOST ") && rest[3].ends_with("s R A a. Success"), "{shown}");
+        assert_eq!(rest[4..], [too_early("OUTGOING"), too_early("HOST")], "{shown}");
+    }
+
+    #[test]
     fn packets_of_others_that_a_router_sees_have_no_process() {
         let _alone = alone();
         let router = router();
