@@ -163,7 +163,7 @@ impl CpuBuffer {
             tail += size as u64;
             let word = |at: usize| record.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
             match kind {
-                RECORD_LOST if !self.tells => *lost += word(8),
+                RECORD_LOST if !self.tells => *lost = lost.saturating_add(word(8)),
                 RECORD_SAMPLE => {
                     let len = word(0) as u32 as usize;
                     if let Some(sample) = record.get(4..4 + len) {
@@ -217,7 +217,7 @@ impl Recent {
     fn index(bytes: Vec<u8>, whole: bool) -> Recent {
         let word = |at: usize| bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
         let (mut at, mut largest) = (0, 0);
-        let mut lost = 0;
+        let mut losses: Vec<(usize, u64)> = Vec::new();
         let mut found: Vec<(usize, Range<usize>)> = Vec::new();
         // Where the oldest record was overwritten in part, its size says more than is there.
         while at + 8 <= bytes.len() {
@@ -228,7 +228,7 @@ impl Recent {
             }
             largest = largest.max(size);
             match kind {
-                RECORD_LOST => lost += word(at + 16),
+                RECORD_LOST => losses.push((at + size, word(at + 16))),
                 RECORD_SAMPLE => {
                     let (start, len) = (at + 12, word(at + 8) as u32 as usize);
                     if start + len <= at + size {
@@ -243,6 +243,8 @@ impl Recent {
         // and in the middle of it interrupts of three kinds.
         let sound = if whole { at } else { at.saturating_sub(WRITERS * largest) };
         let records = found.into_iter().take_while(|(end, _)| *end <= sound).map(|(_, r)| r).collect();
+        let lost =
+            losses.into_iter().take_while(|(end, _)| *end <= sound).fold(0u64, |sum, (_, n)| sum.saturating_add(n));
         Recent { bytes, records, lost }
     }
 }
@@ -333,6 +335,11 @@ mod tests {
         bytes.truncate(7 * 24 + 20);
         assert_eq!(texts(Recent::index(bytes.clone(), true)).len(), 7);
         assert_eq!(texts(Recent::index(bytes.clone(), false)), ["cccccccccccc", "bbbbbbbbbbbb", "aaaaaaaaaaaa"]);
+        // Nor is a count that may have been.
+        let count =
+            [sample(b"newest......"), lost(1), sample(b"middle......"), lost(2), lost(u64::MAX), lost(u64::MAX)]
+                .concat();
+        assert_eq!([true, false].map(|whole| Recent::index(count.clone(), whole).lost), [u64::MAX, 1]);
         bytes.truncate(24);
         assert!(texts(Recent::index(bytes, false)).is_empty());
     }
