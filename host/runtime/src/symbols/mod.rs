@@ -115,8 +115,6 @@ impl Module {
 #[derive(Debug)]
 struct Process {
     program: Program,
-    /// Read when the first file is to be opened.
-    mounts: Option<Mounts>,
     mappings: Vec<(Mapping, Option<Arc<Module>>)>,
     /// When the mappings were read.
     mapped: Instant,
@@ -135,6 +133,7 @@ pub struct Symbolizer {
     modules: FxHashMap<Identity, Arc<Module>>,
     by_build_id: FxHashMap<Vec<u8>, Arc<Module>>,
     module_bytes: usize,
+    mounts: Mounts,
     served: Served,
 }
 
@@ -150,6 +149,7 @@ impl Symbolizer {
             modules: FxHashMap::default(),
             by_build_id: FxHashMap::default(),
             module_bytes: 0,
+            mounts: Mounts::default(),
             served: Served::default(),
         }
     }
@@ -228,7 +228,7 @@ impl Symbolizer {
         }
         let mappings = mappings.into_iter().map(|m| (m, None)).collect();
         let now = Instant::now();
-        self.processes.insert(pid, Process { program, mounts: None, mappings, mapped: now, checked: now });
+        self.processes.insert(pid, Process { program, mappings, mapped: now, checked: now });
     }
 
     /// False for what is no place that a call returns to: then a function on the way kept something else where the frame
@@ -270,14 +270,12 @@ impl Symbolizer {
 
     /// The functions of the file behind a mapping; without any where it cannot be read.
     fn module(&mut self, pid: u32, at: usize) -> Option<Arc<Module>> {
-        let dir = self.directory(pid)?;
-        let process = self.processes.get_mut(&pid)?;
-        let (mapping, known) = process.mappings.get(at)?;
+        let (mapping, known) = self.processes.get(&pid)?.mappings.get(at)?;
         if known.is_some() || !mapping.has_file {
             return known.clone();
         }
-        let mounts = process.mounts.get_or_insert_with(|| Mounts::of(&dir, dir.parent().unwrap_or(Path::new("/proc"))));
-        let module = match mapping.is_memory() || mounts.is_local(mapping.device) {
+        let dir = self.directory(pid)?;
+        let module = match mapping.is_memory() || self.mounts.is_local(&dir, mapping.device) {
             // one that has gone meanwhile may be seen again in another process
             true => process::open(&dir, mapping).ok().map(|(file, identity)| self.of_file(file, identity))?,
             false => {

@@ -1,10 +1,14 @@
 //! Which files a process has mapped may never answer: those of file systems that somebody's program or another machine
 //! serves. Told from `/proc/PID/mountinfo` alone; the file systems themselves are not asked, which could take for ever, too.
 
+use rustc_hash::FxHashMap;
 use std::{
-    fs::File,
+    fs::{self, File},
     io::Read,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 /// Numbers of a device, as mappings and mounts have them.
@@ -39,6 +43,10 @@ const LOCAL: [&str; 24] = [
 ];
 const MAX_BYTES: u64 = 16 << 20;
 const MAX_MOUNTS: usize = 16_384;
+/// Lists are kept so long: a host with many containers has thousands of mounts, and processes come by the second.
+const KEPT: Duration = Duration::from_secs(10);
+/// Mount namespaces whose lists are kept.
+const MAX_LISTS: usize = 1024;
 
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
@@ -49,22 +57,43 @@ struct Mount {
     layers: Vec<PathBuf>,
 }
 
-/// The mounts of a process, and those of the host.
+/// The mounts that were seen lately, by mount namespace.
 #[derive(Debug, Default)]
-pub(super) struct Mounts {
-    own: Vec<Mount>,
-    host: Vec<Mount>,
-}
+pub(super) struct Mounts(FxHashMap<u64, (Instant, Arc<Vec<Mount>>)>);
 
 impl Mounts {
-    /// `proc`: where processes are, `process` the one that is looked at.
-    pub(super) fn of(process: &Path, proc: &Path) -> Mounts {
-        Mounts { own: read(&process.join("mountinfo")), host: read(&proc.join("1/mountinfo")) }
+    /// Whether files of a device that a process has mapped may be waited for.
+    pub(super) fn is_local(&mut self, process: &Path, device: Device) -> bool {
+        let host = process.with_file_name("1");
+        View { own: self.list(process), host: self.list(&host) }.is_local(device)
     }
 
+    fn list(&mut self, process: &Path) -> Arc<Vec<Mount>> {
+        let namespace = fs::metadata(process.join("ns/mnt")).map_or(0, |m| m.ino());
+        match self.0.get(&namespace) {
+            Some((at, list)) if namespace != 0 && at.elapsed() < KEPT => list.clone(),
+            _ => {
+                let list = Arc::new(read(&process.join("mountinfo")));
+                if self.0.len() >= MAX_LISTS {
+                    self.0.clear();
+                }
+                self.0.insert(namespace, (Instant::now(), list.clone()));
+                list
+            }
+        }
+    }
+}
+
+/// The mounts of a process, and those of the host.
+struct View {
+    own: Arc<Vec<Mount>>,
+    host: Arc<Vec<Mount>>,
+}
+
+impl View {
     /// Whether files of a device may be waited for.
-    pub(super) fn is_local(&self, device: Device) -> bool {
-        match self.own.iter().chain(&self.host).find(|m| m.device == device) {
+    fn is_local(&self, device: Device) -> bool {
+        match self.own.iter().chain(self.host.iter()).find(|m| m.device == device) {
             Some(m) => m.local && m.layers.iter().all(|dir| self.holds(dir)),
             // seen in no mount: below an overlay, where older kernels show the disk of the file itself
             None => device.0 != 0,
@@ -136,7 +165,8 @@ fn unescaped(text: &str) -> String {
 /// What a fuzzer calls.
 #[cfg(fuzzing)]
 pub(super) fn fuzz(text: &str) {
-    let mounts = Mounts { own: parse(text), host: parse(text) };
+    let list = Arc::new(parse(text));
+    let mounts = View { own: list.clone(), host: list };
     for device in mounts.own.iter().map(|m| m.device) {
         mounts.is_local(device);
     }
@@ -158,7 +188,7 @@ mod tests {
                    nonsense\n29 22 0:x / / rw - ext4 a b\n";
         let host = "1 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
                     2 1 0:60 / /var/lib/stargz/1/fs rw - fuse.rawBridge stargz ro\n";
-        let mounts = Mounts { own: parse(own), host: parse(host) };
+        let mounts = View { own: Arc::new(parse(own)), host: Arc::new(parse(host)) };
         assert_eq!((mounts.own.len(), mounts.host.len()), (7, 2));
         assert_eq!(mounts.own[2].at, Path::new("/with space"));
         let local = |major, minor| mounts.is_local((major, minor));
@@ -167,12 +197,17 @@ mod tests {
         // in no list: a disk below an overlay, and memory of the kernel's own
         assert!(local(259, 3) && !local(0, 1));
         assert_eq!(unescaped("a\\134b\\"), "a\\b\\");
-        assert!(!Mounts::default().is_local((0, 1)));
+        assert!(!View { own: Arc::default(), host: Arc::default() }.is_local((0, 1)));
     }
 
     #[test]
-    fn our_own_files_are_local() {
-        let mounts = Mounts::of(Path::new("/proc/self"), Path::new("/proc"));
-        assert!(!mounts.own.is_empty());
+    fn lists_are_read_once_for_all_processes_of_a_namespace() {
+        let mut mounts = Mounts::default();
+        let own = mounts.list(Path::new("/proc/self"));
+        assert!(!own.is_empty());
+        let pid = std::process::id().to_string();
+        assert!(Arc::ptr_eq(&own, &mounts.list(&Path::new("/proc").join(pid))));
+        // one that has gone
+        assert!(mounts.list(Path::new("/proc/0")).is_empty() && mounts.list(Path::new("/proc/0")).is_empty());
     }
 }
