@@ -59,7 +59,10 @@ struct Listed {
 }
 
 fn list(source: &DataSource, written: Option<&DataSourceMetadata>) -> Vec<Listed> {
-    let is_field = |f: &&Field| !f.unreferenced && !matches!(f.def.storage, Storage::Group);
+    // What no output shows is the gadget's own business.
+    let is_field = |f: &&Field| {
+        !f.unreferenced && !matches!(f.def.storage, Storage::Group) && f.annotation("json.skip") != Some("true")
+    };
     let fields = || source.fields().iter().filter(is_field);
     let raw_of = |name: &str| fields().find(|f| f.full_name.strip_suffix("_raw") == Some(name));
     let is_raw =
