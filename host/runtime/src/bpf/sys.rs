@@ -627,7 +627,13 @@ impl Mapping {
         if at == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Mapping { at: at.cast(), len })
+        let mapping = Mapping { at: at.cast(), len };
+        // A child that does not end must not keep the kernel's buffer alive.
+        // SAFETY: the range is the mapping's own, and this process keeps it as it is
+        match unsafe { libc::madvise(at, len, libc::MADV_DONTFORK) } {
+            0 => Ok(mapping),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     pub(crate) fn as_ptr(&self) -> *const u8 {
