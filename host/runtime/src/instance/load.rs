@@ -10,7 +10,7 @@ use super::{
     record::{Header, RecordError, Recorder},
 };
 use crate::{
-    bpf::{Hook, KernelBtf, LoadError, LoadOptions, Loaded, Object, Roles, loader::DISABLED, sys},
+    bpf::{Hook, KernelBtf, LoadError, LoadOptions, Loaded, Object, Roles, loader::DISABLED, sys, wait::LostCounter},
     containers::Containers,
     enrich::{
         container::ContainerEnricher,
@@ -315,14 +315,20 @@ fn reads_late(producers: &[Producer]) -> bool {
     producers.is_empty() || producers.iter().any(|p| matches!(p, Producer::MapIter { .. }))
 }
 
+/// Whether the host fills or reads this map: what all gadgets share, what becomes rows, and the counts of what was lost, which
+/// nobody may make smaller.
+fn is_hosts(name: &str, producers: &[Producer]) -> bool {
+    let read = |p: &Producer| matches!(p, Producer::Tracer { map } | Producer::MapIter { map } if map == name);
+    [FILTER_MAP, SOCKETS_MAP, PATHS_MAP, LostCounter::MAP_FULL, LostCounter::STREAM_GAP].contains(&name)
+        || name.ends_with(LostCounter::SUFFIX)
+        || producers.iter().any(read)
+}
+
 fn lend_maps(services: &Services, loaded: &Loaded, producers: &[Producer]) -> std::io::Result<()> {
-    let hosts = |name: &str| {
-        let read = |p: &Producer| matches!(p, Producer::Tracer { map } | Producer::MapIter { map } if map == name);
-        name == FILTER_MAP || name == SOCKETS_MAP || producers.iter().any(read)
-    };
     let all = loaded.map_names().filter_map(|name| Some((name.to_owned(), loaded.map_fd(name)?)));
-    let lent =
-        |(name, fd): (String, BorrowedFd<'_>)| Ok(Lent { fd: fd.try_clone_to_owned()?, hosts: hosts(&name), name });
+    let lent = |(name, fd): (String, BorrowedFd<'_>)| {
+        Ok(Lent { fd: fd.try_clone_to_owned()?, hosts: is_hosts(&name, producers), name })
+    };
     services.lend_maps(all.map(lent).collect::<std::io::Result<Vec<_>>>()?)
 }
 
@@ -444,5 +450,14 @@ mod tests {
         let stream = || Producer::Tracer { map: "e".into() };
         assert!(reads_late(&[]) && reads_late(&[table()]) && reads_late(&[stream(), table()]));
         assert!(!reads_late(&[stream()]));
+    }
+
+    #[test]
+    fn a_guest_may_not_write_what_the_host_shares_shows_or_counts() {
+        let producers = [Producer::MapIter { map: "table".into() }, Producer::Tracer { map: "events".into() }];
+        let hosts = |name: &str| is_hosts(name, &producers);
+        let all = [FILTER_MAP, SOCKETS_MAP, PATHS_MAP, "table", "events", "events_lost_samples", "gadget_map_full"];
+        assert!(all.into_iter().all(hosts) && hosts("gadget_stream_gap"));
+        assert!(!["settings", "events_", "lost_samples_"].into_iter().any(hosts));
     }
 }
