@@ -227,6 +227,13 @@ impl Claim {
     }
 }
 
+impl Claim {
+    /// Reading failed. What was read before is not thrown away: the next call meets the error again.
+    fn stuck(&self, drained: Drained, e: io::Error) -> Result<Drained, ServiceError> {
+        if drained.ends.is_empty() { Err(self.map.failed("reading the buffers of", e)) } else { Ok(drained) }
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         self.map.drained.store(false, Ordering::Relaxed);
@@ -279,7 +286,10 @@ impl PerfBuffers {
         match &mut self.source {
             Source::Stream(reader) => {
                 while drained.data.len() <= max && reader.drain(STEP, |r| drained.push(r)) > 0 {}
-                drained.lost = reader.take_lost().map_err(|e| self.claim.map.failed("reading the buffers of", e))?;
+                match reader.take_lost() {
+                    Ok(lost) => drained.lost = lost,
+                    Err(e) => return self.claim.stuck(drained, e),
+                }
             }
             Source::Recorder { recorder, next, recent } => loop {
                 while let Some(len) = recent.next_len() {
@@ -293,7 +303,10 @@ impl PerfBuffers {
                     *next = if drained.ends.is_empty() { 0 } else { *next };
                     break;
                 }
-                *recent = recorder.read(*next).map_err(|e| self.claim.map.failed("reading the buffers of", e))?;
+                match recorder.read(*next) {
+                    Ok(read) => *recent = read,
+                    Err(e) => return self.claim.stuck(drained, e),
+                }
                 drained.lost = drained.lost.saturating_add(recent.lost);
                 *next += 1;
             },
