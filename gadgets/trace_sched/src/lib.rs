@@ -11,8 +11,9 @@ use gadget_sdk::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Slices of one document: at some 150 bytes each it stays below what the host takes.
+/// Slices of one document, and its bytes: a little less than the host takes. With usual names a slice has 150 bytes.
 const MOST: usize = 80_000;
+const MOST_BYTES: usize = 15 << 20;
 /// All CPUs together may not have more.
 const MOST_KIB: u32 = 65_536;
 
@@ -120,17 +121,18 @@ impl Recorder {
         if lost > 0 {
             log(Level::Warn, &format!("{lost} slices came while the buffers were being read, and are missing"));
         }
-        let older = kept.older;
-        if older > 0 {
-            log(Level::Warn, &format!("the newest {MOST} slices are drawn; {older} older ones are not"));
-        }
-        let slices = with_running(kept.finish(), running);
+        let (mut slices, mut older) = kept.finish();
+        slices = with_running(slices, running);
         let (names, doubtful) = names(&slices, host::owner);
         if doubtful > 0 {
             log(Level::Warn, &format!("{doubtful} slices are missing: of which container they are is not known"));
             host::lost(doubtful);
         }
-        let text = timeline(&slices, &names);
+        let (text, too_many) = fitting(&mut slices, &names);
+        older += too_many;
+        if older > 0 {
+            log(Level::Warn, &format!("the newest {} slices are drawn; {older} older ones are not", slices.len()));
+        }
         Document { name: "cpus".into(), media_type: "application/json".into(), annotations: Vec::new(), text }.publish()
     }
 }
@@ -158,11 +160,11 @@ impl Newest {
         }
     }
 
-    /// In the order of time.
-    fn finish(mut self) -> Vec<Slice> {
+    /// In the order of time, and how many were older.
+    fn finish(mut self) -> (Vec<Slice>, usize) {
         self.cut();
         self.slices.sort_unstable_by_key(|s| (s.start, s.cpu));
-        self.slices
+        (self.slices, self.older)
     }
 }
 
@@ -202,6 +204,19 @@ fn row(cpu: u32) -> u32 {
     cpu + DRAWING + 1
 }
 
+/// The timeline of as many slices as a document has room for, and how many of the oldest were given up: names may be long, or
+/// full of what JSON must escape.
+fn fitting(slices: &mut Vec<Slice>, names: &BTreeMap<u64, Option<String>>) -> (String, usize) {
+    let all = slices.len();
+    loop {
+        let text = timeline(slices, names);
+        if text.len() <= MOST_BYTES || slices.len() < 2 {
+            return (text, all - slices.len());
+        }
+        slices.drain(..slices.len() / 2);
+    }
+}
+
 fn timeline(slices: &[Slice], names: &BTreeMap<u64, Option<String>>) -> String {
     let mut out = Vec::with_capacity(slices.len() * 150);
     out.extend_from_slice(b"{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n");
@@ -218,7 +233,8 @@ fn timeline(slices: &[Slice], names: &BTreeMap<u64, Option<String>>) -> String {
         }
     }
     out.extend_from_slice(b"\n]}\n");
-    String::from_utf8_lossy(&out).into_owned()
+    // Nothing but UTF-8 was written.
+    String::from_utf8(out).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }
 
 fn meta(out: &mut Vec<u8>, what: &str, tid: u32, name: &str) {
@@ -308,9 +324,8 @@ mod tests {
         for i in (0..total).rev() {
             newest.push(slice(i, i + 1, 0, b""));
         }
-        newest.cut();
-        assert_eq!(newest.older, 2 * MOST + 7);
-        let kept = newest.finish();
+        let (kept, older) = newest.finish();
+        assert_eq!(older, 2 * MOST + 7);
         assert_eq!((kept.len(), kept[0].start, kept[MOST - 1].start), (MOST, total - MOST as u64, total - 1));
     }
 
@@ -332,6 +347,15 @@ mod tests {
             "]}\n"
         );
         assert_eq!(timeline(&slices, &names), want);
+    }
+
+    #[test]
+    fn of_slices_with_long_names_the_newest_are_drawn_that_a_document_has_room_for() {
+        let mut slices: Vec<Slice> = (0..MOST as u64).map(|i| slice(i, i + 1, 5, b"")).collect();
+        let (text, older) = fitting(&mut slices, &BTreeMap::from([(5, Some("x".repeat(200)))]));
+        assert!(text.len() <= MOST_BYTES, "{}", text.len());
+        assert_eq!((older, slices[0].start), (MOST / 2, MOST as u64 / 2));
+        assert_eq!(text.matches("\"ph\":\"X\"").count(), MOST / 2);
     }
 
     #[test]
