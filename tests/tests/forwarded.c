@@ -209,7 +209,8 @@ int main(void)
 				sendto(sockets[i].fd, m, n, 0, (void *)&from, len);
 		}
 	}
-	inject("injected", "veth0");
+	// At b's interface: a is gone, and with its network goes, whenever the kernel gets to it, the other end of its cable.
+	inject("injected", "veth2");
 	kill(b, 9);
 	usleep(100000);
 	return status != 0;
