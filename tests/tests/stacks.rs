@@ -7,7 +7,7 @@ use ig_tests::{
     ig::{Ig, at},
     load, source_root,
 };
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, time::Duration};
 use tempfile::TempDir;
 
 /// Burns time in functions whose names are to be found again.
@@ -18,6 +18,12 @@ const BURNER: &str = "__attribute__((noinline)) unsigned long burn_inner(unsigne
 }
 __attribute__((noinline)) unsigned long burn_outer(unsigned long n) { return burn_inner(n) + 1; }
 int main(void) { for (;;) burn_outer(1000000); }
+";
+
+/// Allocates some two thousand times a second for as long as it runs.
+const ALLOCATES: &str = "#include <stdlib.h>
+#include <unistd.h>
+int main(void) { for (;;) { void *volatile p = malloc(100); free(p); usleep(500); } }
 ";
 
 /// Imports an image whose files are a busybox, `program`, and the libraries it needs.
@@ -85,6 +91,27 @@ mod root {
         // said by name: a container without a C library
         assert!(done.stderr.contains(&format!("container {bare}: nothing to probe")), "{}", done.stderr);
         done.ledger().check();
+    }
+
+    #[test]
+    fn a_stop_loses_nothing_while_probes_are_detached_one_by_one() {
+        let _alone = alone();
+        let docker = Docker::start();
+        let dir = TempDir::new().expect("a temporary directory");
+        let (source, program) = (dir.path().join("allocates.c"), dir.path().join("program"));
+        std::fs::write(&source, ALLOCATES).expect("a writable directory");
+        let libraries = load::compile_dynamic(&source, &program, &[]);
+        image(&docker, "allocates", &program, &libraries);
+        let name = own("allocates");
+        docker.run(&["run", "-d", "--net=none", "--name", &name, "allocates", "/program"]);
+
+        // The buffer has room for a fraction of a second, and detaching takes some.
+        let flags = ["-c", name.as_str(), "-o", "none", "--buffer-size", "64KiB", "--ledger", "--fail-on-loss"];
+        let running = on(&docker, &["run", "trace_malloc"]).args(&flags).start_ready();
+        std::thread::sleep(Duration::from_secs(1));
+        let done = running.stop();
+        assert_eq!(done.code(), 0, "{}", done.stderr);
+        assert!(done.stderr.contains(" produced = ") && !done.stderr.contains("ledger: 0 produced"), "{}", done.stderr);
     }
 
     #[test]

@@ -215,6 +215,17 @@ impl Uprobes {
         std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Has the thread detach everything. The kernel takes a tenth of a second and more for each probe, and those that are left go
+    /// on to call their programs meanwhile.
+    pub fn detach(&self) {
+        self.stop.store(true, Ordering::Release);
+    }
+
+    /// Whether all is detached.
+    pub fn is_detached(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Detaches everything; gives the last notes.
     pub fn stop(mut self) -> Vec<UprobeNote> {
         self.end();
@@ -222,7 +233,7 @@ impl Uprobes {
     }
 
     fn end(&mut self) {
-        self.stop.store(true, Ordering::Release);
+        self.detach();
         if let Some(thread) = self.thread.take() {
             // A panic over there was already reported by the panic hook.
             drop(thread.join());
