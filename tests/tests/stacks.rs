@@ -65,19 +65,22 @@ mod root {
         let source = source_root().join("gadgets/trace_malloc/workload.c");
         let libraries = load::compile_dynamic(&source, &program, &[]);
         image(&docker, "with-libc", &program, &libraries);
+        image(&docker, "with-another", &program, &libraries);
 
-        let calls = "sleep 4; /program many; sleep 1";
-        // one that runs already, one that starts later while the first still runs, one when the library was let go again
-        let names = ["early", "later", "last", "static"].map(own);
-        let [early, later, last, bare] = names.each_ref().map(String::as_str);
+        let (calls, soon) = ("sleep 4; /program many; sleep 1", "sleep 1; /program many");
+        // one that runs already, one that starts later while the first still runs, one when the library was let go again; and
+        // one with a library of its own while the probes of the one before are detached
+        let names = ["early", "later", "last", "next", "static"].map(own);
+        let [early, later, last, next, bare] = names.each_ref().map(String::as_str);
         docker.run(&["run", "-d", "--net=none", "--name", early, "with-libc", "/bin/sh", "-c", calls]);
         let running = on(&docker, &["run", "trace_malloc", "-o", "json", "--ledger"]).start_ready();
         docker.run(&["run", "--net=none", "--name", later, "with-libc", "/bin/sh", "-c", calls]);
         docker.run(&["run", "--net=none", "--name", last, "with-libc", "/bin/sh", "-c", calls]);
+        docker.run(&["run", "--net=none", "--name", next, "with-another", "/bin/sh", "-c", soon]);
         docker.run(&["run", "--net=none", "--name", bare, "busybox", "/bin/sh", "-c", "sleep 15"]);
         let done = running.stop();
         let rows = done.rows();
-        for name in [early, later, last] {
+        for name in [early, later, last, next] {
             for size in [777, 778] {
                 let seen = rows
                     .iter()
