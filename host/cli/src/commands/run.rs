@@ -8,7 +8,7 @@ use super::{
     several,
 };
 use crate::{
-    args::{OutputArgs, RunArgs},
+    args::{NO_LIMIT, OutputArgs, RunArgs},
     containers,
     context::Context,
     error::{CliError, Kind},
@@ -354,7 +354,7 @@ pub fn pipeline_options(args: &OutputArgs, names: &Arc<HostNames>) -> PipelineOp
     PipelineOptions {
         filter: args.filter.clone(),
         sort: args.sort.clone(),
-        max_entries: args.max_entries,
+        max_entries: args.max_entries.filter(|n| *n != NO_LIMIT),
         text: TextEnv { names: names.clone(), zone: jiff::tz::TimeZone::system() },
         fail_on_trap: false,
     }

@@ -9,7 +9,7 @@ use super::{
     run::{Setup, finish, flag_of, given, given_params, given_times, has_lost, refused, total},
 };
 use crate::{
-    args::{OutputArgs, RunArgs},
+    args::{OutputArgs, RunArgs, parse_most},
     error::{CliError, Kind},
     output::{Terminal, harmless, may_be_cleared, output_mode, say, screen_size, stop_when_nobody_reads},
     screen::Screen,
@@ -72,7 +72,7 @@ pub(super) fn flags(gadgets: &[Named]) -> Result<Vec<Arg>, CliError> {
             let arg = Arg::new(own_id(name, flag)).long(format!("{name}.{flag}")).value_name(*value).help(*help);
             let arg = arg.help_heading(heading()).allow_hyphen_values(*flag != "record");
             match *flag {
-                "max-entries" => arg.value_parser(clap::value_parser!(u64)),
+                "max-entries" => arg.value_parser(parse_most),
                 "record" => arg.value_parser(clap::value_parser!(PathBuf)),
                 _ => arg,
             }
