@@ -46,8 +46,13 @@ fn param_id(gadget: &str, p: &Param) -> String {
     format!("gadget.{gadget}.{}", p.key)
 }
 
-/// The flags of all gadgets: `--GADGET.KEY`, and `--KEY` too where only one gadget has it.
-pub(super) fn flags(gadgets: &[Named]) -> Result<Vec<Arg>, CliError> {
+/// Whether `--NAME` is this flag.
+pub(super) fn answers_to(flag: &Arg, name: &str) -> bool {
+    flag.get_long() == Some(name) || flag.get_all_aliases().is_some_and(|all| all.contains(&name))
+}
+
+/// The flags of all gadgets: `--GADGET.KEY`, and `--KEY` too where only one gadget has it, and it is none of `taken`.
+pub(super) fn flags(gadgets: &[Named], taken: &[Arg]) -> Result<Vec<Arg>, CliError> {
     let mut flags = Vec::new();
     for g in gadgets {
         let name = g.name();
@@ -60,7 +65,8 @@ pub(super) fn flags(gadgets: &[Named]) -> Result<Vec<Arg>, CliError> {
         let others = || gadgets.iter().filter(|o| o.name() != name).flat_map(|o| o.gadget.params());
         for p in g.gadget.params() {
             let mut flag = flag_of(p).id(param_id(name, p)).long(format!("{name}.{}", p.key)).help_heading(heading());
-            if others().all(|o| o.key != p.key) {
+            let is_taken = taken.iter().any(|t| answers_to(t, &p.key));
+            if others().all(|o| o.key != p.key) && !is_taken {
                 flag = flag.visible_alias(p.key.clone());
             }
             if p.alias.is_some_and(|a| others().any(|o| o.alias == Some(a))) {
