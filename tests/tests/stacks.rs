@@ -5,9 +5,9 @@ use ig_tests::{
     alone,
     docker::Docker,
     ig::{Ig, at},
-    load, source_root,
+    load, source_root, wait_for,
 };
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, time::Duration};
 use tempfile::TempDir;
 
 /// Burns time in functions whose names are to be found again.
@@ -60,15 +60,44 @@ mod root {
         let libraries = load::compile_dynamic(&source, &program, &[]);
         image(&docker, "with-libc", &program, &libraries);
 
-        let calls = "sleep 4; /program many; sleep 1";
         // one that runs already, one that starts later while the first still runs, one when the library was let go again
         let names = ["early", "later", "last", "static"].map(own);
         let [early, later, last, bare] = names.each_ref().map(String::as_str);
-        docker.run(&["run", "-d", "--net=none", "--name", early, "with-libc", "/bin/sh", "-c", calls]);
+        // Each calls when it is told to.
+        let go = TempDir::new().expect("a temporary directory");
+        let volume = format!("{}:/go:ro", go.path().display());
+        let start = |name: &str| {
+            let calls = format!("until [ -e /go/{name} ]; do sleep 0.1; done; /program many");
+            docker.run(
+                &[
+                    &["run", "-d", "--net=none", "--name", name, "--volume", &volume][..],
+                    &["with-libc", "/bin/sh", "-c", &calls],
+                ]
+                .concat(),
+            );
+        };
+        let call = |name: &str| {
+            std::fs::write(go.path().join(name), "").expect("a writable directory");
+            docker.run(&["wait", name]);
+        };
+        start(early);
         let running = on(&docker, &["run", "trace_malloc", "-o", "json", "--ledger"]).start_ready();
-        docker.run(&["run", "--net=none", "--name", later, "with-libc", "/bin/sh", "-c", calls]);
-        docker.run(&["run", "--net=none", "--name", last, "with-libc", "/bin/sh", "-c", calls]);
-        docker.run(&["run", "--net=none", "--name", bare, "busybox", "/bin/sh", "-c", "sleep 15"]);
+        let told = |what: &str| {
+            wait_for(what, Duration::from_secs(120), || running.stderr().contains(what).then_some(()));
+        };
+        let probed = |name: &str| told(&format!("\ncontainer {name}: "));
+        probed(early);
+        start(later);
+        probed(later);
+        call(early);
+        call(later);
+        start(last);
+        probed(last);
+        call(last);
+        docker.run(&["run", "-d", "--net=none", "--name", bare, "busybox", "/bin/sleep", "1000"]);
+        // said by name: a container without a C library
+        told(&format!("container {bare}: nothing to probe"));
+        docker.run(&["rm", "-f", bare]);
         let done = running.stop();
         let rows = done.rows();
         for name in [early, later, last] {
@@ -82,8 +111,6 @@ mod root {
             }
         }
         assert!(rows.iter().all(|r| at(r, "runtime.containerName") != ""), "rows of the host");
-        // said by name: a container without a C library
-        assert!(done.stderr.contains(&format!("container {bare}: nothing to probe")), "{}", done.stderr);
         done.ledger().check();
     }
 
