@@ -13,7 +13,8 @@ use serde_json::Value;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    process::Output,
+    process::{Command, Output},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 use tempfile::TempDir;
@@ -138,7 +139,10 @@ pub fn read(folder: &Path) -> Vec<Case> {
     file.tests
 }
 
-/// The variable that tells a workload how many seconds it waits where `ig` must first look into its files.
+/// Where containers find the file `now` as soon as `ig` has said that it probes them.
+pub const PROBED: &str = "/probed";
+
+/// The variable that tells a workload for how many seconds it works where `ig` must look into its files meanwhile.
 pub fn patience(seconds: u32) -> String {
     format!("PATIENCE={seconds}")
 }
@@ -153,6 +157,8 @@ pub struct Container<'a> {
     pub options: &'a [String],
     /// For `/bin/sh -c`.
     pub script: &'a str,
+    /// What it finds at `PROBED`.
+    pub probed: &'a Path,
 }
 
 /// What runs the containers.
@@ -191,12 +197,18 @@ impl<'a> Place<'a> {
     }
 
     /// The arguments of `docker run`; `how` is `-d` or `--rm`.
-    fn arguments<'b>(&'b self, how: &'b str, container: &'b Container<'_>) -> Vec<&'b str> {
-        let mut all = vec!["run", how, "--net=none", "--env", &self.patience, "--name", container.name];
-        all.extend(container.options.iter().map(String::as_str));
-        all.extend(self.mounts.iter().flat_map(|m| ["--volume", m]));
-        all.extend(["busybox", "/bin/sh", "-c", container.script]);
+    fn arguments(&self, how: &str, container: &Container<'_>) -> Vec<String> {
+        let mut all: Vec<String> = ["run", how, "--net=none", "--env", &self.patience].map(str::to_owned).into();
+        all.extend(["--name", container.name].map(str::to_owned));
+        all.extend(container.options.iter().cloned());
+        let probed = format!("{}:{PROBED}:ro", container.probed.display());
+        all.extend(self.mounts.iter().chain([&probed]).flat_map(|m| ["--volume".to_owned(), m.clone()]));
+        all.extend(["busybox", "/bin/sh", "-c", container.script].map(str::to_owned));
         all
+    }
+
+    fn command(&self, arguments: &[String]) -> Command {
+        self.docker.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
     }
 }
 
@@ -206,7 +218,7 @@ impl Engine for Place<'_> {
     }
 
     fn run(&self, container: &Container<'_>) {
-        let out = self.docker.command(&self.arguments("--rm", container)).output().expect("the docker client");
+        let out = self.command(&self.arguments("--rm", container)).output().expect("the docker client");
         assert!(
             out.status.code() != Some(125),
             "docker could not run the script: {}",
@@ -215,8 +227,9 @@ impl Engine for Place<'_> {
     }
 
     fn start(&self, container: &Container<'_>) {
-        self.docker.run(&self.arguments("-d", container));
-        wait_for("READY from the script", Duration::from_secs(20), || {
+        let out = self.command(&self.arguments("-d", container)).output().expect("the docker client");
+        assert!(out.status.success(), "docker run: {}", String::from_utf8_lossy(&out.stderr));
+        wait_for("READY from the script", Duration::from_secs(180), || {
             self.docker.run(&["logs", container.name]).lines().any(|l| l == "READY").then_some(())
         });
     }
@@ -230,8 +243,8 @@ impl Engine for Place<'_> {
         let option = format!("--security-opt=seccomp={}", file.display());
         let mut run = self.arguments("--rm", container);
         run.retain(|a| !a.contains("seccomp=unconfined"));
-        run.insert(1, &option);
-        Some(self.docker.command(&run).output().expect("the docker client"))
+        run.insert(1, option);
+        Some(self.command(&run).output().expect("the docker client"))
     }
 }
 
@@ -375,7 +388,9 @@ impl Case {
             // Other containers of the machine would have theirs.
             ig = ig.arg(format!("--containername={container}"));
         }
-        let container = Container { name: container, options: &self.docker, script: &self.script };
+        let probed = tempfile::tempdir().expect("a temporary directory");
+        let container =
+            Container { name: container, options: &self.docker, script: &self.script, probed: probed.path() };
         let done = if self.hold { run_held(ig, engine, &container) } else { self.run_live(ig, engine, &container) };
         match done.code() {
             0 => {}
@@ -403,7 +418,13 @@ impl Case {
         if let Some(ended) = running.wait_ready_or_end() {
             return ended;
         }
-        engine.run(container);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|s| {
+            s.spawn(|| tell_when_probed(&running, container, &over));
+            // Also after a panic, which would wait for the thread else.
+            let _over = Over(&over);
+            engine.run(container);
+        });
         // One with a time of its own is let end by itself, so that what it shows last is the table of the whole time.
         if self.seconds.is_some() { running.wait() } else { running.stop() }
     }
@@ -479,6 +500,27 @@ impl Match {
                 other => other == found,
             }
         })
+    }
+}
+
+/// Says that it is over when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Makes the file that the script may wait for.
+fn tell_when_probed(ig: &Running, container: &Container<'_>, over: &AtomicBool) {
+    let line = format!("container {}: ", container.name);
+    while !over.load(Ordering::Acquire) {
+        if ig.stderr().lines().any(|l| l.strip_prefix(&line).is_some_and(|rest| rest.contains(" probes"))) {
+            std::fs::write(container.probed.join("now"), "").expect("a writable directory");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

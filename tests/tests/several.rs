@@ -206,7 +206,7 @@ mod root {
             std::thread::sleep(Duration::from_millis(300));
             let before = shown();
             ig.signal("USR1");
-            wait_for("the tables of both", Duration::from_secs(10), || {
+            wait_for("the tables of both", Duration::from_secs(120), || {
                 let now = shown();
                 (now[0] > before[0] && now[1] > before[1]).then_some(())
             });
@@ -276,7 +276,7 @@ mod root {
         );
         let busy = "while :; do /bin/true; sleep 0.02; done & busy=$!; trap 'kill $busy' EXIT; ";
         let out = Command::new("timeout")
-            .args(["60", "bash", "-c", &format!("{busy}{script}; exit ${{PIPESTATUS[0]}}")])
+            .args(["180", "bash", "-c", &format!("{busy}{script}; exit ${{PIPESTATUS[0]}}")])
             .output()
             .unwrap();
         let said = std::fs::read_to_string(dir.path().join("err")).unwrap();

@@ -5,7 +5,7 @@ use ig_tests::{
     alone,
     docker::Docker,
     ig::{Ig, at},
-    load, source_root,
+    load, source_root, wait_for,
 };
 use std::{path::Path, process::Command, time::Duration};
 use tempfile::TempDir;
@@ -67,17 +67,48 @@ mod root {
         image(&docker, "with-libc", &program, &libraries);
         image(&docker, "with-another", &program, &libraries);
 
-        let (calls, soon) = ("sleep 4; /program many; sleep 1", "sleep 1; /program many");
-        // one that runs already, one that starts later while the first still runs, one when the library was let go again; and
-        // one with a library of its own while the probes of the one before are detached
+        // one that runs already, one that starts later while the first still runs, one when the library was let go again, and one
+        // with a library of its own while the probes of the one before are detached
         let names = ["early", "later", "last", "next", "static"].map(own);
         let [early, later, last, next, bare] = names.each_ref().map(String::as_str);
-        docker.run(&["run", "-d", "--net=none", "--name", early, "with-libc", "/bin/sh", "-c", calls]);
+        // Each calls when it is told to.
+        let go = TempDir::new().expect("a temporary directory");
+        let volume = format!("{}:/go:ro", go.path().display());
+        let start = |name: &str, image: &str| {
+            let calls = format!("until [ -e /go/{name} ]; do sleep 0.1; done; /program many");
+            docker.run(
+                &[
+                    &["run", "-d", "--net=none", "--name", name, "--volume", &volume][..],
+                    &[image, "/bin/sh", "-c", &calls],
+                ]
+                .concat(),
+            );
+        };
+        let call = |name: &str| {
+            std::fs::write(go.path().join(name), "").expect("a writable directory");
+            docker.run(&["wait", name]);
+        };
+        start(early, "with-libc");
         let running = on(&docker, &["run", "trace_malloc", "-o", "json", "--ledger"]).start_ready();
-        docker.run(&["run", "--net=none", "--name", later, "with-libc", "/bin/sh", "-c", calls]);
-        docker.run(&["run", "--net=none", "--name", last, "with-libc", "/bin/sh", "-c", calls]);
-        docker.run(&["run", "--net=none", "--name", next, "with-another", "/bin/sh", "-c", soon]);
-        docker.run(&["run", "--net=none", "--name", bare, "busybox", "/bin/sh", "-c", "sleep 15"]);
+        let told = |what: &str| {
+            wait_for(what, Duration::from_secs(120), || running.stderr().contains(what).then_some(()));
+        };
+        let probed = |name: &str| told(&format!("\ncontainer {name}: "));
+        probed(early);
+        start(later, "with-libc");
+        probed(later);
+        call(early);
+        call(later);
+        start(last, "with-libc");
+        probed(last);
+        call(last);
+        start(next, "with-another");
+        probed(next);
+        call(next);
+        docker.run(&["run", "-d", "--net=none", "--name", bare, "busybox", "/bin/sleep", "1000"]);
+        // said by name: a container without a C library
+        told(&format!("container {bare}: nothing to probe"));
+        docker.run(&["rm", "-f", bare]);
         let done = running.stop();
         let rows = done.rows();
         for name in [early, later, last, next] {
@@ -91,8 +122,6 @@ mod root {
             }
         }
         assert!(rows.iter().all(|r| at(r, "runtime.containerName") != ""), "rows of the host");
-        // said by name: a container without a C library
-        assert!(done.stderr.contains(&format!("container {bare}: nothing to probe")), "{}", done.stderr);
         done.ledger().check();
     }
 
@@ -108,8 +137,8 @@ mod root {
         let name = own("allocates");
         docker.run(&["run", "-d", "--net=none", "--name", &name, "allocates", "/program"]);
 
-        // The buffer has room for a fraction of a second, and detaching takes some.
-        let flags = ["-c", name.as_str(), "-o", "none", "--buffer-size", "64KiB", "--ledger", "--fail-on-loss"];
+        // The buffer has room for about a second, and detaching takes some.
+        let flags = ["-c", name.as_str(), "-o", "none", "--buffer-size", "256KiB", "--ledger", "--fail-on-loss"];
         let running = on(&docker, &["run", "trace_malloc"]).args(&flags).start_ready();
         std::thread::sleep(Duration::from_secs(1));
         let done = running.stop();

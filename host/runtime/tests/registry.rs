@@ -55,7 +55,7 @@ impl Server {
     }
 
     fn wait(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(120);
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             assert!(self.child.try_wait().unwrap().is_none(), "docker-registry ended at once");
             assert!(Instant::now() < deadline, "docker-registry does not listen");

@@ -582,12 +582,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sleep = dir.path().join("sleep");
         std::fs::copy("/bin/sleep", &sleep).unwrap();
-        let script = format!("read line; exec {} 60", sleep.display());
+        let script = format!("read line; exec {} 600", sleep.display());
         let mut child =
             std::process::Command::new("sh").args(["-c", &script]).stdin(std::process::Stdio::piped()).spawn().unwrap();
         let pid = child.id();
         let proc = PathBuf::from(format!("/proc/{pid}"));
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(60);
         let code = |what: &str| loop {
             let maps = process::mappings(&proc).unwrap();
             match maps.into_iter().find(|m| m.path.to_string_lossy().contains(what)) {
@@ -622,10 +622,10 @@ mod tests {
 
     #[test]
     fn what_was_known_of_a_process_survives_it() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
         let mut s = Symbolizer::new(Some("/proc".into()));
         // until it has become another program
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(60);
         let code = loop {
             let maps = process::mappings(Path::new(&format!("/proc/{}", child.id()))).unwrap();
             let libc = maps.into_iter().find(|m| m.label().starts_with("libc.so"));
