@@ -281,7 +281,13 @@ impl Recording {
     /// Creates the file. Not before everything else is known to be right: an older recording would be gone for nothing.
     pub(super) fn open(&mut self) -> Result<(), RunError> {
         // For the owner only: command lines and paths of the whole machine may hold secrets.
-        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&self.path);
+        // A pipe that nobody reads is an error: waiting for a reader could not be ended by a signal.
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NONBLOCK);
+        let file = options.open(&self.path).and_then(|file| {
+            rustix::fs::fcntl_setfl(&file, rustix::fs::OFlags::empty())?;
+            Ok(file)
+        });
         let file = file.map_err(|e| self.failed(e.into()))?;
         let made = Recorder::new(BufWriter::with_capacity(1 << 20, file), &self.header, self.wasm.as_deref());
         self.recorder = Some(made.map_err(|e| self.failed(e))?);
@@ -450,6 +456,39 @@ mod tests {
         let stream = || Producer::Tracer { map: "e".into() };
         assert!(reads_late(&[]) && reads_late(&[table()]) && reads_late(&[stream(), table()]));
         assert!(!reads_late(&[stream()]));
+    }
+
+    #[test]
+    fn a_pipe_is_recorded_to_while_somebody_reads_it_and_is_an_error_otherwise() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let recording = || Recording {
+            path: path.clone(),
+            header: Header {
+                image: String::new(),
+                digest: String::new(),
+                metadata: "x".repeat(1 << 20),
+                kernel: String::new(),
+                params: Vec::new(),
+                sources: Vec::new(),
+            },
+            wasm: None,
+            recorder: None,
+        };
+        let e = recording().open().unwrap_err();
+        assert!(matches!(&e, RunError::RecordFile { path, .. } if path.ends_with("pipe")), "{e}");
+        let reader = {
+            let path = path.clone();
+            std::thread::spawn(move || std::fs::read(path).unwrap().len())
+        };
+        let mut opened = recording();
+        while opened.open().is_err() {
+            std::thread::yield_now();
+        }
+        opened.finish().unwrap();
+        // More than a pipe has room for: it was waited for.
+        assert!(reader.join().unwrap() > 1 << 20);
     }
 
     #[test]

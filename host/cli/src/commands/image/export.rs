@@ -1,6 +1,6 @@
 //! `ig image export NAME… FILE.tar`: writes images to an archive, for a machine without a network or for the catalogue.
 
-use crate::{commands::print, context::Context, error::CliError, images::Images};
+use crate::{commands::print, context::Context, error::CliError, images::Images, output::say};
 use ig_runtime::image::{ImageName, PullPolicy, Reference, write_tar};
 use std::{path::PathBuf, process::ExitCode};
 
@@ -23,7 +23,15 @@ pub(super) fn run(args: &ExportArgs, ctx: &Context) -> Result<ExitCode, CliError
         content.push((listed_as(&images, name, &located.reference), located.content()?));
     }
     write_tar(&content, &file)?;
-    print(format!("Successfully exported {} to {}\n", names.join(", "), file.display()).as_bytes())
+    let done = format!("Successfully exported {} to {}", names.join(", "), file.display());
+    match file.is_file() && !file.is_symlink() {
+        true => print(format!("{done}\n").as_bytes()),
+        false => {
+            // It may be what stdout is.
+            say(&done);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }
 
 /// The name in the archive. What was asked for by digest has the name it has in the store, if any.
