@@ -134,8 +134,8 @@ static __always_inline void enter(const struct sock *sk, struct task_struct *tas
 	struct gadget_socket_value *old;
 	struct gadget_socket_key *entered;
 	__u64 id = (__u64)sk;
+	bool known, was_entered;
 	__u64 pid;
-	bool known;
 	long err;
 
 	if (!sk)
@@ -143,10 +143,13 @@ static __always_inline void enter(const struct sock *sk, struct task_struct *tas
 	known = key_of(&key, sk);
 	entered = bpf_map_lookup_elem(&sockets_entered, &id);
 	/* It had another port, or was another socket at this address whose end was not seen. */
-	if (entered && (!known || !is_same(entered, &key)))
+	if (entered && (!known || !is_same(entered, &key))) {
 		remove(sk);
+		entered = NULL;
+	}
 	if (!known)
 		return;
+	was_entered = entered;
 	pid = (__u64)BPF_CORE_READ(task, tgid) << 32 | (__u32)BPF_CORE_READ(task, pid);
 	read_ends(&v, sk, key.family);
 	if (flags == BPF_ANY) {
@@ -171,7 +174,9 @@ static __always_inline void enter(const struct sock *sk, struct task_struct *tas
 	if (err) {
 		if (err != -17 /* EEXIST */)
 			gadget_count(&sockets_full);
-		bpf_map_delete_elem(&sockets_entered, &id);
+		/* The entry may be its own: found before, by another descriptor or in another process. Then it takes it out at its end. */
+		if (!was_entered)
+			bpf_map_delete_elem(&sockets_entered, &id);
 		return;
 	}
 	if (!enter_paths(id, task))
@@ -292,8 +297,11 @@ int ig_sockets_present(struct bpf_iter__task_file *ctx)
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 
-	/* The threads of a process have its files in common. */
-	if (task && file && task->pid == task->tgid)
+	/*
+	 * The kernel leaves out threads that have the files of their process' first one in common: what comes here has files of its own,
+	 * or goes on after the first one has ended.
+	 */
+	if (task && file)
 		enter(gadget_sock_of_file(file), task, BPF_NOEXIST);
 	return 0;
 }

@@ -89,7 +89,8 @@ enum cgroup_subsys_id { pids_cgrp_id = 0 };
 
 #define CLONE_NEWNS 0x00020000
 #define ARGS_MAX 4096
-#define PATH_MAX_SENT 512
+/* As much of a path as the kernel gives to its tracepoints: a container in a container in a pod has more than 512. */
+#define PATH_MAX_SENT 1024
 #define FILTERS_MAX 64
 #define ANCESTORS 6
 

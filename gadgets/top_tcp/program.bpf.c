@@ -49,7 +49,7 @@ static __noinline int moved(const struct sock *sk, long bytes, bool received)
 	struct traffic *t;
 	__u64 ids;
 
-	if (bytes <= 0 || BPF_CORE_READ(sk, sk_protocol) != GADGET_IPPROTO_TCP)
+	if (bytes <= 0 || gadget_proto_of_sock(sk) != GADGET_IPPROTO_TCP)
 		return 0;
 	if (gadget_should_discard_data_current())
 		return 0;
@@ -112,7 +112,10 @@ int ig_toptcp_sendmsg(void *ctx)
 SEC("kprobe/tcp_cleanup_rbuf")
 int ig_toptcp_cleanup(void *ctx)
 {
-	return moved((const struct sock *)FIRST(ctx), (int)SECOND(ctx), true);
+	const struct sock *sk = (const struct sock *)FIRST(ctx);
+
+	// Of an MPTCP socket's paths it says that something was read, and not how much.
+	return gadget_is_mptcp_path(sk) ? 0 : moved(sk, (int)SECOND(ctx), true);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -9,7 +9,7 @@
 #include <gadget/common.h>
 #include <gadget/filesystem.h>
 #include <gadget/filter.h>
-#include <gadget/syscall.h>
+#include <gadget/syscall_hooks.h>
 #include <bpf/bpf_tracing.h>
 
 // The longest arguments (all together, each with its NUL) that an event holds; the rest is cut, and the event says so.
@@ -276,6 +276,8 @@ static __always_inline int exec_succeeded(struct task_struct *task, struct linux
 {
 	unsigned long start, end;
 	struct event *e;
+	const char *name;
+	char next = 0;
 	long n;
 
 	if (gadget_should_discard_data_current())
@@ -283,9 +285,14 @@ static __always_inline int exec_succeeded(struct task_struct *task, struct linux
 	e = new_event(false);
 	if (!e)
 		return 0;
-	n = bpf_probe_read_kernel_str(e->file, sizeof(e->file), BPF_CORE_READ(bprm, filename));
-	if (n == sizeof(e->file))
-		e->cut_paths_raw |= file;
+	name = BPF_CORE_READ(bprm, filename);
+	n = bpf_probe_read_kernel_str(e->file, sizeof(e->file), name);
+	// One that just fits is not a cut one.
+	if (n == sizeof(e->file)) {
+		bpf_probe_read_kernel(&next, 1, name + n - 1);
+		if (next)
+			e->cut_paths_raw |= file;
+	}
 	read_named_file(e, task, bprm);
 	e->args_count = BPF_CORE_READ(bprm, argc);
 	start = BPF_CORE_READ(task, mm, arg_start);
@@ -316,7 +323,7 @@ static __always_inline void collect_args(struct event *e, const char **argv, cha
 {
 	volatile __u32 *used = &e->args_size;
 
-	for (__u32 i = 0; i < FAILED_ARGS_COUNT; i++) {
+	for (__u32 i = 0; i <= FAILED_ARGS_COUNT; i++) {
 		const char *arg = NULL;
 		__u32 at = *used;
 		long n;
@@ -325,7 +332,7 @@ static __always_inline void collect_args(struct event *e, const char **argv, cha
 			break;
 		if (!arg)
 			return;
-		if (at >= FAILED_ARGS_SIZE)
+		if (at >= FAILED_ARGS_SIZE || i == FAILED_ARGS_COUNT)
 			break;
 		n = bpf_probe_read_user_str(&buf[at], FAILED_ARG_SIZE, arg);
 		if (n <= 0)
@@ -348,8 +355,8 @@ static __noinline int exec_failed(const char *name, const char **argv, long ret)
 {
 	__u32 size;
 	struct event *e;
+	bool cut = false;
 	char *buf;
-	long n;
 
 	if (gadget_should_discard_data_current())
 		return 0;
@@ -358,8 +365,8 @@ static __noinline int exec_failed(const char *name, const char **argv, long ret)
 	if (!e || !buf)
 		return 0;
 	e->error_raw = -ret;
-	n = bpf_probe_read_user_str(e->file, sizeof(e->file), name);
-	if (n == sizeof(e->file))
+	gadget_read_text(e->file, sizeof(e->file), name, &cut);
+	if (cut)
 		e->cut_paths_raw |= file;
 	collect_args(e, argv, buf);
 	size = *(volatile __u32 *)&e->args_size;

@@ -15,6 +15,8 @@
 #define TEXT_ROOM 512
 #define DATA_ROOM 1024
 #define NAME_ROOM 64
+// Of an option of fsconfig; the kernel takes no longer one.
+#define KEY_ROOM 256
 
 // The names are what users see.
 enum mount_op {
@@ -64,8 +66,10 @@ struct event {
 	bool src_truncated;
 	bool dest_truncated;
 	bool data_truncated;
+	bool fs_truncated;
+	bool key_truncated;
 	char fs[NAME_ROOM];
-	char key[NAME_ROOM];
+	char key[KEY_ROOM];
 	char src[TEXT_ROOM];
 	char dest[TEXT_ROOM];
 	char data[DATA_ROOM];
@@ -191,9 +195,21 @@ struct mount___device {
 	const char *mnt_devname;
 } __attribute__((preserve_access_index));
 
+// As gadget_read_text, of the kernel's memory.
+static __always_inline void read_kernel_text(char *dst, __u32 size, const char *src, bool *truncated)
+{
+	char next = 0;
+
+	if (bpf_probe_read_kernel_str(dst, size, src) < (long)size)
+		return;
+	bpf_probe_read_kernel(&next, 1, src + size - 1);
+	if (next)
+		*truncated = true;
+}
+
 static __always_inline void file_system_name(struct event *e, struct file_system_type___name *type)
 {
-	bpf_probe_read_kernel_str(e->fs, NAME_ROOM, BPF_CORE_READ(type, name));
+	read_kernel_text(e->fs, NAME_ROOM, BPF_CORE_READ(type, name), &e->fs_truncated);
 }
 
 // The file system that fsopen or fspick made a context for. Only a file of theirs has one in its private data.
@@ -224,18 +240,15 @@ static __always_inline void mount_of(struct event *e, int fd)
 	sb = (struct vfsmount___sb *)vfs;
 	device = (struct mount___device *)((__u64)vfs - bpf_core_field_offset(struct mount, mnt));
 	file_system_name(e, BPF_CORE_READ(sb, mnt_sb, s_type));
-	bpf_probe_read_kernel_str(e->src, TEXT_ROOM, BPF_CORE_READ(device, mnt_devname));
+	read_kernel_text(e->src, TEXT_ROOM, BPF_CORE_READ(device, mnt_devname), &e->src_truncated);
 }
 
 static __always_inline void read_config(struct event *e, const struct gadget_syscall_args *args)
 {
-	bool cut = false;
-
 	e->fd = args->a[0];
 	e->cmd_raw = args->a[1];
 	context_of(e, e->fd);
-	// Names of options are short; the kernel takes at most 255 bytes.
-	gadget_read_text(e->key, NAME_ROOM, (void *)args->a[2], &cut);
+	gadget_read_text(e->key, KEY_ROOM, (void *)args->a[2], &e->key_truncated);
 	switch (e->cmd_raw) {
 	case FSCONFIG_SET_STRING:
 	case FSCONFIG_SET_PATH:
@@ -247,7 +260,7 @@ static __always_inline void read_config(struct event *e, const struct gadget_sys
 		break;
 	}
 	if (__builtin_memcmp(e->key, "source", sizeof("source")) == 0)
-		bpf_probe_read_kernel_str(e->src, TEXT_ROOM, e->data);
+		read_kernel_text(e->src, TEXT_ROOM, e->data, &e->src_truncated);
 }
 
 struct mount_attributes {
@@ -267,14 +280,13 @@ static __always_inline void read_attributes(struct event *e, __u64 at)
 static __always_inline void read_request(struct event *e, void *regs, int call, bool compat, long ret)
 {
 	struct gadget_syscall_args args;
-	bool cut = false;
 
 	gadget_syscall_args(&args, regs, compat);
 	switch (e->op_raw) {
 	case MOUNT:
 		gadget_read_text(e->src, TEXT_ROOM, (void *)args.a[0], &e->src_truncated);
 		gadget_read_text(e->dest, TEXT_ROOM, (void *)args.a[1], &e->dest_truncated);
-		gadget_read_text(e->fs, NAME_ROOM, (void *)args.a[2], &cut);
+		gadget_read_text(e->fs, NAME_ROOM, (void *)args.a[2], &e->fs_truncated);
 		e->flags_raw = args.a[3];
 		gadget_read_text(e->data, DATA_ROOM, (void *)gadget_syscall_arg5(regs, compat), &e->data_truncated);
 		break;
@@ -283,7 +295,7 @@ static __always_inline void read_request(struct event *e, void *regs, int call, 
 		e->flags_raw = call == OLD_UMOUNT ? 0 : args.a[1];
 		break;
 	case FSOPEN:
-		gadget_read_text(e->fs, NAME_ROOM, (void *)args.a[0], &cut);
+		gadget_read_text(e->fs, NAME_ROOM, (void *)args.a[0], &e->fs_truncated);
 		e->flags_raw = args.a[1];
 		e->fd = ret < 0 ? -1 : ret;
 		break;

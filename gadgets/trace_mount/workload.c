@@ -1,6 +1,6 @@
 // What busybox cannot do: the calls that Linux 5.2 brought, calls of 32-bit programs, and odd ones.
 //
-// `workload new DIR`, `workload old32 DIR`, `workload odd`. Numbers of the calls stand here because C libraries may lack them.
+// `workload new DIR`, `workload old32 DIR`, `workload odd`, `workload long`. Numbers of the calls stand here because C libraries may lack them.
 
 #include <errno.h>
 #include <fcntl.h>
@@ -69,6 +69,26 @@ static void old_calls_of_32_bits(const char *dir)
 }
 #endif
 
+// Longer than there is room for, and just as long.
+static void long_texts(void)
+{
+	static char source[901], key[257], type[65];
+	int fs = step("fsopen", syscall(FSOPEN, "tmpfs", 0));
+
+	memset(source, 's', sizeof(source) - 1);
+	memset(key, 'k', sizeof(key) - 1);
+	memset(type, 't', sizeof(type) - 1);
+	syscall(FSCONFIG, fs, 1, "source", source, 0);
+	source[511] = '\0';
+	syscall(FSCONFIG, fs, 1, "source", source, 0);
+	syscall(FSCONFIG, fs, 0, key, NULL, 0);
+	key[255] = '\0';
+	syscall(FSCONFIG, fs, 0, key, NULL, 0);
+	syscall(FSOPEN, type, 0);
+	type[63] = '\0';
+	syscall(FSOPEN, type, 0);
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
@@ -79,6 +99,8 @@ int main(int argc, char **argv)
 	else if (!strcmp(what, "old32"))
 		old_calls_of_32_bits(argv[2]);
 #endif
+	else if (!strcmp(what, "long"))
+		long_texts();
 	else if (!strcmp(what, "odd"))
 		// Texts that are not there, and one that is no address at all.
 		mount(NULL, "/mnt", (char *)8, 0xc0ed0000 | MS_REMOUNT | MS_BIND, NULL);

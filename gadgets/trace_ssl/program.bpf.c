@@ -116,6 +116,8 @@ static __always_inline int tell(void *ctx, const struct call *call, __s64 result
 		event->buf_truncated = want < result;
 		if (!bpf_probe_read_user(event->buf, want & (room - 1), (void *)call->buf))
 			event->buf_len = want;
+		else
+			event->buf_truncated = true;
 	}
 	gadget_submit_buf(ctx, &events, event, WITHOUT_DATA + room);
 	return 0;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -48,6 +49,28 @@ static void fails_with_nothing(void)
 	SSL_CTX_free(ctx);
 }
 
+/* Memory that the library has read, and that is given back before its call returns. */
+static char *passing;
+
+static long gives_back(BIO *bio, int operation, const char *argp, size_t len, int argi, long argl, int ret, size_t *processed)
+{
+	if (operation == BIO_CB_WRITE)
+		CHECK(madvise(passing, 4096, MADV_DONTNEED) == 0);
+	return ret;
+}
+
+static void writes_what_passes(SSL *ssl)
+{
+	BIO *bio = SSL_get_wbio(ssl);
+
+	passing = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(passing != MAP_FAILED);
+	memcpy(passing, "what passes at once", 19);
+	BIO_set_callback_ex(bio, gives_back);
+	CHECK(SSL_write(ssl, passing, 15) == 15);
+	BIO_set_callback_ex(bio, NULL);
+}
+
 static void with_openssl(int fd, int server)
 {
 	SSL *ssl = openssl_side(fd, server);
@@ -60,6 +83,7 @@ static void with_openssl(int fd, int server)
 		CHECK(SSL_read(ssl, buf, sizeof(buf)) == 19);
 		CHECK(SSL_write(ssl, "answer of openssl", 17) == 17);
 		CHECK(SSL_read_ex(ssl, buf, sizeof(buf), &len) == 1 && len == 13);
+		CHECK(SSL_read(ssl, buf, sizeof(buf)) == 15);
 		for (len = 0; len < sizeof(large);) {
 			int n = SSL_read(ssl, large, sizeof(large));
 
@@ -73,6 +97,7 @@ static void with_openssl(int fd, int server)
 	CHECK(SSL_write(ssl, "question of openssl", 19) == 19);
 	CHECK(SSL_read(ssl, buf, sizeof(buf)) == 17);
 	CHECK(SSL_write_ex(ssl, "extended part", 13, &len) == 1 && len == 13);
+	writes_what_passes(ssl);
 	CHECK(SSL_write(ssl, large, sizeof(large)) == sizeof(large));
 }
 

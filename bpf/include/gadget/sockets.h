@@ -8,7 +8,8 @@
  *
  * A socket is found by network namespace, family, protocol and *local* port. Sockets that share a port (SO_REUSEPORT, servers on
  * several addresses, or connections from one port to several peers) share an entry: that of the latest of them. Where the local
- * address is known, too, a socket that is bound to another one is not taken for the owner: then nobody is.
+ * address is known, too, a socket that is bound to another one is not taken for the owner: then nobody is. Accepted connections are
+ * their listener's: once it is closed they are nobody's.
  *
  * A host also sees packets that are not its own: it forwards them, or is a bridge. Those have no owner: what is for another machine
  * by its hardware address (OTHERHOST), what goes out and came in at another interface, and what has an address that is not of this network

@@ -39,7 +39,7 @@ const AT_FDCWD: i32 = -100;
 /// A text of the record, and whether it was cut.
 struct Text {
     bytes: BytesField,
-    cut: Option<NumberField<u8>>,
+    cut: NumberField<u8>,
 }
 
 /// Reads the record's parts and provides `flags`, `cmd` and `call`.
@@ -70,9 +70,7 @@ impl Decoder for Mount {
         let flags_text = mount.add_text(FieldDef::new("flags").annotate("description", "Flags of the call by name"))?;
         let cmd_text = mount.add_text(FieldDef::new("cmd").annotate("description", "What FSCONFIG does"))?;
         let call = mount.add_text(FieldDef::new("call").annotate("description", "The call, as in a C program"))?;
-        let whole = |name: &str| Ok::<_, Error>(Text { bytes: mount.bytes(name)?, cut: None });
-        let cut =
-            |name: &str, flag: &str| Ok::<_, Error>(Text { bytes: mount.bytes(name)?, cut: Some(mount.number(flag)?) });
+        let cut = |name: &str, flag: &str| Ok::<_, Error>(Text { bytes: mount.bytes(name)?, cut: mount.number(flag)? });
         Ok(Mount {
             op: mount.number("op_raw")?,
             error: mount.number("error_raw")?,
@@ -84,8 +82,8 @@ impl Decoder for Mount {
             fd: mount.number("fd")?,
             dfd: mount.number("dfd")?,
             from_dfd: mount.number("from_dfd")?,
-            fs: whole("fs")?,
-            key: whole("key")?,
+            fs: cut("fs", "fs_truncated")?,
+            key: cut("key", "key_truncated")?,
             src: cut("src", "src_truncated")?,
             dest: cut("dest", "dest_truncated")?,
             data: cut("data", "data_truncated")?,
@@ -143,7 +141,7 @@ impl Arguments<'_> {
     fn text(&mut self, text: &Text) -> &mut Self {
         let (row, out) = (self.row, self.next());
         quote(text::until_nul(row.bytes(text.bytes)), out);
-        if text.cut.is_some_and(|c| row.number(c) != 0) {
+        if row.number(text.cut) != 0 {
             out.extend_from_slice(b"...");
         }
         self
@@ -295,7 +293,7 @@ mod tests {
         attr: [u64; 3],
         cmd: i32,
         fds: [i32; 3],
-        cut: [u8; 3],
+        cut: [u8; 5],
         texts: [&'a [u8]; 5],
     }
 
@@ -310,7 +308,7 @@ mod tests {
         for name in ["fd", "dfd", "from_dfd"] {
             f = f.field(name, Kind::Int32, 4);
         }
-        for name in ["src_truncated", "dest_truncated", "data_truncated"] {
+        for name in ["src_truncated", "dest_truncated", "data_truncated", "fs_truncated", "key_truncated"] {
             f = f.field(name, Kind::Bool, 1);
         }
         for name in ["fs", "key", "src", "dest", "data"] {
@@ -396,8 +394,8 @@ mod tests {
     #[test]
     fn failures_cut_texts_and_odd_bytes_are_shown() {
         let texts: [&[u8]; 5] = [b"", b"", b"a\"\\\n\x1b\xff", b"/long", b""];
-        let record = Record { op: op::MOUNT, error: 13, cut: [0, 1, 0], texts, ..Record::default() };
-        assert_eq!(call(&record), "mount(\"a\\\"\\\\\\n\\x1b\u{fffd}\", \"/long\"..., \"\", 0, \"\") = -13");
+        let record = Record { op: op::MOUNT, error: 13, cut: [0, 1, 0, 1, 0], texts, ..Record::default() };
+        assert_eq!(call(&record), "mount(\"a\\\"\\\\\\n\\x1b\u{fffd}\", \"/long\"..., \"\"..., 0, \"\") = -13");
         let short = fixture().decode::<Mount>(&[&bytes(&record)[..10], b""]).unwrap();
         assert_eq!(short.text("call", 0), Some(&b"mount(\"\", \"\", \"\", 0, \"\") = -13"[..]));
         assert_eq!(short.text("call", 1), Some(&b"?() = 0"[..]));

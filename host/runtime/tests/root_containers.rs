@@ -442,6 +442,32 @@ fn only_a_claim(containers: &Containers, filter: &FilterMap, victim: &str, said:
     wait_for("its key to go", || (!keys(filter).contains(&said.mntns)).then_some(()));
 }
 
+fn unified() -> PathBuf {
+    let places = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(PathBuf::from);
+    places.into_iter().find(|p| p.join("cgroup.controllers").exists()).expect("cgroup2 is mounted")
+}
+
+/// As that of a pod in a cluster that itself runs in a pod: known by the end of its cgroup's path.
+#[test]
+fn root_a_container_deep_in_cgroups_is_known() {
+    let containers = start(None);
+    let id = "c0ffee".repeat(11)[..64].to_owned();
+    let top = unified().join(format!("igc-deep-{}", std::process::id()));
+    let dirs = ["a", "b", "c"].map(|c| c.repeat(200)).into_iter().chain([format!("docker-{id}.scope")]);
+    let all: Vec<PathBuf> = std::iter::once(top.clone())
+        .chain(dirs.scan(top, |at, name| {
+            at.push(name);
+            Some(at.clone())
+        }))
+        .collect();
+    all.iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    let script = "echo $$ >\"$0/cgroup.procs\"; exec unshare -m sh -c \"$1\"";
+    let out = Command::new("sh").args(["-c", script]).arg(&all[4]).arg(SAY).output().unwrap();
+    all.iter().rev().for_each(|dir| fs::remove_dir(dir).unwrap());
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(&*container(&containers, Said::parse(&out.stdout)).id, &*id);
+}
+
 #[test]
 fn root_what_a_user_claims_is_only_their_word() {
     let docker = Docker::start();
@@ -461,9 +487,7 @@ fn root_what_a_user_claims_is_only_their_word() {
     only_a_claim(&containers, &filter, &victim, Said::parse(&run(fake.current_dir(dir.path())).stdout));
 
     // A cgroup in a directory that was lent to the user, who names what they make there as they like.
-    let unified = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(PathBuf::from);
-    let unified = unified.iter().find(|p| p.join("cgroup.controllers").exists()).expect("cgroup2 is mounted");
-    let lent = unified.join(format!("igc-lent-{}", std::process::id()));
+    let lent = unified().join(format!("igc-lent-{}", std::process::id()));
     let own = lent.join(format!("docker-{victim}.scope"));
     fs::create_dir(&lent).unwrap();
     std::os::unix::fs::chown(&lent, Some(54321), None).unwrap();

@@ -101,10 +101,40 @@ fn bound_only() {
     }
 }
 
+/// A socket in the table of files of one thread, which is not that of the process. Closed when it is dropped.
+struct OfAThread {
+    port: u16,
+    end: Option<std::sync::mpsc::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+fn of_a_thread_alone() -> OfAThread {
+    let (tell, told) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        // SAFETY: only this thread's own table of files is concerned.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0, "{}", std::io::Error::last_os_error());
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        tell.send(socket.local_addr().unwrap().port()).unwrap();
+        assert!(ended.recv().is_err());
+    });
+    OfAThread { port: told.recv().unwrap(), end: Some(end), thread: Some(thread) }
+}
+
+impl Drop for OfAThread {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
 #[test]
 fn root_sockets_have_their_process_as_long_as_they_are_open() {
     let before = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let udp_before = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
+    // Found twice at the start, as the sockets of a server are that has several processes.
+    let again = udp_before.try_clone().unwrap();
+    let lone = of_a_thread_alone();
     let sockets = Sockets::start(&KernelBtf::new(), Path::new("/"), false).unwrap();
     assert_eq!(sockets.notes(), Vec::<String>::new());
     let map = RawMap::new(sockets.map()).unwrap();
@@ -115,6 +145,8 @@ fn root_sockets_have_their_process_as_long_as_they_are_open() {
     assert_eq!(owner(&map, INET, TCP, port), mine, "one from before the start");
     let udp_port = udp_before.local_addr().unwrap().port();
     assert_eq!(owner(&map, INET6, UDP, udp_port), mine);
+    assert_eq!(owner(&map, INET, UDP, lone.port), mine, "in the files of a thread alone");
+    drop(lone);
 
     let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     let (accepted, _) = before.accept().unwrap();
@@ -145,7 +177,7 @@ fn root_sockets_have_their_process_as_long_as_they_are_open() {
 
     drop(accepted);
     assert_eq!(owner(&map, INET, TCP, port), mine, "the listener stays when a connection of the same port ends");
-    drop((client, udp, before, udp_before));
+    drop((client, udp, before, udp_before, again));
     let gone = |family, proto, port| {
         // The last packets of a connection may still be under way.
         (0..3000).any(|_| {
