@@ -1,6 +1,7 @@
 // Installs a seccomp filter that answers getpriority(2) with EPERM, and mkdir(2) with a signal; then calls them and one that
 // is allowed. x86_64.
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <signal.h>
@@ -36,6 +37,8 @@ int main(void)
 		syscall(SYS_sched_getscheduler, 0);
 	}
 	syscall(SYS_mkdir, "/refused", 0755);
+	// fchmodat2, of Linux 6.6; before that it is a call that fails.
+	syscall(452, AT_FDCWD, "/not/there", 0600, 0);
 	// Both leave calls by another way than they came in: the child, and the new program.
 	child = vfork();
 	if (!child) {
