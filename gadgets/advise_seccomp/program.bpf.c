@@ -9,6 +9,7 @@
 // has been started, unless that program had a filter: then it is a runtime that enters the container (exec).
 
 #include <gadget/common.h>
+#include <gadget/made_mntns.h>
 #include <gadget/maps.h>
 #include <gadget/mntns_filter.h>
 #include <gadget/syscall.h>
@@ -19,15 +20,6 @@
 #define CONTAINERS 4096
 // Generations of processes that are looked at.
 #define ANCESTORS 16
-
-#if defined(__TARGET_ARCH_x86)
-#define NR_UNSHARE 272
-#define NR_CLONE 56
-#else
-#define NR_UNSHARE 97
-#define NR_CLONE 220
-#endif
-#define NR_CLONE3 435
 
 struct pid_namespace___reaper {
 	struct task_struct *child_reaper;
@@ -113,6 +105,41 @@ static __always_inline struct seen *add(const struct gadget_mntns_key *key, bool
 	return gadget_lookup_or_insert(&containers, key, new);
 }
 
+// Attached before the one below: of every namespace that is seen being made the first program is seen, too.
+SEC("raw_tracepoint/sched_process_exec")
+int ig_seccomp_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct gadget_mntns_key key;
+	struct seen *seen;
+
+	(void)ctx;
+	if (!gadget_wanted_mntns_key(&key, task))
+		return 0;
+	seen = bpf_map_lookup_elem(&containers, &key);
+	if (!seen || seen->started)
+		return 0;
+	seen->filtered = gadget_has_seccomp_filter(task);
+	seen->started = 1;
+	return 0;
+}
+
+// A namespace that is made under our eyes: its first program is still to come. Any other may be one that was there before, and
+// of which this is the first that is seen.
+SEC("raw_tracepoint/sys_exit")
+int ig_seccomp_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct gadget_mntns_key key;
+
+	if (!gadget_made_mntns((void *)ctx->args[0], gadget_syscall_nr_probed(ctx->args[0]), ctx->args[1]))
+		return 0;
+	if (!gadget_wanted_mntns_key(&key, (struct task_struct *)bpf_get_current_task()))
+		return 0;
+	if (!bpf_map_lookup_elem(&containers, &key))
+		add(&key, false);
+	return 0;
+}
+
 SEC("raw_tracepoint/sys_enter")
 int ig_seccomp_enter(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -143,40 +170,6 @@ int ig_seccomp_enter(struct bpf_raw_tracepoint_args *ctx)
 #endif
 	if (nr < NATIVE_CALLS)
 		seen->native[nr & (NATIVE_CALLS - 1)] = 1;
-	return 0;
-}
-
-// A namespace that is made under our eyes: its first program is still to come.
-SEC("raw_tracepoint/sys_exit")
-int ig_seccomp_exit(struct bpf_raw_tracepoint_args *ctx)
-{
-	int nr = gadget_syscall_nr_probed(ctx->args[0]);
-	struct gadget_mntns_key key;
-
-	if (nr != NR_UNSHARE && nr != NR_CLONE && nr != NR_CLONE3)
-		return 0;
-	if (!gadget_wanted_mntns_key(&key, (struct task_struct *)bpf_get_current_task()))
-		return 0;
-	if (!bpf_map_lookup_elem(&containers, &key))
-		add(&key, false);
-	return 0;
-}
-
-SEC("raw_tracepoint/sched_process_exec")
-int ig_seccomp_exec(struct bpf_raw_tracepoint_args *ctx)
-{
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct gadget_mntns_key key;
-	struct seen *seen;
-
-	(void)ctx;
-	if (!gadget_wanted_mntns_key(&key, task))
-		return 0;
-	seen = bpf_map_lookup_elem(&containers, &key);
-	if (!seen || seen->started)
-		return 0;
-	seen->filtered = gadget_has_seccomp_filter(task);
-	seen->started = 1;
 	return 0;
 }
 

@@ -1,10 +1,11 @@
-// A child that has installed a filter of its own and calls without end, and a parent without one that calls now and then.
-// Both go on until they are killed.
+// `workload`: a child that has installed a filter of its own and calls without end, and a parent without one that calls now and
+// then. `workload forks`: one that makes processes which run no program. Both go on until they are killed.
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -21,8 +22,24 @@ static void sandboxed(void)
 		getppid();
 }
 
-int main(void)
+static void forks(void)
 {
+	puts("READY");
+	fflush(stdout);
+	for (;;) {
+		if (!fork()) {
+			getpriority(PRIO_PROCESS, 0);
+			_exit(0);
+		}
+		wait(NULL);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	(void)argv;
+	if (argc > 1)
+		forks();
 	if (!fork())
 		sandboxed();
 	for (;;) {

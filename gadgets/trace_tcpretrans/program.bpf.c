@@ -27,6 +27,7 @@ GADGET_TRACER_MAP(events, 256 * 1024);
 GADGET_TRACER(tcpretrans, events, event);
 
 #define LOSS_PROBE 5 // ICSK_TIME_LOSS_PROBE
+#define RECOVERY 3   // TCP_CA_Recovery; behind it TCP_CA_Loss
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct sk_buff {
@@ -39,6 +40,7 @@ struct tcp_skb_cb {
 };
 
 struct inet_connection_sock {
+	__u8 icsk_ca_state : 5;
 	__u8 icsk_pending;
 };
 #pragma clang attribute pop
@@ -58,9 +60,19 @@ static __always_inline bool not_sent(void *ctx)
 	return (int)err != 0;
 }
 
-static __noinline int sent_again(void *ctx, const struct sock *sk, const struct sk_buff *skb)
+// The timer at work says that it is a probe; it may still be set when the kernel knows already, by what else was
+// acknowledged, that a segment is lost.
+static __always_inline enum retransmission kind_of(const struct sock *sk)
 {
 	const struct inet_connection_sock *icsk = (const void *)sk;
+
+	if (BPF_CORE_READ(icsk, icsk_pending) != LOSS_PROBE)
+		return RETRANS;
+	return BPF_CORE_READ_BITFIELD_PROBED(icsk, icsk_ca_state) < RECOVERY ? LOSS : RETRANS;
+}
+
+static __noinline int sent_again(void *ctx, const struct sock *sk, const struct sk_buff *skb)
+{
 	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	__u32 netns = gadget_netns_of_sock(sk);
 	struct gadget_l4endpoint_t src, dst;
@@ -84,7 +96,7 @@ static __noinline int sent_again(void *ctx, const struct sock *sk, const struct 
 	bpf_probe_read_kernel(&e->tcpflags_raw, 1,
 			      (const char *)skb + bpf_core_field_offset(struct sk_buff, cb) +
 				      bpf_core_field_offset(struct tcp_skb_cb, tcp_flags));
-	e->type_raw = BPF_CORE_READ(icsk, icsk_pending) == LOSS_PROBE ? LOSS : RETRANS;
+	e->type_raw = kind_of(sk);
 	gadget_submit_buf(ctx, &events, e, sizeof(*e));
 	return 0;
 }

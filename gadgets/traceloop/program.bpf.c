@@ -16,6 +16,7 @@
 
 #include <gadget/common.h>
 #include <gadget/current_syscall.h>
+#include <gadget/made_mntns.h>
 #include <gadget/maps.h>
 #include <gadget/mntns_filter.h>
 #include <gadget/syscall.h>
@@ -28,8 +29,6 @@
 #define TEXT_MAX 96
 
 #if defined(__TARGET_ARCH_x86)
-#define NR_UNSHARE 272
-#define NR_CLONE 56
 #define NR_EXIT 60
 #define NR_EXIT_GROUP 231
 #define NR_FORK 57
@@ -42,8 +41,6 @@
 #define NR_COMPAT_EXECVEAT 358
 #define NR_COMPAT_SETNS 346
 #else
-#define NR_UNSHARE 97
-#define NR_CLONE 220
 #define NR_EXIT 93
 #define NR_EXIT_GROUP 94
 #define NR_EXECVE 221
@@ -52,7 +49,6 @@
 #define NR_COMPAT_EXECVEAT 387
 #define NR_COMPAT_SETNS 375
 #endif
-#define NR_CLONE3 435
 #define NR_COMPAT_FORK 2
 #define NR_COMPAT_EXECVE 11
 #define NR_COMPAT_CLONE 120
@@ -385,6 +381,35 @@ static __always_inline int keep(struct call *c, const struct now *now, bool lock
 	return 0;
 }
 
+// Attached before the others: of every namespace that is seen being made the first program is seen, too.
+static __always_inline int runs_a_program(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct recorder *recorder;
+	struct gadget_mntns_key key;
+
+	if (!gadget_wanted_mntns_key(&key, task))
+		return 0;
+	recorder = bpf_map_lookup_elem(&recorders, &key);
+	if (recorder)
+		recorder->started = 1;
+	return 0;
+}
+
+SEC("raw_tracepoint/sched_process_exec")
+int ig_loop_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+	(void)ctx;
+	return runs_a_program();
+}
+
+SEC("tracepoint/sched/sched_process_exec")
+int ig_loop_exec_plain(void *ctx)
+{
+	(void)ctx;
+	return runs_a_program();
+}
+
 static __always_inline int enter_raw(struct bpf_raw_tracepoint_args *ctx, bool locked)
 {
 	struct now now = {};
@@ -447,13 +472,13 @@ static __always_inline bool came_in_elsewhere(const struct call *c, long ret)
 {
 	if (ret != 0)
 		return false;
-	if (c->syscall_raw == NR_CLONE3)
+	if (c->syscall_raw == GADGET_NR_CLONE3)
 		return true;
 	if (c->compat)
 		return c->syscall_raw == NR_COMPAT_FORK || c->syscall_raw == NR_COMPAT_VFORK || c->syscall_raw == NR_COMPAT_CLONE ||
 		       c->syscall_raw == NR_COMPAT_EXECVE || c->syscall_raw == NR_COMPAT_EXECVEAT || c->syscall_raw == NR_COMPAT_SETNS;
 	switch (c->syscall_raw) {
-	case NR_CLONE:
+	case GADGET_NR_CLONE:
 #if defined(__TARGET_ARCH_x86)
 	case NR_FORK:
 	case NR_VFORK:
@@ -504,10 +529,9 @@ static __always_inline int leave(void *regs, int nr, long ret, bool locked)
 	// Negative: back from a signal handler.
 	if (!close_call((__u64)task, ret) && nr >= 0 && gadget_has_seccomp_filter(task))
 		keep_refused(task, &key, regs ? regs : gadget_current_regs(task), nr, ret, locked);
-	// A namespace that is made under our eyes: its first program is still to come.
-	if (nr != NR_UNSHARE && nr != NR_CLONE && nr != NR_CLONE3)
-		return 0;
-	if (!bpf_map_lookup_elem(&recorders, &key))
+	// A namespace that is made under our eyes: its first program is still to come. Any other may be one that was there before, and
+	// of which this is the first that is seen.
+	if (gadget_made_mntns(regs, nr, ret) && !bpf_map_lookup_elem(&recorders, &key))
 		add(&key, false, locked);
 	return 0;
 }
@@ -528,34 +552,6 @@ SEC("tracepoint/raw_syscalls/sys_exit")
 int ig_loop_exit_plain(struct trace_event_raw_sys_exit *ctx)
 {
 	return leave(NULL, ctx->id & ~GADGET_X32_BIT, ctx->ret, false);
-}
-
-static __always_inline int runs_a_program(void)
-{
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct recorder *recorder;
-	struct gadget_mntns_key key;
-
-	if (!gadget_wanted_mntns_key(&key, task))
-		return 0;
-	recorder = bpf_map_lookup_elem(&recorders, &key);
-	if (recorder)
-		recorder->started = 1;
-	return 0;
-}
-
-SEC("raw_tracepoint/sched_process_exec")
-int ig_loop_exec(struct bpf_raw_tracepoint_args *ctx)
-{
-	(void)ctx;
-	return runs_a_program();
-}
-
-SEC("tracepoint/sched/sched_process_exec")
-int ig_loop_exec_plain(void *ctx)
-{
-	(void)ctx;
-	return runs_a_program();
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -89,6 +89,12 @@ static const __u8 native_text[1024] = {
 	[437] = 2, // openat2
 	[439] = 2, // faccessat2
 	[442] = 2, // mount_setattr
+	[452] = 2, // fchmodat2
+	[463] = 10, // setxattrat
+	[464] = 10, // getxattrat
+	[465] = 2, // listxattrat
+	[466] = 10, // removexattrat
+	[467] = 2, // open_tree_attr
 	[520] = 1, // execve
 	[545] = 2, // execveat
 };
@@ -182,6 +188,12 @@ static const __u8 compat_text[512] = {
 	[437] = 2, // openat2
 	[439] = 2, // faccessat2
 	[442] = 2, // mount_setattr
+	[452] = 2, // fchmodat2
+	[463] = 10, // setxattrat
+	[464] = 10, // getxattrat
+	[465] = 2, // listxattrat
+	[466] = 10, // removexattrat
+	[467] = 2, // open_tree_attr
 };
 
 #else
@@ -245,6 +257,12 @@ static const __u8 native_text[1024] = {
 	[437] = 2, // openat2
 	[439] = 2, // faccessat2
 	[442] = 2, // mount_setattr
+	[452] = 2, // fchmodat2
+	[463] = 10, // setxattrat
+	[464] = 10, // getxattrat
+	[465] = 2, // listxattrat
+	[466] = 10, // removexattrat
+	[467] = 2, // open_tree_attr
 };
 
 // The numbers of 32-bit Arm are not known here: addresses are shown.

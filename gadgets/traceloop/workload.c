@@ -1,12 +1,15 @@
 // Installs a seccomp filter that answers getpriority(2) with EPERM, and mkdir(2) with a signal; then calls them and one that
-// is allowed. x86_64.
+// is allowed. `workload forks` makes processes that run no program, until it is killed. x86_64.
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static void handler(int sig)
@@ -14,7 +17,20 @@ static void handler(int sig)
 	(void)sig;
 }
 
-int main(void)
+static void forks(void)
+{
+	puts("READY");
+	fflush(stdout);
+	for (;;) {
+		if (!fork()) {
+			syscall(SYS_getpriority, 1, 77);
+			_exit(0);
+		}
+		wait(NULL);
+	}
+}
+
+int main(int argc, char **argv)
 {
 	struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
@@ -27,6 +43,9 @@ int main(void)
 	struct sock_fprog filter = { .len = sizeof(code) / sizeof(code[0]), .filter = code };
 	pid_t child;
 
+	(void)argv;
+	if (argc > 1)
+		forks();
 	signal(SIGSYS, handler);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter))
 		return 1;
@@ -36,6 +55,8 @@ int main(void)
 		syscall(SYS_sched_getscheduler, 0);
 	}
 	syscall(SYS_mkdir, "/refused", 0755);
+	// fchmodat2, of Linux 6.6; before that it is a call that fails.
+	syscall(452, AT_FDCWD, "/not/there", 0600, 0);
 	// Both leave calls by another way than they came in: the child, and the new program.
 	child = vfork();
 	if (!child) {

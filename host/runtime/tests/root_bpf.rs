@@ -326,6 +326,39 @@ fn root_perf_arrays_are_read_and_their_losses_counted() {
     assert_eq!(perf.take_lost().unwrap(), 0, "each is told once");
 }
 
+/// Does that on one of the processors, by a thread of its own.
+fn on_processor(number: usize, work: impl FnOnce() + Send) {
+    let pinned = move || {
+        // SAFETY: a set of zeroes is valid, and it is valid for reads of its size
+        let done = unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(number, &mut set);
+            libc::sched_setaffinity(0, size_of_val(&set), &raw const set)
+        };
+        assert_eq!(done, 0, "processor {number}: {}", std::io::Error::last_os_error());
+        work();
+    };
+    std::thread::scope(|s| s.spawn(pinned).join().unwrap());
+}
+
+#[test]
+fn root_a_processor_that_never_runs_dry_keeps_no_other_waiting() {
+    let _alone = alone();
+    let mut l = loaded("flood", LoadOptions { params: vec![tgid()], ..LoadOptions::default() }).unwrap();
+    let mut perf = PerfReader::new(l.map_fd("perf").unwrap(), 64 << 10).unwrap();
+    l.attach().unwrap();
+    // each record has its number
+    on_processor(1, || getsid(5));
+    on_processor(0, || getsid(100));
+    let mut quiet = 0;
+    for _ in 0..3 {
+        on_processor(0, || getsid(10));
+        let mut look = |r: &[u8]| quiet += usize::from(u64::from_le_bytes(r[..8].try_into().unwrap()) < 5);
+        assert!(perf.drain(10, &mut look) <= 10);
+    }
+    assert_eq!(quiet, 5, "records of the other processor");
+}
+
 #[test]
 fn root_alternatives_take_the_first_that_works() {
     let _alone = alone();
