@@ -72,7 +72,7 @@ int main(int argc, char **argv)
 	if (!strcmp(what, "trap"))
 		return install(SYS_getpgid, SECCOMP_RET_TRAP, SECCOMP_FILTER_FLAG_LOG) || getpgid(0) == -1 ||
 		       // So that its functions can be named.
-		       (argc > 2 && sleep(2));
+		       (argc > 2 && sleep(6));
 	if (!strcmp(what, "pretend"))
 		return pretend();
 	return 2;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /*
- * The security hooks that can be traced: those whose answer is 0 where no security module has an opinion, so that a program
- * which always answers 0 changes nothing, and that run in the process that asks. Left out are hooks with another default (prctl,
- * extended attributes), those of interrupts and of the end of objects (packets, task_free), and those that the kernel refuses.
+ * The security hooks that can be traced. A program that answers 0 leaves the answer to the kernel's own, whatever that is where
+ * no security module has an opinion, so these change nothing. Left out are those where nothing is asked and modules only keep
+ * their own data (alloc, free, labels), those of packets, which run in interrupts, and those that the kernel refuses to programs.
  */
 #define LSM_HOOKS(X) \
 	/* programs */                        \
@@ -10,6 +10,7 @@
 	X(bprm_check_security)                \
 	X(bprm_committing_creds)              \
 	X(bprm_committed_creds)               \
+	X(bprm_creds_from_file)               \
 	/* files */                           \
 	X(file_open)                          \
 	X(file_permission)                    \
@@ -21,6 +22,7 @@
 	X(mmap_file)                          \
 	X(mmap_addr)                          \
 	X(file_mprotect)                      \
+	X(file_send_sigiotask)                \
 	/* inodes */                          \
 	X(inode_create)                       \
 	X(inode_link)                         \
@@ -35,6 +37,12 @@
 	X(inode_permission)                   \
 	X(inode_setattr)                      \
 	X(inode_getattr)                      \
+	X(inode_setxattr)                     \
+	X(inode_getxattr)                     \
+	X(inode_listxattr)                    \
+	X(inode_removexattr)                  \
+	X(inode_killpriv)                     \
+	X(inode_copy_up)                      \
 	/* paths */                           \
 	X(path_unlink)                        \
 	X(path_mkdir)                         \
@@ -47,6 +55,7 @@
 	X(path_chmod)                         \
 	X(path_chown)                         \
 	X(path_chroot)                        \
+	X(path_notify)                        \
 	/* mounts */                          \
 	X(sb_mount)                           \
 	X(sb_umount)                          \
@@ -54,6 +63,10 @@
 	X(sb_pivotroot)                       \
 	X(sb_statfs)                          \
 	X(move_mount)                         \
+	X(fs_context_parse_param)             \
+	X(sb_eat_lsm_opts)                    \
+	X(sb_set_mnt_opts)                    \
+	X(sb_kern_mount)                      \
 	/* tasks */                           \
 	X(task_alloc)                         \
 	X(task_kill)                          \
@@ -73,6 +86,9 @@
 	X(ptrace_access_check)                \
 	X(ptrace_traceme)                     \
 	X(userns_create)                      \
+	X(task_prctl)                         \
+	X(cred_prepare)                       \
+	X(kernel_act_as)                      \
 	/* capabilities and the machine */    \
 	X(capget)                             \
 	X(capset)                             \
@@ -86,6 +102,8 @@
 	X(kernel_module_request)              \
 	X(kernel_read_file)                   \
 	X(kernel_load_data)                   \
+	X(kernel_post_read_file)              \
+	X(kernel_post_load_data)              \
 	/* BPF, perf, io_uring */             \
 	X(bpf)                                \
 	X(bpf_map)                            \
@@ -111,9 +129,22 @@
 	X(socket_getsockopt)                  \
 	X(socket_setsockopt)                  \
 	X(socket_shutdown)                    \
+	X(netlink_send)                       \
 	/* keys and System V */               \
 	X(key_permission)                     \
 	X(ipc_permission)                     \
 	X(msg_queue_msgsnd)                   \
 	X(shm_shmat)                          \
-	X(sem_semop)
+	X(sem_semop)                          \
+	X(msg_queue_associate)                \
+	X(msg_queue_msgctl)                   \
+	X(msg_queue_msgrcv)                   \
+	X(shm_associate)                      \
+	X(shm_shmctl)                         \
+	X(sem_associate)                      \
+	X(sem_semctl)                         \
+	/* Binder */                          \
+	X(binder_set_context_mgr)             \
+	X(binder_transaction)                 \
+	X(binder_transfer_binder)             \
+	X(binder_transfer_file)

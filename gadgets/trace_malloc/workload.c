@@ -49,6 +49,6 @@ int main(int argc, char **argv)
 	free(NULL);
 	/* until its stacks have been named */
 	if (argc > 1 && !strcmp(argv[1], "stay"))
-		sleep(3);
+		sleep(6);
 	return !wrong;
 }

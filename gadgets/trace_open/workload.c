@@ -6,6 +6,6 @@ int main(void)
 {
 	int fd = open("/missing", O_RDONLY);
 
-	sleep(2);
+	sleep(6);
 	return fd != -1;
 }

@@ -142,13 +142,19 @@ impl Cri {
     /// What the container wrote, once there is a whole line.
     pub fn log(&self, pod: &Pod, name: &str) -> String {
         let file = self.logs.join(&pod.uid).join(format!("{name}.log"));
-        crate::wait_for(&format!("a line in {}", file.display()), Duration::from_secs(20), || {
+        crate::wait_for(&format!("a line in {}", file.display()), Duration::from_secs(180), || {
             std::fs::read_to_string(&file).ok().filter(|t| t.ends_with('\n'))
         })
     }
 
+    /// Runs a container in the pod to its end.
+    pub fn run(&mut self, pod: &Pod, name: &str, command: &[&str]) {
+        let id = self.start(pod, name, command);
+        self.wait_for_exit(&id);
+    }
+
     fn wait_for_exit(&mut self, id: &str) {
-        crate::wait_for("the container to end", Duration::from_secs(20), || {
+        crate::wait_for("the container to end", Duration::from_secs(180), || {
             let request = ContainerStatusRequest { container_id: id.into(), verbose: false };
             let answer = self.io.block_on(self.client.container_status(request)).expect("a container's state");
             let status = answer.into_inner().status.expect("a status");

@@ -1,22 +1,24 @@
 //! Reads and runs `gadgets/*/test.yaml`: real workloads in containers, and the rows a gadget must make of them.
 //! The format: `docs/reference/test-yaml.md`.
 
+mod place;
+
+pub use place::{Container, Engine, PROBED, Place, patience, workload_files};
+
 use crate::{
-    docker::Docker,
     ig::{Finished, Ig, READY, Running, at},
     kernel_feature::Feature,
-    load, wait_for,
 };
+use place::run_under;
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    process::Output,
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
-use tempfile::TempDir;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -138,147 +140,6 @@ pub fn read(folder: &Path) -> Vec<Case> {
     file.tests
 }
 
-/// The variable that tells a workload how many seconds it waits where `ig` must first look into its files.
-pub fn patience(seconds: u32) -> String {
-    format!("PATIENCE={seconds}")
-}
-
-/// Seconds of it on the machine itself.
-const PATIENCE: u32 = 3;
-
-/// A container as a test wants it.
-pub struct Container<'a> {
-    pub name: &'a str,
-    /// Arguments of `docker run`.
-    pub options: &'a [String],
-    /// For `/bin/sh -c`.
-    pub script: &'a str,
-}
-
-/// What runs the containers.
-pub trait Engine {
-    /// Flags by which `ig` finds it.
-    fn flags(&self) -> Vec<String>;
-    /// Runs a container to its end. The script may end as it likes: some run programs that are not there.
-    fn run(&self, container: &Container<'_>);
-    /// Starts a container, and returns when its script has printed the line `READY`.
-    fn start(&self, container: &Container<'_>);
-    /// Ends a container that was started.
-    fn remove(&self, name: &str);
-    /// Runs a container under a seccomp profile. `None` where the engine takes none: what is said of profiles is tested with
-    /// Docker.
-    fn run_under(&self, _profile: &str, _container: &Container<'_>) -> Option<Output> {
-        None
-    }
-}
-
-/// A private Docker, and the program that the gadget's folder may give its containers.
-pub struct Place<'a> {
-    docker: &'a Docker,
-    /// `--volume` of the compiled workload, and of the libraries it is linked with.
-    mounts: Vec<String>,
-    patience: String,
-    _dir: TempDir,
-}
-
-impl<'a> Place<'a> {
-    /// Compiles `workload.c` of the gadget's folder, if there is one.
-    pub fn new(docker: &'a Docker, folder: &Path) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let files = workload_files(folder, dir.path()).into_iter();
-        let mounts = files.map(|(file, at)| format!("{}:{at}:ro", file.display())).collect();
-        Place { docker, mounts, patience: patience(PATIENCE), _dir: dir }
-    }
-
-    /// The arguments of `docker run`; `how` is `-d` or `--rm`.
-    fn arguments<'b>(&'b self, how: &'b str, container: &'b Container<'_>) -> Vec<&'b str> {
-        let mut all = vec!["run", how, "--net=none", "--env", &self.patience, "--name", container.name];
-        all.extend(container.options.iter().map(String::as_str));
-        all.extend(self.mounts.iter().flat_map(|m| ["--volume", m]));
-        all.extend(["busybox", "/bin/sh", "-c", container.script]);
-        all
-    }
-}
-
-impl Engine for Place<'_> {
-    fn flags(&self) -> Vec<String> {
-        vec!["--docker-socketpath".to_owned(), self.docker.socket().display().to_string()]
-    }
-
-    fn run(&self, container: &Container<'_>) {
-        let out = self.docker.command(&self.arguments("--rm", container)).output().expect("the docker client");
-        assert!(
-            out.status.code() != Some(125),
-            "docker could not run the script: {}",
-            String::from_utf8_lossy(&out.stderr)
-        );
-    }
-
-    fn start(&self, container: &Container<'_>) {
-        self.docker.run(&self.arguments("-d", container));
-        wait_for("READY from the script", Duration::from_secs(20), || {
-            self.docker.run(&["logs", container.name]).lines().any(|l| l == "READY").then_some(())
-        });
-    }
-
-    fn remove(&self, name: &str) {
-        self.docker.run(&["rm", "-f", name]);
-    }
-
-    fn run_under(&self, profile: &str, container: &Container<'_>) -> Option<Output> {
-        let file = self.docker.file(&format!("{}.json", container.name), profile);
-        let option = format!("--security-opt=seccomp={}", file.display());
-        let mut run = self.arguments("--rm", container);
-        run.retain(|a| !a.contains("seccomp=unconfined"));
-        run.insert(1, &option);
-        Some(self.docker.command(&run).output().expect("the docker client"))
-    }
-}
-
-/// The same container again, which may do nothing but what the profile allows.
-fn run_under(profile: &str, prints: &str, engine: &dyn Engine, container: &Container<'_>) -> Result<(), String> {
-    let Some(out) = engine.run_under(profile, container) else { return Ok(()) };
-    let printed = String::from_utf8_lossy(&out.stdout);
-    if out.status.success() && printed.trim() == prints.trim() {
-        return Ok(());
-    }
-    let told = String::from_utf8_lossy(&out.stderr);
-    let name = container.name;
-    Err(format!("under its profile {name} ends with {} and prints {printed:?}: {told}\n{profile}", out.status))
-}
-
-/// Compiles a gadget's own workload, if it has one. Gives files in `dir`, and where they belong in a container: the program, and
-/// the shared libraries that it needs.
-pub fn workload_files(folder: &Path, dir: &Path) -> Vec<(PathBuf, String)> {
-    let source = folder.join("workload.c");
-    if !source.is_file() {
-        return Vec::new();
-    }
-    let file = parse(folder);
-    let program = dir.join("workload");
-    let mut libraries: Vec<(PathBuf, String)> = Vec::new();
-    match &file.libraries {
-        Some(names) => {
-            let found = load::compile_dynamic(&source, &program, names);
-            libraries.extend(found.into_iter().map(|l| (l.clone().into(), l)));
-        }
-        None => load::compile(&source, &program),
-    }
-    let mut files = vec![(program, "/workload".to_owned())];
-    if file.musl {
-        let program = dir.join("workload-musl");
-        libraries.push(load::compile_musl(&source, &program));
-        files.push((program, "/workload-musl".to_owned()));
-    }
-    for (n, (library, at)) in libraries.into_iter().enumerate() {
-        // A copy: the host's own programs use another file.
-        let copy = dir.join(n.to_string());
-        std::fs::copy(&library, &copy).unwrap_or_else(|e| panic!("{}: {e}", library.display()));
-        files.push((copy, at));
-    }
-    files
-}
-
 /// What became of a case.
 #[derive(Debug)]
 pub enum Verdict {
@@ -375,7 +236,9 @@ impl Case {
             // Other containers of the machine would have theirs.
             ig = ig.arg(format!("--containername={container}"));
         }
-        let container = Container { name: container, options: &self.docker, script: &self.script };
+        let probed = tempfile::tempdir().expect("a temporary directory");
+        let container =
+            Container { name: container, options: &self.docker, script: &self.script, probed: probed.path() };
         let done = if self.hold { run_held(ig, engine, &container) } else { self.run_live(ig, engine, &container) };
         match done.code() {
             0 => {}
@@ -403,7 +266,13 @@ impl Case {
         if let Some(ended) = running.wait_ready_or_end() {
             return ended;
         }
-        engine.run(container);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|s| {
+            s.spawn(|| tell_when_probed(&running, container, &over));
+            // Also after a panic, which would wait for the thread else.
+            let _over = Over(&over);
+            engine.run(container);
+        });
         // One with a time of its own is let end by itself, so that what it shows last is the table of the whole time.
         if self.seconds.is_some() { running.wait() } else { running.stop() }
     }
@@ -479,6 +348,27 @@ impl Match {
                 other => other == found,
             }
         })
+    }
+}
+
+/// Says that it is over when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Makes the file that the script may wait for.
+fn tell_when_probed(ig: &Running, container: &Container<'_>, over: &AtomicBool) {
+    let line = format!("container {}: ", container.name);
+    while !over.load(Ordering::Acquire) {
+        if ig.stderr().lines().any(|l| l.strip_prefix(&line).is_some_and(|rest| rest.contains(" probes"))) {
+            std::fs::write(container.probed.join("now"), "").expect("a writable directory");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -122,9 +122,9 @@ pub fn cri_o_truth(pod: &str, name: &str) -> (Truth, String) {
     }
     truth::printed("conmon", command.output().expect("conmon"));
     let state = || bundle.runc(&["state", &id]).output().is_ok_and(|o| o.status.success());
-    crate::wait_for("conmon to create the container", Duration::from_secs(20), || state().then_some(()));
+    crate::wait_for("conmon to create the container", Duration::from_secs(180), || state().then_some(()));
     truth::printed("runc start", bundle.runc(&["start", &id]).output().expect("runc"));
-    let printed = crate::wait_for("the container's output", Duration::from_secs(20), || {
+    let printed = crate::wait_for("the container's output", Duration::from_secs(180), || {
         std::fs::read_to_string(&log).ok().filter(|t| t.ends_with('\n'))
     });
     bundle.runc(&["delete", "--force", &id]).output().expect("runc");

@@ -114,7 +114,7 @@ impl Podman {
         let service = service.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         self.service = Some(service.expect("podman is installed"));
         let there = || self.socket().exists().then_some(());
-        crate::wait_for("podman's socket", Duration::from_secs(30), there);
+        crate::wait_for("podman's socket", Duration::from_secs(180), there);
     }
 
     /// Of the API service.

@@ -7,6 +7,7 @@ use ig_tests::{
     alone, full_scale,
     ig::{Finished, Ig},
     load::{self, Load, UID},
+    wait_for,
 };
 use std::{
     net::{Ipv4Addr, UdpSocket},
@@ -63,14 +64,24 @@ mod root {
 
     #[test]
     fn nothing_is_lost_at_two_hundred_thousand_a_second_with_defaults() {
+        // On a machine whose processors others have, too, the reader may be kept waiting for longer than 4 MiB last, some 50 ms; the
+        // account is exact all the same, every time. An `ig` that is too slow is so every time.
+        const TRIES: usize = 6;
         let _alone = alone();
         let load = Load::build();
-        let ig = tracing("trace_open", "fname").start_ready();
-        let done = load.run(&["open", "-r", "200000", "-b", "200", "-n", &opens().to_string()], &load.missing_path());
-        let lost = check(&ig.stop().expect_success(), done.ops);
-        // On a machine with two busy cores the reader may be kept waiting for longer than 4 MiB last; the account above is
-        // exact all the same. More than one event in a thousand is a defect.
-        assert!(lost * 1000 <= done.ops, "{lost} of {} lost at {} a second", done.ops, done.ops_per_s);
+        let mut tries = Vec::new();
+        for _ in 0..TRIES {
+            let ig = tracing("trace_open", "fname").start_ready();
+            let flags = ["open", "-r", "200000", "-b", "200", "-n", &opens().to_string()];
+            let done = load.run(&flags, &load.missing_path());
+            let lost = check(&ig.stop().expect_success(), done.ops);
+            // More than one event in a thousand is a defect.
+            if lost * 1000 <= done.ops {
+                return;
+            }
+            tries.push(format!("{lost} of {} lost at {} a second", done.ops, done.ops_per_s));
+        }
+        panic!("{tries:#?}");
     }
 
     #[test]
@@ -138,6 +149,7 @@ mod root {
         let path = load.missing_path();
         let ig = tracing("trace_open", "fname").start_ready();
         let running = load.start(&["open", "-s", "-n", "100000000"], &path);
+        wait_for("the first rows", Duration::from_secs(120), || (ig.stdout_len() > 0).then_some(()));
         sleep(Duration::from_millis(500));
         let finished = ig.stop().expect_success();
         let generated = load::stop(running).ops;

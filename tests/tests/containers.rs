@@ -6,12 +6,14 @@ use ig_tests::{
     alone,
     docker::Docker,
     ig::{Ig, at},
+    wait_for,
 };
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
 fn tracing(docker: &Docker) -> Ig {
@@ -110,7 +112,7 @@ mod root {
             "while :; do /bin/busybox sleep 0.2; done",
         ]);
         let ig = tracing(&docker).start_ready();
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        wait_for("a row", Duration::from_secs(120), || ig.stdout().contains("/bin/busybox sleep 0.2").then_some(()));
         let rows = ig.stop().expect_success().rows();
         assert!(rows.iter().any(|r| name(r) == "early" && at(r, "args") == "/bin/busybox sleep 0.2"), "{rows:#?}");
     }

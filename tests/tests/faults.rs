@@ -8,7 +8,7 @@ use ig_tests::{
     containerd::Containerd,
     cri::{self, Cri},
     docker::Docker,
-    ig::{Ig, at},
+    ig::{Ig, Running, at},
     kernel,
     plain::Bundle,
     sockets::{BadSocket, Fault},
@@ -36,13 +36,16 @@ const SOCKETS: [(&str, &str); 4] = [
     ("--podman-socketpath", "warning: podman: "),
 ];
 
-/// Runs `disturb` while short containers start one after the other; gives those that could run.
+/// What a busy machine is waited for.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Runs `disturb` while short containers start one after the other, at least six of them; gives those that could run.
 fn under_load(start: impl Fn() -> Option<Truth> + Sync, disturb: impl FnOnce()) -> Vec<Truth> {
     let over = AtomicBool::new(false);
     std::thread::scope(|s| {
         let worker = || {
             let mut ran = Vec::new();
-            while !over.load(Ordering::Acquire) {
+            while !over.load(Ordering::Acquire) || ran.len() < 3 {
                 match start() {
                     Some(truth) => ran.push(truth),
                     None => std::thread::sleep(Duration::from_millis(50)),
@@ -63,6 +66,15 @@ fn assert_never_unnamed(rows: &[Value], mntns: u64, expected: &str) {
     assert!(mine.len() > 20, "{} rows of the container that runs all the time", mine.len());
     let wrong: Vec<_> = mine.iter().filter(|r| name(r) != expected).collect();
     assert!(wrong.is_empty(), "{} of {} rows lost their label: {wrong:#?}", wrong.len(), mine.len());
+}
+
+const DOCKER_WAS_AWAY: &str = "warning: docker: its API was away";
+
+/// Waits until `ig` has said this in so many lines.
+fn wait_told(ig: &Running, what: &str, times: usize) {
+    wait_for(&format!("{what:?} {times} times"), LIMIT, || {
+        (ig.stderr().lines().filter(|l| l.contains(what)).count() >= times).then_some(())
+    });
 }
 
 const LOOP: &str = "while :; do /bin/busybox sleep 0.05; done";
@@ -117,11 +129,11 @@ mod root {
             || {
                 std::thread::sleep(Duration::from_secs(1));
                 docker.restart("dockerd");
-                std::thread::sleep(Duration::from_secs(1));
+                wait_told(&ig, DOCKER_WAS_AWAY, 1);
                 docker.restart("containerd");
                 std::thread::sleep(Duration::from_secs(1));
                 docker.restart("dockerd");
-                std::thread::sleep(Duration::from_secs(2));
+                wait_told(&ig, DOCKER_WAS_AWAY, 2);
             },
         );
         let done = ig.stop().expect_success();
@@ -129,7 +141,7 @@ mod root {
         assert!(truths.len() >= 5, "only {} containers ran beside the restarts", truths.len());
         check(&done, &truths);
         assert_never_unnamed(&rows, mntns, &keep);
-        let gaps = done.stderr.lines().filter(|l| l.contains("warning: docker: its API was away")).count();
+        let gaps = done.stderr.lines().filter(|l| l.contains(DOCKER_WAS_AWAY)).count();
         assert_eq!(gaps, 2, "each time that dockerd was away is told: {}", done.stderr);
         eprintln!("{} containers beside three restarts; told: {}", truths.len(), told(&done.stderr));
     }
@@ -150,9 +162,9 @@ mod root {
             || {
                 std::thread::sleep(Duration::from_secs(1));
                 containerd.kill();
-                std::thread::sleep(Duration::from_millis(500));
+                wait_told(&ig, "warning: containerd: ", 1);
                 containerd.again();
-                std::thread::sleep(Duration::from_secs(2));
+                wait_told(&ig, "warning: containerd: its API was away", 1);
             },
         );
         let done = ig.stop().expect_success();
@@ -231,7 +243,7 @@ mod root {
         let selected = tracing().args(&["-c", &victim]).start_ready();
         let mut container = real.runc(&["run", &victim]).spawn().unwrap();
         let running = || real.runc(&["state", &victim]).output().is_ok_and(|o| o.status.success());
-        wait_for("the real container", Duration::from_secs(10), || running().then_some(()));
+        wait_for("the real container", LIMIT, || running().then_some(()));
         let mut false_ones = BTreeMap::new();
         for who in [&nobody[..], &in_user_namespace[..]] {
             false_ones.insert(impostor(dir.path(), who, &victim), who[0]);
@@ -300,7 +312,7 @@ mod root {
             });
             assert_eq!(started, 18, "a container did not start");
             assert_eq!(ig.wait().status.code(), None, "ig ended before it was killed");
-            wait_for("the kernel to drop every BPF object of the run", Duration::from_secs(10), || {
+            wait_for("the kernel to drop every BPF object of the run", LIMIT, || {
                 held.still_there().is_empty().then_some(())
             });
         }

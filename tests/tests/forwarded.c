@@ -70,17 +70,25 @@ static int bound(const char *at, int port)
 	return fd;
 }
 
-// From the port that it goes to, so that both ends of it are ports of the router's sockets.
+// From the port that it goes to, so that both ends of it are ports of the router's sockets. Returns when it was answered, or when the
+// machine that it went to has said that nobody is there.
 static void ask(const char *name, const char *at, int port)
 {
 	struct sockaddr_storage to;
 	socklen_t len = address(&to, at, port);
-	unsigned char m[128];
-	int fd = bound(strchr(at, ':') ? "::" : "0.0.0.0", port);
+	unsigned char m[512];
+	int fd = bound(strchr(at, ':') ? "::" : "0.0.0.0", port), one = 1;
+	struct pollfd answer = { .fd = fd, .events = POLLIN };
 
+	if (setsockopt(fd, strchr(at, ':') ? IPPROTO_IPV6 : IPPROTO_IP, strchr(at, ':') ? IPV6_RECVERR : IP_RECVERR, &one, sizeof(one)))
+		fail("RECVERR");
 	if (sendto(fd, m, query(m, name), 0, (void *)&to, len) < 0)
 		fail(name);
-	usleep(100000);
+	do {
+		if (poll(&answer, 1, 100000) != 1)
+			fail(name);
+		// A broadcast comes back to its sender, too, as the query that it is.
+	} while (recv(fd, m, sizeof(m), 0) > 2 && !(m[2] & 0x80));
 	close(fd);
 }
 
@@ -127,6 +135,19 @@ static void run(const char *format, const char *name, const char *more)
 
 #define BUSYBOX "/bin/busybox "
 
+// Until there is an answer from there: cables that are being plugged in lose packets, and a neighbour must be asked for.
+static void reach(const char *at)
+{
+	char command[256];
+
+	snprintf(command, sizeof(command), BUSYBOX "ping -c 1 -W 1 %s >/dev/null 2>&1", at);
+	for (int i = 0; system(command); i++) {
+		if (i == 1000)
+			fail(at);
+		usleep(20000);
+	}
+}
+
 // A process in a network of its own, which asks when it is told.
 static pid_t machine(const char *interface, const char *net, int go, int is_a)
 {
@@ -151,7 +172,8 @@ static pid_t machine(const char *interface, const char *net, int go, int is_a)
 		run(BUSYBOX "ip -6 route add default via fd0%s::1", net, "");
 		if (!is_a)
 			pause();
-		sleep(1);
+		for (int i = 0; i < 6; i++)
+			reach((const char *[]){ "10.1.0.1", "10.2.0.1", "10.2.0.2", "fd01::1", "fd02::1", "fd02::2" }[i]);
 		ask("near", "10.1.0.1", 53);
 		ask("far", "10.2.0.1", 53);
 		ask("through", "10.2.0.2", 53);
@@ -212,6 +234,5 @@ int main(void)
 	// At b's interface: a is gone, and with its network goes, whenever the kernel gets to it, the other end of its cable.
 	inject("injected", "veth2");
 	kill(b, 9);
-	usleep(100000);
 	return status != 0;
 }

@@ -8,10 +8,11 @@ use ig_tests::{
     alone,
     container_root::{ContainerRoot, Shares, interrupt},
     docker::Docker,
-    ig::{Finished, Ig, at},
+    ig::{Finished, Ig, Running, at},
+    wait_for,
 };
 use serde_json::Value;
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 const ALL: Shares = Shares { pids: true, root: true };
 const OWN_PIDS: Shares = Shares { pids: false, root: true };
@@ -42,6 +43,13 @@ fn name(row: &Value) -> &str {
     at(row, "runtime.containerName").as_str().unwrap_or_default()
 }
 
+/// Until there is a row of the container that ran before.
+fn wait_for_early(ig: &Running) {
+    wait_for("a row of what ran before", Duration::from_secs(120), || {
+        ig.stdout().contains("\"containerName\":\"early\"").then_some(())
+    });
+}
+
 fn missing(done: &Finished, names: &[String]) -> Vec<String> {
     let rows = done.rows();
     let is = |row: &Value, n: &str| name(row) == n && at(row, "args") == "/bin/busybox true";
@@ -62,7 +70,7 @@ mod root {
         let socket = links.path().join("docker.sock");
         let ig = root.run(tracing(socket.to_str().unwrap()), shares, &dir(&docker)).start_ready();
         let names = short(&docker, 10);
-        std::thread::sleep(std::time::Duration::from_millis(700));
+        wait_for_early(&ig);
         interrupt(&ig);
         let done = ig.wait().expect_success();
         assert_eq!(missing(&done, &names), Vec::<String>::new(), "{}", done.stdout());
@@ -92,7 +100,7 @@ mod root {
         let ig = tracing("/docker/docker.sock").arg("--auto-mount-filesystems");
         let ig = root.run(ig, NOTHING, &dir(&docker)).start_ready();
         let names = short(&docker, 5);
-        std::thread::sleep(std::time::Duration::from_millis(700));
+        std::thread::sleep(Duration::from_millis(700));
         interrupt(&ig);
         let done = ig.wait().expect_success();
         assert_eq!(missing(&done, &names), Vec::<String>::new(), "{}", done.stdout());
@@ -113,15 +121,17 @@ mod root {
         let (packets, table) = (run("trace_dns", &[]), run("snapshot_socket", &["--interval", "200ms"]));
         early(&docker);
         short(&docker, 2);
-        std::thread::sleep(std::time::Duration::from_millis(1500));
+        let told = |l: &&str| l.starts_with("warning: network ") && l.contains("another pid namespace");
         for (running, least) in [(packets, 3), (table, 1)] {
+            wait_for("networks that are told of", Duration::from_secs(120), || {
+                (running.stderr().lines().filter(told).count() as u64 >= least).then_some(())
+            });
             interrupt(&running);
             let done = running.wait();
             assert_eq!(done.code(), 4, "{}", done.stderr);
             let ledger = done.ledger();
             ledger.check();
             assert!(ledger.blind_spots >= least, "{ledger:?}\n{}", done.stderr);
-            let told = |l: &&str| l.starts_with("warning: network ") && l.contains("another pid namespace");
             let told = done.stderr.lines().filter(told).count() as u64;
             assert_eq!(told, ledger.blind_spots, "each is told once:\n{}", done.stderr);
         }
@@ -202,7 +212,7 @@ mod root {
         let wrapper = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh"];
         let ig = tracing(docker.socket().to_str().unwrap()).through(&wrapper).start_ready();
         let names = short(&docker, 5);
-        std::thread::sleep(std::time::Duration::from_millis(700));
+        wait_for_early(&ig);
         let done = ig.stop().expect_success();
         assert_eq!(missing(&done, &names), Vec::<String>::new(), "{}", done.stdout());
         assert!(done.rows().iter().any(|r| name(r) == "early"), "{}", done.stdout());

@@ -12,6 +12,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 const USER: i32 = 2;
 const ENVIRONMENT: i32 = 3;
+const LIMIT: Duration = Duration::from_secs(120);
 
 fn list(docker: &Docker, arguments: &[&str]) -> Finished {
     Ig::new(&["list-containers", "--docker-socketpath"])
@@ -103,13 +104,13 @@ mod root {
             Ig::new(&["list-containers", "-w", "-o", "json", "-c", "watch-before,watch-short", "--docker-socketpath"])
                 .arg(docker.socket().display().to_string())
                 .start();
-        wait_for("the first line", Duration::from_secs(20), || (ig.stdout_len() > 0).then_some(()));
+        wait_for("the first line", LIMIT, || (ig.stdout_len() > 0).then_some(()));
         docker.run(&["run", "--rm", "--net=none", "--name", "watch-other", "busybox", "true"]);
         docker.run(&["run", "--rm", "--net=none", "--name", "watch-short", "busybox", "true"]);
         docker.run(&["rm", "-f", "watch-before"]);
-        let length = ig.stdout_len();
-        wait_for("the last line", Duration::from_secs(10), || (ig.stdout_len() > length || length > 0).then_some(()));
-        std::thread::sleep(Duration::from_secs(3));
+        wait_for("the last line", LIMIT, || (ig.stdout().lines().count() >= 4).then_some(()));
+        // Nothing comes after it.
+        std::thread::sleep(Duration::from_millis(500));
         let rows = ig.stop().expect_success().rows();
         let told: Vec<_> = rows
             .iter()

@@ -14,7 +14,9 @@ use ig_tests::{
     plain::{self, Bundle},
     podman::{Oci, Podman},
     truth::{Truth, check, printed, repeat, repeats, unique},
+    wait_for,
 };
+use serde_json::Value;
 use std::{path::Path, time::Duration};
 
 fn tracing() -> Ig {
@@ -139,19 +141,21 @@ mod root {
         }
     }
 
-    /// Rows of the container `name` that began before `ig` did, with what is expected of `runtime.FIELD`.
+    /// Rows of the container `name` that began before `ig` did: all have its name, and soon what is expected of
+    /// `runtime.FIELD`, some of which only the runtime's API tells.
     fn ran_before(ig: Ig, name: &str, expected: &[(&str, &str)]) {
         let ig = ig.start_ready();
-        std::thread::sleep(Duration::from_secs(1));
+        let is_known = |row: &Value| expected.iter().all(|(field, value)| row["runtime"][field] == *value);
+        let of_it = |row: &Value| ig_tests::truth::name(row) == name;
+        wait_for(&format!("a row of {name} with {expected:?}"), Duration::from_secs(120), || {
+            // The last line may not be whole yet.
+            let rows = ig.stdout().lines().filter_map(|l| serde_json::from_str(l).ok()).collect::<Vec<Value>>();
+            rows.iter().any(|row| of_it(row) && is_known(row)).then_some(())
+        });
         let done = ig.stop().expect_success();
         let rows = done.rows();
-        let mine: Vec<_> = rows.iter().filter(|r| ig_tests::truth::name(r) == name).collect();
-        assert!(mine.len() > 3, "{} rows of container {name}: {rows:#?}", mine.len());
-        let last = mine.last().expect("counted");
-        for (field, value) in expected {
-            let got = last["runtime"][field].as_str().unwrap_or_default();
-            assert_eq!(got, *value, "{field} of {last}");
-        }
+        let last = rows.iter().rfind(|row| of_it(row)).expect("waited for");
+        assert!(is_known(last), "what was known is not any more: {last}");
     }
 
     #[test]
@@ -295,8 +299,7 @@ mod root_selection {
         let mut cri = Cri::connect(&containerd.socket(), &containerd.logs());
         let pod = cri.pod("shop", &unique("pod"), &[]);
         only_the_wanted(asking("--containerd-socketpath", &containerd.socket()), |name, command| {
-            cri.start(&pod, name, command);
-            cri.log(&pod, name);
+            cri.run(&pod, name, command);
         });
     }
 
@@ -312,12 +315,11 @@ mod root_selection {
         for (namespace, name) in [("bank", &other), ("shop", &wanted)] {
             let pod = cri.pod(namespace, name, &[("app", namespace)]);
             // The same name in both pods.
-            cri.start(&pod, "web", &["/bin/busybox", "sh", "-c", STEPS]);
-            cri.log(&pod, "web");
+            cri.run(&pod, "web", &["/bin/busybox", "sh", "-c", STEPS]);
         }
         for (ig, selector) in running.into_iter().zip(selectors) {
             let rows = ig.stop().expect_success().rows();
-            let of_web = |r: &&serde_json::Value| r["k8s"]["containerName"] == "web";
+            let of_web = |r: &&Value| r["k8s"]["containerName"] == "web";
             assert!(rows.iter().all(|r| r["k8s"]["podName"] == *wanted), "{selector:?}: {rows:#?}");
             assert_eq!(rows.iter().filter(of_web).count(), 4, "{selector:?}: {rows:#?}");
         }

@@ -18,7 +18,7 @@ fn unprivileged(dir: &TempDir, ig: Ig) -> Ig {
     let script = "set -e; d=$0; mkdir \"$d/xdg\" \"$d/host\"; chmod 700 \"$d/xdg\"
 mount -t tmpfs none /run; mkdir -p /run/systemd/system; touch /run/systemd/private
 XDG_RUNTIME_DIR=$d/xdg setpriv --pdeathsig=TERM -- /usr/bin/systemd --user --unit=basic.target >\"$d/systemd.log\" 2>&1 </dev/null &
-for i in $(seq 100); do [ -S \"$d/xdg/systemd/private\" ] && break; sleep 0.1; done
+for i in $(seq 1200); do [ -S \"$d/xdg/systemd/private\" ] && break; sleep 0.1; done
 mount --bind \"$d/xdg/systemd/private\" /run/systemd/private
 mount --rbind / \"$d/host\"
 export HOST_ROOT=\"$d/host\"

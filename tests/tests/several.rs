@@ -64,6 +64,14 @@ fn help_has_the_flags_of_each_gadget_under_its_name() {
 }
 
 #[test]
+fn a_parameter_that_is_called_like_a_flag_of_tables_has_that_of_its_gadget() {
+    let done = Ig::new(&["run", "trace_sched", "top_process", "--help"]).run();
+    let text = part(done, "Parameters of", "Global options");
+    let lines = |flag: &str| text.lines().filter(|l| l.trim_start().starts_with(flag)).count();
+    assert_eq!([lines("--trace_sched.interval"), lines("--interval")], [1, 1], "{text}");
+}
+
+#[test]
 fn help_of_a_verb_is_that_of_its_gadget_and_ends_with_the_flags_of_before() {
     let done = Ig::new(&["snapshot", "process", "--help"]).run();
     let text = part(done, "snapshot_process: ", "\u{0}");
@@ -198,7 +206,7 @@ mod root {
             std::thread::sleep(Duration::from_millis(300));
             let before = shown();
             ig.signal("USR1");
-            wait_for("the tables of both", Duration::from_secs(10), || {
+            wait_for("the tables of both", Duration::from_secs(120), || {
                 let now = shown();
                 (now[0] > before[0] && now[1] > before[1]).then_some(())
             });
@@ -268,7 +276,7 @@ mod root {
         );
         let busy = "while :; do /bin/true; sleep 0.02; done & busy=$!; trap 'kill $busy' EXIT; ";
         let out = Command::new("timeout")
-            .args(["60", "bash", "-c", &format!("{busy}{script}; exit ${{PIPESTATUS[0]}}")])
+            .args(["180", "bash", "-c", &format!("{busy}{script}; exit ${{PIPESTATUS[0]}}")])
             .output()
             .unwrap();
         let said = std::fs::read_to_string(dir.path().join("err")).unwrap();

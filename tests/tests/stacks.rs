@@ -5,9 +5,9 @@ use ig_tests::{
     alone,
     docker::Docker,
     ig::{Ig, at},
-    load, source_root,
+    load, source_root, wait_for,
 };
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, time::Duration};
 use tempfile::TempDir;
 
 /// Burns time in functions whose names are to be found again.
@@ -18,6 +18,12 @@ const BURNER: &str = "__attribute__((noinline)) unsigned long burn_inner(unsigne
 }
 __attribute__((noinline)) unsigned long burn_outer(unsigned long n) { return burn_inner(n) + 1; }
 int main(void) { for (;;) burn_outer(1000000); }
+";
+
+/// Allocates some two thousand times a second for as long as it runs.
+const ALLOCATES: &str = "#include <stdlib.h>
+#include <unistd.h>
+int main(void) { for (;;) { void *volatile p = malloc(100); free(p); usleep(500); } }
 ";
 
 /// Imports an image whose files are a busybox, `program`, and the libraries it needs.
@@ -59,19 +65,53 @@ mod root {
         let source = source_root().join("gadgets/trace_malloc/workload.c");
         let libraries = load::compile_dynamic(&source, &program, &[]);
         image(&docker, "with-libc", &program, &libraries);
+        image(&docker, "with-another", &program, &libraries);
 
-        let calls = "sleep 4; /program many; sleep 1";
-        // one that runs already, one that starts later while the first still runs, one when the library was let go again
-        let names = ["early", "later", "last", "static"].map(own);
-        let [early, later, last, bare] = names.each_ref().map(String::as_str);
-        docker.run(&["run", "-d", "--net=none", "--name", early, "with-libc", "/bin/sh", "-c", calls]);
+        // one that runs already, one that starts later while the first still runs, one when the library was let go again, and one
+        // with a library of its own while the probes of the one before are detached
+        let names = ["early", "later", "last", "next", "static"].map(own);
+        let [early, later, last, next, bare] = names.each_ref().map(String::as_str);
+        // Each calls when it is told to.
+        let go = TempDir::new().expect("a temporary directory");
+        let volume = format!("{}:/go:ro", go.path().display());
+        let start = |name: &str, image: &str| {
+            let calls = format!("until [ -e /go/{name} ]; do sleep 0.1; done; /program many");
+            docker.run(
+                &[
+                    &["run", "-d", "--net=none", "--name", name, "--volume", &volume][..],
+                    &[image, "/bin/sh", "-c", &calls],
+                ]
+                .concat(),
+            );
+        };
+        let call = |name: &str| {
+            std::fs::write(go.path().join(name), "").expect("a writable directory");
+            docker.run(&["wait", name]);
+        };
+        start(early, "with-libc");
         let running = on(&docker, &["run", "trace_malloc", "-o", "json", "--ledger"]).start_ready();
-        docker.run(&["run", "--net=none", "--name", later, "with-libc", "/bin/sh", "-c", calls]);
-        docker.run(&["run", "--net=none", "--name", last, "with-libc", "/bin/sh", "-c", calls]);
-        docker.run(&["run", "--net=none", "--name", bare, "busybox", "/bin/sh", "-c", "sleep 15"]);
+        let told = |what: &str| {
+            wait_for(what, Duration::from_secs(120), || running.stderr().contains(what).then_some(()));
+        };
+        let probed = |name: &str| told(&format!("\ncontainer {name}: "));
+        probed(early);
+        start(later, "with-libc");
+        probed(later);
+        call(early);
+        call(later);
+        start(last, "with-libc");
+        probed(last);
+        call(last);
+        start(next, "with-another");
+        probed(next);
+        call(next);
+        docker.run(&["run", "-d", "--net=none", "--name", bare, "busybox", "/bin/sleep", "1000"]);
+        // said by name: a container without a C library
+        told(&format!("container {bare}: nothing to probe"));
+        docker.run(&["rm", "-f", bare]);
         let done = running.stop();
         let rows = done.rows();
-        for name in [early, later, last] {
+        for name in [early, later, last, next] {
             for size in [777, 778] {
                 let seen = rows
                     .iter()
@@ -82,9 +122,28 @@ mod root {
             }
         }
         assert!(rows.iter().all(|r| at(r, "runtime.containerName") != ""), "rows of the host");
-        // said by name: a container without a C library
-        assert!(done.stderr.contains(&format!("container {bare}: nothing to probe")), "{}", done.stderr);
         done.ledger().check();
+    }
+
+    #[test]
+    fn a_stop_loses_nothing_while_probes_are_detached_one_by_one() {
+        let _alone = alone();
+        let docker = Docker::start();
+        let dir = TempDir::new().expect("a temporary directory");
+        let (source, program) = (dir.path().join("allocates.c"), dir.path().join("program"));
+        std::fs::write(&source, ALLOCATES).expect("a writable directory");
+        let libraries = load::compile_dynamic(&source, &program, &[]);
+        image(&docker, "allocates", &program, &libraries);
+        let name = own("allocates");
+        docker.run(&["run", "-d", "--net=none", "--name", &name, "allocates", "/program"]);
+
+        // The buffer has room for about a second, and detaching takes some.
+        let flags = ["-c", name.as_str(), "-o", "none", "--buffer-size", "256KiB", "--ledger", "--fail-on-loss"];
+        let running = on(&docker, &["run", "trace_malloc"]).args(&flags).start_ready();
+        std::thread::sleep(Duration::from_secs(1));
+        let done = running.stop();
+        assert_eq!(done.code(), 0, "{}", done.stderr);
+        assert!(done.stderr.contains(" produced = ") && !done.stderr.contains("ledger: 0 produced"), "{}", done.stderr);
     }
 
     #[test]

@@ -5,7 +5,10 @@ use ig_tests::{
     ig::{Finished, Ig, at},
     load, source_root,
 };
-use std::process::Command;
+use std::{
+    io::Read as _,
+    process::{Command, Stdio},
+};
 
 /// A run of a gadget of the repository, with the host's processes.
 fn run(gadget: &str, flags: &[&str]) -> Ig {
@@ -69,9 +72,10 @@ mod root {
         let script = "while :; do echo x >file; done";
         let busy = Command::new("sh").args(["-c", script]).current_dir(dir.path()).spawn();
         let mut busy = busy.expect("a busy process");
-        let flags = ["--interval", "300ms", "--count", "3", "--top_file.filter", "proc.comm==sh"];
+        // So long that a busy machine lets the writer write.
+        let flags = ["--interval", "1s", "--count", "3", "--top_file.filter", "proc.comm==sh"];
         let done = on_terminal(run(&flags), 15, 70);
-        let piped = run(&["--interval", "300ms", "--count", "2"]).run();
+        let piped = run(&["--interval", "1s", "--count", "2"]).run();
         let asked = run(&["--interval", "300ms", "--count", "2", "--top_process.fields", "gadget,pid"]);
         let asked = on_terminal(asked, 15, 70);
         busy.kill().expect("the process is still there");
@@ -133,14 +137,18 @@ mod root {
         load::compile(&source_root().join("gadgets/bpfstats/workload.c"), &other);
         let running = run("trace_open", &["-o", "none"]).start_ready();
         let own = running.pid().to_string();
-        // holds a program that is no gadget's, for a few seconds
-        let mut other = Command::new(other).spawn().expect("a program that runs");
+        // holds a program that is no gadget's, until its input ends
+        let other = Command::new(other).arg("hold").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut other = other.expect("a program that runs");
+        let mut ready = [0; 6];
+        other.stdout.as_mut().expect("a pipe").read_exact(&mut ready).expect("READY");
         let table = |flags: &[&str]| {
             let done = run("bpfstats", &["--count", "1", "--interval", "500ms", "-o", "json"]).args(flags).run();
             assert_eq!(done.code(), 0, "{}", done.stderr);
             done.rows()
         };
         let (all, gadgets) = (table(&[]), table(&["--gadgets-only"]));
+        drop(other.stdin.take());
         other.wait().expect("it ends");
         running.stop();
         let of = |rows: &[serde_json::Value], name: &str| {

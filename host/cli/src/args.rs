@@ -79,8 +79,8 @@ pub struct OutputArgs {
     /// Sort snapshots by fields; `-field` for descending
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub sort: Option<String>,
-    /// Show at most N rows of each snapshot
-    #[arg(long, value_name = "N")]
+    /// Show at most N rows of each snapshot; -1 for all
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_most)]
     pub max_entries: Option<u64>,
     /// Print the account of events at the end, also when nothing was lost (JSON on stderr with a JSON output)
     #[arg(long)]
@@ -118,7 +118,14 @@ pub struct RunArgs {
     #[command(flatten)]
     pub containers: ContainerArgs,
     /// Stop after this many seconds; 0 never stops
-    #[arg(short, long, value_name = "SECONDS", default_value_t = 0, help_heading = "Run")]
+    #[arg(
+        short,
+        long,
+        value_name = "SECONDS",
+        default_value_t = 0,
+        allow_negative_numbers = true,
+        help_heading = "Run"
+    )]
     pub timeout: u64,
     /// Kernel event buffer: bytes, or with KiB, MiB, GiB; rounded up to a power of two
     #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = parse_size, help_heading = "Run")]
@@ -216,6 +223,16 @@ pub struct ReplayArgs {
     pub out: OutputArgs,
 }
 
+/// What `--max-entries -1` is: as if it had not been given, on streams too.
+pub(crate) const NO_LIMIT: u64 = u64::MAX;
+
+pub(crate) fn parse_most(text: &str) -> Result<u64, String> {
+    match text {
+        "-1" => Ok(NO_LIMIT),
+        _ => text.parse().map_err(|_e: std::num::ParseIntError| "expected a number of rows, or -1 for all".to_owned()),
+    }
+}
+
 /// `4096`, `64KiB`, `4MiB`, `1GiB` (also `k`, `M`, `G`) to a power of two between one page and 1 GiB.
 fn parse_size(text: &str) -> Result<u32, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -256,6 +273,21 @@ mod tests {
         assert_eq!((run.timeout, run.out.output.as_deref(), run.containers.host), (6, Some("yaml"), true));
         assert_eq!(run.containers.runtimes.runtimes, ["docker", "podman"], "a list grows");
         assert_eq!(cli.global.store, Some("/b".into()));
+    }
+
+    #[test]
+    fn minus_one_is_no_limit_and_no_other_negative_number_is_taken_for_a_flag() {
+        let parsed = |line: &str| Cli::try_parse_from(line.split(' ')).map_err(|e| e.to_string());
+        let most = |line: &str| match parsed(line).unwrap().command {
+            Command::Run(run) => run.out.max_entries,
+            _ => None,
+        };
+        assert_eq!(most("ig run x --max-entries -1"), Some(NO_LIMIT));
+        assert_eq!((most("ig run x --max-entries 0"), most("ig run x")), (Some(0), None));
+        for bad in ["--max-entries -2", "--max-entries many", "--timeout -1"] {
+            let e = parsed(&format!("ig run x {bad}")).unwrap_err();
+            assert!(e.starts_with("error: invalid value"), "{e}");
+        }
     }
 
     #[test]

@@ -7,7 +7,13 @@ use crate::{
     output::say,
 };
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+/// Larger files are no settings.
+const MAX_FILE: u64 = 1 << 20;
 
 /// Keys of the file. An unknown key is an error: a misspelt one must not be ignored.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -65,11 +71,17 @@ impl Config {
     }
 
     fn read(path: &Path) -> Result<Option<Config>, CliError> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(t) => t,
+        let mut text = String::new();
+        let read = std::fs::File::open(path).and_then(|f| f.take(MAX_FILE + 1).read_to_string(&mut text));
+        match read {
+            Ok(read) if read as u64 > MAX_FILE => {
+                let message = format!("config file {}: larger than {} KiB", path.display(), MAX_FILE / 1024);
+                return Err(CliError::user(message));
+            }
+            Ok(_) => {}
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(CliError::environment(format!("config file {}: {e}", path.display()))),
-        };
+        }
         if text.trim().is_empty() {
             return Ok(Some(Config::default()));
         }
@@ -101,6 +113,11 @@ mod tests {
         assert_eq!(c.insecure_registries, ["127.0.0.1:5000"]);
         std::fs::write(&path, "stroe: /s\n").unwrap();
         assert!(Config::load(Some(&path), None).unwrap_err().message.contains("stroe"));
+        let endless = Config::load(Some(Path::new("/dev/zero")), None).unwrap_err();
+        assert_eq!(
+            (endless.kind, endless.message.as_str()),
+            (Kind::User, "config file /dev/zero: larger than 1024 KiB")
+        );
         assert!(Config::load(Some(&dir.path().join("none")), None).unwrap_err().message.contains("no such file"));
     }
 }

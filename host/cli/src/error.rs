@@ -1,6 +1,7 @@
 //! What the user is told when something fails: a kind that becomes the exit code, a message that names the object and the
 //! cause, and a hint with the next step. Every error of the runtime ends here; nothing else prints errors.
 
+use rustix::io::Errno;
 use std::process::ExitCode;
 
 /// Kinds of failure. The numbers are the documented exit codes (`docs/reference/exit-codes.md`).
@@ -119,6 +120,14 @@ fn load_kind(e: &ig_runtime::bpf::LoadError) -> Kind {
     }
 }
 
+/// What to do where the system had too little of something, whatever it was wanted for.
+fn lacking(e: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    match e.downcast_ref::<std::io::Error>().and_then(Errno::from_io_error) {
+        Some(Errno::MFILE | Errno::NFILE) => Some("raise the limit on open files (ulimit -n)"),
+        _ => e.source().and_then(lacking),
+    }
+}
+
 impl From<ig_runtime::instance::RunError> for CliError {
     fn from(e: ig_runtime::instance::RunError) -> Self {
         use ig_runtime::instance::RunError as E;
@@ -141,6 +150,12 @@ impl From<ig_runtime::instance::RunError> for CliError {
             E::HostSource { source, .. } => (Kind::Environment, source.hint()),
             E::Operator(_) | E::Wait(_) | E::Read { .. } => (Kind::Internal, None),
         };
+        let (kind, hint) = match lacking(&e) {
+            Some(remedy) => {
+                (if kind == Kind::Internal { Kind::Environment } else { kind }, hint.or(Some(remedy.into())))
+            }
+            None => (kind, hint),
+        };
         let detail = match &e {
             E::Load(e) => e.log().map(str::to_owned),
             _ => None,
@@ -152,7 +167,21 @@ impl From<ig_runtime::instance::RunError> for CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ig_runtime::bpf::{LoadError, prepare::PrepareError};
+    use ig_runtime::{
+        bpf::{LoadError, prepare::PrepareError},
+        instance::RunError,
+    };
+
+    #[test]
+    fn a_system_that_lacks_descriptors_is_no_defect_of_ours() {
+        let failed = |errno| {
+            let source = std::io::Error::from_raw_os_error(errno);
+            CliError::from(RunError::Read { gadget: "g".into(), what: "the maps".into(), source })
+        };
+        let (e, other) = (failed(24), failed(22));
+        assert_eq!((e.kind, e.hint.as_deref()), (Kind::Environment, Some("raise the limit on open files (ulimit -n)")));
+        assert_eq!((other.kind, other.hint), (Kind::Internal, None));
+    }
 
     #[test]
     fn a_wrong_image_is_told_from_a_kernel_that_refuses() {

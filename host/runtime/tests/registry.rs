@@ -27,6 +27,11 @@ struct Server {
 
 impl Server {
     fn start(with_login: bool) -> Self {
+        // A port that is free now may be somebody's a moment later: then the registry ends, and another is looked for.
+        (0..10).find_map(|_| Self::try_start(with_login)).expect("a docker-registry that stays")
+    }
+
+    fn try_start(with_login: bool) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let data = dir.path().join("data");
@@ -50,17 +55,20 @@ impl Server {
             .spawn()
             .expect("docker-registry is installed (apt-get install docker-registry)");
         let mut server = Self { child, port, dir };
-        server.wait();
-        server
+        server.wait().then_some(server)
     }
 
-    fn wait(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+    /// Whether it listens, and has not ended.
+    fn wait(&mut self) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(120);
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(self.child.try_wait().unwrap().is_none(), "docker-registry ended at once");
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
             assert!(Instant::now() < deadline, "docker-registry does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }
+        self.child.try_wait().unwrap().is_none()
     }
 
     fn host(&self) -> String {
@@ -86,8 +94,9 @@ const BCRYPT_OF_SECRET: &str = "$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHn
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        // One that has ended already is as good.
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 

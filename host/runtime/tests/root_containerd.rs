@@ -32,7 +32,7 @@ fn container(containers: &Containers, said: &str) -> Arc<Container> {
     let mntns = link.strip_prefix("mnt:[").and_then(|s| s.strip_suffix(']')?.parse().ok());
     let mntns = mntns.unwrap_or_else(|| panic!("a container said `{said}`"));
     let time = (words.next().unwrap().parse::<f64>().unwrap() * 1e9) as u64;
-    wait_for("the container to be known", 3, || match containers.resolve(mntns, time) {
+    wait_for("the container to be known", || match containers.resolve(mntns, time) {
         Resolution::Known(c) => Some(c),
         Resolution::Pending => None,
         other => panic!("`{said}` is {other:?}: {:?}", containers.status()),
@@ -84,7 +84,7 @@ fn root_containerd() {
 fn running_before_the_start(containers: &Containers, cd: &Containerd) {
     for namespace in ["red", "blue"] {
         let name = format!("{namespace}-web");
-        let c = wait_for("containerd's list", 5, || by_name(containers, &name).filter(|c| c.image_id.is_some()));
+        let c = wait_for("containerd's list", || by_name(containers, &name).filter(|c| c.image_id.is_some()));
         assert_eq!((&*c.id, c.runtime, c.namespace.as_deref()), ("web", RuntimeName::Containerd, Some(namespace)));
         assert_eq!(c.pid, cd.pid(namespace, "web"));
         assert_eq!(c.image_name.as_deref(), Some(IMAGE));
@@ -92,10 +92,10 @@ fn running_before_the_start(containers: &Containers, cd: &Containerd) {
         assert_eq!(c.image_digest.as_deref(), Some(&*cd.image_digest(namespace)));
         assert_eq!(c.pod, None);
     }
-    wait_for("the client", 5, || (containers.status().connected == [RuntimeName::Containerd]).then_some(()));
+    wait_for("the client", || (containers.status().connected == [RuntimeName::Containerd]).then_some(()));
     for (label, shown) in [("nerdctl/name=renamed", "renamed"), ("nerdctl/name=red-web", "red-web")] {
         run(cd.ctr("red").args(["container", "label", "web", label]));
-        wait_for("the new name", 3, || by_name(containers, shown).filter(|c| c.namespace.as_deref() == Some("red")));
+        wait_for("the new name", || by_name(containers, shown).filter(|c| c.namespace.as_deref() == Some("red")));
     }
     assert_eq!(containers.list().iter().filter(|c| &*c.id == "web").count(), 2, "{:?}", containers.list());
 }
@@ -111,7 +111,7 @@ fn of_the_pod(c: &Container, pod: &Pod, name: &str) {
 
 fn a_pod_before_the_start(containers: &Containers, cd: &Containerd, pod: &Pod, id: &str) {
     let find = || containers.list().into_iter().find(|c| *c.id == *id && c.complete && c.image_id.is_some());
-    let c = wait_for("the pod's container", 5, find);
+    let c = wait_for("the pod's container", find);
     of_the_pod(&c, pod, "early");
     assert_eq!((c.name.as_deref(), c.pid), (Some("early"), cd.pid("k8s.io", id)));
     assert!(c.host_network && !c.is_sandbox());
@@ -158,7 +158,7 @@ fn containers_of_pods(containers: &Containers, kubelet: &mut Kubelet, pod: &Pod)
 fn a_daemon_that_dies(containers: &Containers, cd: &mut Containerd, kubelet: &mut Kubelet, pod: &Pod) {
     let before = containers.list();
     cd.kill();
-    wait_for("the loss", 5, || (!containers.status().failed.is_empty()).then_some(()));
+    wait_for("the loss", || (!containers.status().failed.is_empty()).then_some(()));
     assert!(containers.notes().iter().any(|n| n.starts_with("containerd: ")), "{:?}", containers.notes());
     assert!(containers.status().connected.is_empty());
     for name in ["red-web", "blue-web", "early"] {
@@ -167,10 +167,8 @@ fn a_daemon_that_dies(containers: &Containers, cd: &mut Containerd, kubelet: &mu
         assert_eq!(kept, *known);
     }
     cd.again();
-    wait_for("the client to be back", 30, || {
-        (containers.status().connected == [RuntimeName::Containerd]).then_some(())
-    });
-    wait_for("all of it", 5, || containers.status().failed.is_empty().then_some(()));
+    wait_for("the client to be back", || (containers.status().connected == [RuntimeName::Containerd]).then_some(()));
+    wait_for("all of it", || containers.status().failed.is_empty().then_some(()));
     assert_eq!(containers.notes(), ["containerd: its API was away once; what runs was listed again when it came back"]);
     of_the_pod(&by_name(containers, "early").unwrap(), pod, "early");
     assert_eq!(containers.list().iter().filter(|c| &*c.id == "web").count(), 2);
@@ -185,7 +183,7 @@ fn a_daemon_that_dies(containers: &Containers, cd: &mut Containerd, kubelet: &mu
 fn by_cri(cd: &Containerd, kubelet: &mut Kubelet, pod: &Pod, early: &str) {
     let containers = start(cd, RuntimeProtocol::Cri);
     let find = || containers.list().into_iter().find(|c| *c.id == *early && c.complete && c.image_id.is_some());
-    let c = wait_for("the pod's container", 5, find);
+    let c = wait_for("the pod's container", find);
     of_the_pod(&c, pod, "early");
     assert_eq!(c.image_id.as_deref(), Some(&*cd.image_id));
     let id = kubelet.container(pod, "by-cri", &SAY);

@@ -18,7 +18,7 @@ use ig_runtime::{
 };
 use std::{ffi::OsString, rc::Rc};
 
-use super::{image::escaped, run::GADGET_HEADING};
+use super::{image::escaped, run::GADGET_HEADING, several::answers_to};
 use crate::tables;
 
 /// An opened gadget.
@@ -278,7 +278,7 @@ impl Flags<'_> {
     fn read(&self, text: &str) -> Flag {
         let Some(long) = text.strip_prefix("--") else { return self.cluster(text.trim_start_matches('-')) };
         let (name, inline) = long.split_once('=').map_or((long, false), |(name, _)| (name, true));
-        let is = |a: &&&Arg| a.get_long() == Some(name) || a.get_all_aliases().is_some_and(|all| all.contains(&name));
+        let is = |a: &&&Arg| answers_to(a, name);
         if let Some(arg) = self.ours.iter().find(is) {
             // Those for tables are known to the whole parse only where a gadget has tables.
             let ours = !tables::any_flags(GADGET_HEADING).iter().any(|m| is(&&m));

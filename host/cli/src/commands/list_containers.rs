@@ -266,6 +266,11 @@ fn rfc3339(nanoseconds: u64) -> String {
     time.to_zoned(TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S.%9f%:z").to_string()
 }
 
+/// When to stop, if ever: a time too far off to be told is no end.
+fn end_of(seconds: u64) -> Option<Instant> {
+    Instant::now().checked_add(Duration::from_secs(seconds)).filter(|_| seconds > 0)
+}
+
 fn watch(
     containers: &Containers,
     selector: Arc<Selector>,
@@ -282,7 +287,7 @@ fn watch(
     }
     print(&header)?;
     stop_when_nobody_reads(&stop).map_err(|e| CliError::internal(format!("watching stdout: {e}")))?;
-    let end = args.timeout.filter(|s| *s > 0).map(|s| Instant::now() + Duration::from_secs(s));
+    let end = args.timeout.and_then(end_of);
     let mut changes = containers.changes(selector);
     let (mut known, host) = (Known::default(), Host::at(&ctx.host_root));
     let mut said = Vec::new();
@@ -353,6 +358,12 @@ mod tests {
             let e = output(bad).unwrap_err();
             assert!(e.kind == Kind::User && e.hint.is_some(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_watch_ends_after_its_time_and_never_where_that_cannot_be_told() {
+        assert_eq!([end_of(0), end_of(u64::MAX)], [None; 2]);
+        assert!(end_of(60).unwrap() > Instant::now());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{
     several,
 };
 use crate::{
-    args::{OutputArgs, RunArgs},
+    args::{NO_LIMIT, OutputArgs, RunArgs},
     containers,
     context::Context,
     error::{CliError, Kind},
@@ -37,14 +37,18 @@ pub struct Prepared {
 impl Prepared {
     /// Adds the gadgets' parameters to `run` as flags.
     pub fn extend(&self, command: Command) -> Result<Command, CliError> {
-        let times = self.gadgets.iter().find_map(|g| g.gadget.table_times());
-        let own = times.map(|times| tables::flags(times, GADGET_HEADING));
-        let own = own.as_ref().map_or(&[][..], |flags| flags);
+        let of_tables = |times| tables::flags(times, GADGET_HEADING);
         for g in &self.gadgets {
-            check_flags(g.gadget.params(), command.get_arguments().chain(run_flags(&command)).chain(own))?;
+            // Those of another's tables leave it `--GADGET.KEY`.
+            let own = g.gadget.table_times().map(of_tables);
+            let ours = command.get_arguments().chain(run_flags(&command)).chain(own.iter().flatten());
+            check_flags(g.gadget.params(), ours)
+                .map_err(|e| CliError { message: format!("{}: {}", g.name(), e.message), ..e })?;
         }
+        let own = self.gadgets.iter().find_map(|g| g.gadget.table_times()).map(of_tables);
+        let own = own.as_ref().map_or(&[][..], |flags| flags);
         let [Named { gadget, .. }] = &self.gadgets[..] else {
-            let flags = several::flags(&self.gadgets)?;
+            let flags = several::flags(&self.gadgets, own)?;
             let flags = flags.into_iter().chain(own.iter().cloned());
             let after = "The fields of each gadget's rows are in its own help: `ig run GADGET --help`.";
             return Ok(command.mut_subcommand("run", |run| help::with_flags_first(&run, flags).after_help(after)));
@@ -354,7 +358,7 @@ pub fn pipeline_options(args: &OutputArgs, names: &Arc<HostNames>) -> PipelineOp
     PipelineOptions {
         filter: args.filter.clone(),
         sort: args.sort.clone(),
-        max_entries: args.max_entries,
+        max_entries: args.max_entries.filter(|n| *n != NO_LIMIT),
         text: TextEnv { names: names.clone(), zone: jiff::tz::TimeZone::system() },
         fail_on_trap: false,
     }

@@ -9,7 +9,7 @@ use super::{
     run::{Setup, finish, flag_of, given, given_params, given_times, has_lost, refused, total},
 };
 use crate::{
-    args::{OutputArgs, RunArgs},
+    args::{OutputArgs, RunArgs, parse_most},
     error::{CliError, Kind},
     output::{Terminal, harmless, may_be_cleared, output_mode, say, screen_size, stop_when_nobody_reads},
     screen::Screen,
@@ -46,8 +46,13 @@ fn param_id(gadget: &str, p: &Param) -> String {
     format!("gadget.{gadget}.{}", p.key)
 }
 
-/// The flags of all gadgets: `--GADGET.KEY`, and `--KEY` too where only one gadget has it.
-pub(super) fn flags(gadgets: &[Named]) -> Result<Vec<Arg>, CliError> {
+/// Whether `--NAME` is this flag.
+pub(super) fn answers_to(flag: &Arg, name: &str) -> bool {
+    flag.get_long() == Some(name) || flag.get_all_aliases().is_some_and(|all| all.contains(&name))
+}
+
+/// The flags of all gadgets: `--GADGET.KEY`, and `--KEY` too where only one gadget has it, and it is none of `taken`.
+pub(super) fn flags(gadgets: &[Named], taken: &[Arg]) -> Result<Vec<Arg>, CliError> {
     let mut flags = Vec::new();
     for g in gadgets {
         let name = g.name();
@@ -60,7 +65,8 @@ pub(super) fn flags(gadgets: &[Named]) -> Result<Vec<Arg>, CliError> {
         let others = || gadgets.iter().filter(|o| o.name() != name).flat_map(|o| o.gadget.params());
         for p in g.gadget.params() {
             let mut flag = flag_of(p).id(param_id(name, p)).long(format!("{name}.{}", p.key)).help_heading(heading());
-            if others().all(|o| o.key != p.key) {
+            let is_taken = taken.iter().any(|t| answers_to(t, &p.key));
+            if others().all(|o| o.key != p.key) && !is_taken {
                 flag = flag.visible_alias(p.key.clone());
             }
             if p.alias.is_some_and(|a| others().any(|o| o.alias == Some(a))) {
@@ -72,7 +78,7 @@ pub(super) fn flags(gadgets: &[Named]) -> Result<Vec<Arg>, CliError> {
             let arg = Arg::new(own_id(name, flag)).long(format!("{name}.{flag}")).value_name(*value).help(*help);
             let arg = arg.help_heading(heading()).allow_hyphen_values(*flag != "record");
             match *flag {
-                "max-entries" => arg.value_parser(clap::value_parser!(u64)),
+                "max-entries" => arg.value_parser(parse_most),
                 "record" => arg.value_parser(clap::value_parser!(PathBuf)),
                 _ => arg,
             }

@@ -15,7 +15,7 @@ const JOB: &str = "/org/freedesktop/systemd1/job/5";
 fn systemd(listener: UnixListener, code: (i32, i32), refuse: Option<&'static str>) -> JoinHandle<Vec<wire::Message>> {
     std::thread::spawn(move || {
         let (mut s, _) = listener.accept().unwrap();
-        s.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        s.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
         let lines = b"\0AUTH EXTERNAL 30\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n";
         let mut got = vec![0; lines.len()];
         s.read_exact(&mut got).unwrap();

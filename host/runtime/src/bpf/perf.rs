@@ -25,6 +25,8 @@ pub struct PerfReader {
     cpus: Vec<CpuBuffer>,
     record: Vec<u8>,
     lost: u64,
+    /// The CPU that is drained first the next time: one that never runs dry must not keep the others waiting.
+    first: usize,
 }
 
 struct CpuBuffer {
@@ -47,7 +49,7 @@ impl std::fmt::Debug for CpuBuffer {
 impl PerfReader {
     /// Opens a buffer of `bytes` (a power of two, at least a page) on each CPU that runs, and puts it into the array.
     pub fn new(array: BorrowedFd<'_>, bytes: u32) -> io::Result<PerfReader> {
-        Ok(PerfReader { cpus: open(array, bytes, Full::LoseNew)?, record: Vec::new(), lost: 0 })
+        Ok(PerfReader { cpus: open(array, bytes, Full::LoseNew)?, record: Vec::new(), lost: 0, first: 0 })
     }
 
     /// For epoll.
@@ -65,11 +67,16 @@ impl PerfReader {
         Ok(lost + std::mem::take(&mut self.lost))
     }
 
-    /// Hands out samples, CPU by CPU, at most about `max_rows`. Up to seven bytes of padding may follow the record.
+    /// Hands out samples, CPU by CPU, at most about `max_rows`; the next call goes on where they ended. Up to seven bytes of padding may follow the record.
     pub fn drain(&mut self, max_rows: usize, mut f: impl FnMut(&[u8])) -> usize {
         let mut rows = 0;
-        for c in &self.cpus {
-            rows += c.drain(max_rows.saturating_sub(rows), &mut self.record, &mut self.lost, &mut f);
+        let (before, from) = self.cpus.split_at(self.first);
+        for c in from.iter().chain(before) {
+            if rows >= max_rows {
+                break;
+            }
+            self.first = (self.first + 1) % self.cpus.len();
+            rows += c.drain(max_rows - rows, &mut self.record, &mut self.lost, &mut f);
         }
         rows
     }

@@ -173,9 +173,13 @@ impl Seek for Window<'_> {
 }
 
 /// Writes images, each with the reference it is listed under, as one tar. All or nothing: the file appears under its
-/// name when it is complete.
+/// name when it is complete. What is there and is no file, such as `/dev/stdout`, is written to and never replaced.
 pub fn write_tar(images: &[(Option<String>, ImageContent)], path: &Path) -> Result<(), ImageError> {
     let fail = |source| ImageError::Write { path: path.to_owned(), source };
+    if path.symlink_metadata().is_ok_and(|m| !m.is_file() && !m.is_dir()) {
+        let file = File::options().write(true).create(true).truncate(true).open(path).map_err(fail)?;
+        return write_layout(images, io::BufWriter::new(file)).map_err(fail);
+    }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut temporary = tempfile::Builder::new()
         .prefix(".ig-export-")
@@ -247,6 +251,27 @@ mod tests {
         let mut named = HELLO;
         named[3] = 8;
         assert_eq!(unpack(&named, 1000), None);
+    }
+
+    #[test]
+    fn a_device_or_a_link_is_written_to_and_stays_what_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("file"), "longer than the archive ".repeat(1000)).unwrap();
+        let socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        for (target, link) in [("file", "link"), ("/dev/full", "full")] {
+            std::os::unix::fs::symlink(target, at(link)).unwrap();
+        }
+        write_tar(&[], &at("link")).unwrap();
+        write_tar(&[], &at("new")).unwrap();
+        assert_eq!(std::fs::read(at("file")).unwrap(), std::fs::read(at("new")).unwrap());
+        assert!(write_tar(&[], &at("full")).unwrap_err().to_string().contains("cannot write"));
+        assert!(write_tar(&[], &at("socket")).is_err());
+        for (name, is) in [("link", true), ("full", true), ("socket", false), ("new", false)] {
+            let kind = at(name).symlink_metadata().unwrap().file_type();
+            assert_eq!((kind.is_symlink(), kind.is_file()), (is, name == "new"), "{name}");
+        }
+        drop(socket);
     }
 
     #[test]

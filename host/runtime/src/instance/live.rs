@@ -47,6 +47,8 @@ const NOTES_EVERY: Duration = Duration::from_secs(1);
 const NAMES_KNOWN: Duration = Duration::from_millis(2500);
 /// Longest time to empty a buffer after the last event.
 const DRAIN_AT_MOST: Duration = Duration::from_secs(30);
+/// Between two looks at empty buffers while probes are detached.
+const WHILE_DETACHING: Duration = Duration::from_millis(1);
 /// Containers that a message names.
 const NAMED_CONTAINERS: usize = 10;
 /// Times, 2 ms apart, that the tracker is given at the end to name the containers of rows that wait.
@@ -252,9 +254,8 @@ impl Live {
     /// Runs until stopped, timed out, or done (a snapshot is done once it is shown). The account comes back either way.
     pub fn run(mut self, stop: &Stop, sink: &mut dyn Sink) -> (Summary, Option<RunError>) {
         let looped = self.event_loop(stop, sink);
+        let looped = looped.and(self.detach_uprobes(sink));
         // From here on nothing new is produced; what is in the buffers still counts.
-        let last = self.uprobes.take().map(Uprobes::stop).unwrap_or_default();
-        last.into_iter().for_each(|n| self.uprobe_note(n, sink));
         if let Some(networks) = &self.networks {
             networks.silence();
         }
@@ -282,6 +283,31 @@ impl Live {
             first.gadget_lost = gadget_lost;
         }
         (Summary { ledgers, closed }, failed)
+    }
+
+    /// Takes seconds. Where there is a filter, nothing passes it any more; else what the probes still produce needs its room.
+    fn detach_uprobes(&mut self, sink: &mut dyn Sink) -> Result<(), RunError> {
+        let Some(uprobes) = self.uprobes.take() else { return Ok(()) };
+        uprobes.detach();
+        if let Some(map) = self.filter.as_ref().and(self.loaded.as_ref()).and_then(|l| l.map_fd(load::FILTER_MAP)) {
+            // Were it ever not emptied, rows would come for so long as without a filter.
+            drop(RawMap::new(map).and_then(|map| map.drain(|_, _| {})));
+        }
+        let mut result = Ok(());
+        while !uprobes.is_detached() {
+            let mut rows = 0;
+            for i in 0..self.state.len() {
+                match self.drain(i, sink) {
+                    Ok(drained) => rows += drained.rows,
+                    Err(e) => result = result.and(Err(e)),
+                }
+            }
+            if rows == 0 {
+                std::thread::sleep(WHILE_DETACHING);
+            }
+        }
+        uprobes.stop().into_iter().for_each(|n| self.uprobe_note(n, sink));
+        result
     }
 
     /// What could not be followed, and was told; see `Ledger::blind_spots`.

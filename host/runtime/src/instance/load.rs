@@ -39,7 +39,7 @@ use std::{
 };
 
 /// Map of mount namespaces that the gadget looks at.
-const FILTER_MAP: &str = "gadget_mntns_filter_map";
+pub(super) const FILTER_MAP: &str = "gadget_mntns_filter_map";
 const FILTER_VAR: &str = "gadget_filter_by_mntns";
 /// Whether stacks of processes are taken.
 const USER_STACKS_VAR: &str = "collect_ustack";

@@ -411,9 +411,11 @@ impl Worker {
         if unseen.is_empty() {
             self.shared.unseen.fetch_add(1, Ordering::AcqRel);
         }
-        unseen.insert(instance);
-        let hint = source.hint().map(|h| format!("; {h}")).unwrap_or_default();
-        self.shared.note(format!("{what}: {source}; its packets are not seen{hint}"));
+        // It is tried again with every news of the container; once is enough, whoever has taken the note meanwhile.
+        if unseen.insert(instance) {
+            let hint = source.hint().map(|h| format!("; {h}")).unwrap_or_default();
+            self.shared.note(format!("{what}: {source}; its packets are not seen{hint}"));
+        }
         self.failed.get_or_insert(NetworkError::Network { what, source });
     }
 
@@ -484,6 +486,18 @@ mod tests {
         child.wait().unwrap();
         assert!(found.contains(&child.id()), "{} is not in {found:?}", child.id());
         assert!(children(Path::new("/proc"), 0).is_empty());
+    }
+
+    #[test]
+    fn a_network_that_is_tried_again_is_told_and_counted_once() {
+        let shared = Arc::new(Shared::default());
+        let mut w = Worker::new(Vec::new(), shared.clone(), None, Arc::new(Selector::all()), false).unwrap();
+        let mut told = |instance, name: &str| {
+            w.fail(format!("network 5 of container {name}"), (5, instance), WhyNot::NoProc);
+            std::mem::take(&mut *shared.notes.lock().unwrap()).len()
+        };
+        assert_eq!((told(1, "a"), told(1, "a"), told(1, "its name by now"), told(2, "b")), (1, 0, 0, 1));
+        assert_eq!(shared.unseen.load(Ordering::Acquire), 1);
     }
 
     #[test]

@@ -25,11 +25,14 @@ use std::{
 
 /// Bytes of symbols that are kept; when there are more, all are dropped and read again as needed.
 const MAX_MODULE_BYTES: usize = 192 << 20;
-/// Names of one file that are kept.
+/// Names of one file that are kept, and functions: a file may name a place without end, and none of its own code.
 const MAX_NAME_BYTES: usize = 96 << 20;
+const MAX_FUNCTIONS: usize = 4 << 20;
 /// Files and processes that are remembered.
 const MAX_MODULES: usize = 4096;
 const MAX_PROCESSES: usize = 4096;
+/// Bytes of the mappings of all of them: one alone may have some forty megabytes, and as many children with the same.
+const MAX_MAPPING_BYTES: usize = 96 << 20;
 /// How soon the mappings of a process are read again because an address is in none of them.
 const MAPS_AGAIN: Duration = Duration::from_millis(50);
 /// How long a process is trusted to be the same, and to run the same program.
@@ -70,7 +73,7 @@ impl Module {
         let mut m = Module { layout: elf.layout.clone(), ..Module::default() };
         let mut all = Vec::new();
         elf.functions(|f| {
-            if m.names.len() + f.name.len() < MAX_NAME_BYTES {
+            if m.names.len() + f.name.len() < MAX_NAME_BYTES && all.len() < MAX_FUNCTIONS {
                 // without a size it goes on to the next, but not into another section, such as `_init` into the calls to libraries
                 let size = if f.size == 0 { f.room } else { f.size };
                 let (name, bytes) = (m.names.len() as u32, size.min(u32::MAX.into()) as u32);
@@ -122,6 +125,12 @@ struct Process {
     checked: Instant,
 }
 
+impl Process {
+    fn bytes(&self) -> usize {
+        self.mappings.iter().map(|(m, _)| size_of::<(Mapping, Option<Arc<Module>>)>() + m.path.as_os_str().len()).sum()
+    }
+}
+
 /// Names addresses.
 #[derive(Debug)]
 pub struct Symbolizer {
@@ -130,6 +139,7 @@ pub struct Symbolizer {
     kallsyms: PathBuf,
     kernel: Option<KernelSymbols>,
     processes: FxHashMap<u32, Process>,
+    mapping_bytes: usize,
     modules: FxHashMap<Identity, Arc<Module>>,
     by_build_id: FxHashMap<Vec<u8>, Arc<Module>>,
     module_bytes: usize,
@@ -146,6 +156,7 @@ impl Symbolizer {
             kallsyms,
             kernel: None,
             processes: FxHashMap::default(),
+            mapping_bytes: 0,
             modules: FxHashMap::default(),
             by_build_id: FxHashMap::default(),
             module_bytes: 0,
@@ -223,12 +234,25 @@ impl Symbolizer {
         if mappings.is_empty() && self.processes.contains_key(&pid) {
             return;
         }
-        if self.processes.len() >= MAX_PROCESSES {
-            self.processes.clear();
-        }
         let mappings = mappings.into_iter().map(|m| (m, None)).collect();
         let now = Instant::now();
-        self.processes.insert(pid, Process { program, mappings, mapped: now, checked: now });
+        self.know(pid, Process { program, mappings, mapped: now, checked: now });
+    }
+
+    fn know(&mut self, pid: u32, process: Process) {
+        let before = self.processes.remove(&pid).map_or(0, |p| p.bytes());
+        self.mapping_bytes -= before.min(self.mapping_bytes);
+        let bytes = process.bytes();
+        if self.processes.len() >= MAX_PROCESSES || self.mapping_bytes + bytes > MAX_MAPPING_BYTES {
+            self.forget_processes();
+        }
+        self.mapping_bytes += bytes;
+        self.processes.insert(pid, process);
+    }
+
+    fn forget_processes(&mut self) {
+        self.processes.clear();
+        self.mapping_bytes = 0;
     }
 
     /// False for what is no place that a call returns to: then a function on the way kept something else where the frame
@@ -320,7 +344,7 @@ impl Symbolizer {
         if self.module_bytes + module.bytes() > MAX_MODULE_BYTES || self.modules.len() >= MAX_MODULES {
             self.modules.clear();
             self.by_build_id.clear();
-            self.processes.clear();
+            self.forget_processes();
             self.served.forget();
             self.module_bytes = 0;
         }
@@ -516,6 +540,29 @@ mod tests {
     }
 
     #[test]
+    fn processes_with_mappings_without_end_do_not_fill_the_memory() {
+        let own = Path::new("/proc/self");
+        let (program, mapping) = (Program::of(own).unwrap(), process::mappings(own).unwrap().remove(0));
+        let long = Mapping { path: "/x".repeat(2000).into(), ..mapping };
+        let process = || Process {
+            program: program.clone(),
+            mappings: vec![(long.clone(), None); 4096],
+            mapped: Instant::now(),
+            checked: Instant::now(),
+        };
+        let mut s = Symbolizer::new(Some("/proc".into()));
+        for pid in 0..20 {
+            s.know(pid, process());
+            // the same again takes the place of the one before
+            s.know(pid, process());
+            assert!(s.processes.contains_key(&pid));
+            let bytes = s.processes.values().map(Process::bytes).sum::<usize>();
+            assert!(bytes == s.mapping_bytes && bytes <= MAX_MAPPING_BYTES, "{pid}: {bytes}");
+        }
+        assert!(s.processes.len() > 1);
+    }
+
+    #[test]
     fn a_library_that_is_loaded_later_is_seen() {
         let mut s = Symbolizer::new(Some("/proc".into()));
         let own = std::process::id();
@@ -535,12 +582,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sleep = dir.path().join("sleep");
         std::fs::copy("/bin/sleep", &sleep).unwrap();
-        let script = format!("read line; exec {} 60", sleep.display());
+        let script = format!("read line; exec {} 600", sleep.display());
         let mut child =
             std::process::Command::new("sh").args(["-c", &script]).stdin(std::process::Stdio::piped()).spawn().unwrap();
         let pid = child.id();
         let proc = PathBuf::from(format!("/proc/{pid}"));
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(60);
         let code = |what: &str| loop {
             let maps = process::mappings(&proc).unwrap();
             match maps.into_iter().find(|m| m.path.to_string_lossy().contains(what)) {
@@ -575,10 +622,10 @@ mod tests {
 
     #[test]
     fn what_was_known_of_a_process_survives_it() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
         let mut s = Symbolizer::new(Some("/proc".into()));
         // until it has become another program
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(60);
         let code = loop {
             let maps = process::mappings(Path::new(&format!("/proc/{}", child.id()))).unwrap();
             let libc = maps.into_iter().find(|m| m.label().starts_with("libc.so"));

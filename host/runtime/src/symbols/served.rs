@@ -185,9 +185,8 @@ mod tests {
         let note = served.take_note().unwrap();
         assert!(note.contains("(process 7)") && note.contains("no answer within 1000 ms"), "{note}");
         assert_eq!(served.take_note(), None);
-        let start = Instant::now();
+        // Its file would answer, if it were asked.
         assert!(served.read(7, &dir, &mapping).is_none());
-        assert!(start.elapsed() < PATIENCE);
     }
 
     #[test]

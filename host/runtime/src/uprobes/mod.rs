@@ -2,9 +2,11 @@
 //!
 //! Each container's library is found below its own root, and probed once for each file of the disk, however many containers
 //! share it; which events are shown is decided by the gadget's filter. `Uprobes::start` attaches to what runs and returns;
-//! a thread of its own attaches to what starts later and detaches what nobody uses any more. No process is stopped for it: the
+//! a thread of its own attaches to what starts later. What nobody uses any more another one detaches, because the kernel takes a
+//! tenth of a second and more for each probe, and containers that start meanwhile are not to wait. No process is stopped for it: the
 //! first calls of a container's first program can go by unseen where its library was not probed already.
 
+mod closing;
 mod found;
 mod inode;
 mod library;
@@ -12,9 +14,11 @@ mod root;
 
 use crate::{
     bpf::sys,
+    clocks::boot_time,
     containers::{Change, Changes, Container, Containers, Selector, Verdict},
     symbols::elf::ElfError,
 };
+use closing::Closer;
 use found::{Found, FoundFile, LookError};
 use inode::Inode;
 use std::{
@@ -34,6 +38,8 @@ use std::{
 const TICK: Duration = Duration::from_millis(100);
 /// When a container is looked at again that had none of the libraries: they may come with a volume or an installation.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
+/// A container that ended before it was looked at was missed, if it ran for so long, in nanoseconds: who waits is not to blame.
+const LATE: u64 = 500_000_000;
 /// Containers with nothing to probe that are told one by one.
 const TOLD: usize = 8;
 /// This many files are probed at a time.
@@ -187,6 +193,8 @@ impl Uprobes {
             notes: notes.clone(),
             told: BTreeSet::new(),
             empty: 0,
+            late: 0,
+            closer: Closer::start().map_err(|source| UprobeError::Thread { source })?,
         };
         if let Some(host) = &scope.host {
             let found = found::look(host, &attached.wanted());
@@ -215,6 +223,17 @@ impl Uprobes {
         std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Has the thread detach everything. The kernel takes a tenth of a second and more for each probe, and those that are left go
+    /// on to call their programs meanwhile.
+    pub fn detach(&self) {
+        self.stop.store(true, Ordering::Release);
+    }
+
+    /// Whether all is detached.
+    pub fn is_detached(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Detaches everything; gives the last notes.
     pub fn stop(mut self) -> Vec<UprobeNote> {
         self.end();
@@ -222,7 +241,7 @@ impl Uprobes {
     }
 
     fn end(&mut self) {
-        self.stop.store(true, Ordering::Release);
+        self.detach();
         if let Some(thread) = self.thread.take() {
             // A panic over there was already reported by the panic hook.
             drop(thread.join());
@@ -259,6 +278,9 @@ struct Attached {
     told: BTreeSet<u64>,
     /// How many they were.
     empty: usize,
+    /// Containers that ended before they were looked at. The first is told at once, the others at the end.
+    late: u64,
+    closer: Closer,
 }
 
 impl Attached {
@@ -297,6 +319,9 @@ impl Attached {
         if self.empty > TOLD {
             self.note(UprobeNote::More(self.empty - TOLD));
         }
+        if self.late > 1 {
+            self.note(UprobeNote::Missed(self.late - 1));
+        }
     }
 
     fn note(&self, note: UprobeNote) {
@@ -318,7 +343,10 @@ impl Attached {
         let name = format!("container {}", c.name.as_deref().unwrap_or(&c.id));
         match found::look(&self.proc.as_ref()?.join(c.pid.to_string()).join("root"), &self.wanted()) {
             Ok(found) => Some(self.attach(c.instance, &name, found, last)),
-            Err(LookError::Gone) => None,
+            Err(LookError::Gone) => {
+                self.gone(c);
+                None
+            }
             Err(e) => {
                 if last && self.told.insert(c.instance) {
                     let lack = |p: &Probe| Lack {
@@ -338,6 +366,17 @@ impl Attached {
         }
     }
 
+    /// One that ended before it was looked at: as its end is told next, this was the first time, unless it is known.
+    fn gone(&mut self, c: &Container) {
+        let late = c.first_exec != 0 && boot_time().saturating_sub(c.first_exec) > LATE;
+        if late && !self.users.contains_key(&c.instance) {
+            self.late += 1;
+            if self.late == 1 {
+                self.note(UprobeNote::Missed(1));
+            }
+        }
+    }
+
     /// The functions that are to be probed, by file.
     fn wanted(&self) -> BTreeMap<String, Vec<String>> {
         let mut wanted: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -349,6 +388,7 @@ impl Attached {
 
     /// Probes what was found of a user; how many probes it has.
     fn attach(&mut self, user: u64, name: &str, found: Found, last: bool) -> usize {
+        let _first = self.closer.pause();
         let (mut count, mut missing, mut mine) = (0, Vec::new(), Vec::new());
         for (file, all) in found {
             if all.is_empty() {
@@ -456,8 +496,10 @@ impl Attached {
         for key in self.users.remove(&user).unwrap_or_default() {
             if let Some(probed) = self.files.get_mut(&key) {
                 probed.users.remove(&user);
-                if probed.users.is_empty() {
-                    self.files.remove(&key);
+                if probed.users.is_empty()
+                    && let Some(probed) = self.files.remove(&key)
+                {
+                    self.closer.close(probed.events.into_values());
                 }
             }
         }

@@ -78,6 +78,8 @@ fn refused(symbols: &[&str]) -> Attached {
         notes: Arc::default(),
         told: BTreeSet::new(),
         empty: 0,
+        late: 0,
+        closer: Closer::start().unwrap(),
     }
 }
 
@@ -115,6 +117,15 @@ fn a_container_that_cannot_be_looked_at_is_told_and_one_that_has_ended_is_not() 
     a.proc = Some(dir.path().into());
     assert_eq!(a.container(&container(1), true), None);
     assert_eq!(notes(&a), []);
+    // one that ran for long before it was looked at
+    let mut ran = |first_exec| {
+        let mut c = Container::clone(&container(7));
+        c.first_exec = first_exec;
+        a.container(&Arc::new(c), false)
+    };
+    let now = boot_time();
+    assert_eq!([ran(now), ran(0), ran(now - 2 * LATE), ran(now - 2 * LATE)], [None; 4]);
+    assert_eq!((notes(&a), a.late), (vec![UprobeNote::Missed(1)], 2));
     // something that is no directory, so that it is there and cannot be opened
     std::fs::create_dir(dir.path().join(std::process::id().to_string())).unwrap();
     File::create(dir.path().join(format!("{}/root", std::process::id()))).unwrap();

@@ -84,7 +84,7 @@ state = "{state}"
         let mut command = Command::new("containerd");
         command.arg("--config").arg(self.dir.path().join("config.toml"));
         self.daemon = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().expect("containerd starts"));
-        for _ in 0..600 {
+        for _ in 0..2400 {
             if self.ctr("default").arg("version").output().is_ok_and(|o| o.status.success()) {
                 return;
             }
@@ -309,7 +309,7 @@ impl Kubelet {
     /// The first line that the container wrote, once it is whole.
     pub(crate) fn said(&self, pod: &Pod, container: &str) -> String {
         let file = self.logs.path().join(&pod.name).join(format!("{container}.log"));
-        for _ in 0..400 {
+        for _ in 0..2400 {
             let text = fs::read_to_string(&file).unwrap_or_default();
             // Time, stream, tag, then the line.
             if let Some((line, _)) = text.split_once('\n') {

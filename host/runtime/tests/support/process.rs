@@ -12,13 +12,16 @@ pub(crate) fn run(command: &mut Command) -> Output {
     out
 }
 
-pub(crate) fn wait_for<T>(what: &str, seconds: u64, mut ready: impl FnMut() -> Option<T>) -> T {
+/// Longer than anything takes here, on a slow and busy machine, too.
+const LIMIT: Duration = Duration::from_secs(120);
+
+pub(crate) fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(t) = ready() {
             return t;
         }
-        assert!(start.elapsed() < Duration::from_secs(seconds), "waited {seconds} s for {what}");
+        assert!(start.elapsed() < LIMIT, "waited {LIMIT:?} for {what}");
         sleep(Duration::from_millis(5));
     }
 }

@@ -53,7 +53,7 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 /// Docker's init: tini, in the machine and at the place where Docker puts it.
 const INIT: [&str; 2] = ["/bin/tini-static", "/sbin/docker-init"];
 
-/// Seconds that workloads wait for `ig` to look into files of theirs, on an emulated processor.
+/// Seconds that workloads work while `ig` looks into files of theirs, on an emulated processor.
 const PATIENCE: u32 = 12;
 
 /// Containers of runc that share an image.
@@ -137,7 +137,7 @@ impl Engine for Runc {
             .stderr(out.try_clone().expect("a descriptor"))
             .stdout(out);
         assert!(c.status().expect("runc").success(), "{}", std::fs::read_to_string(&log).unwrap_or_default());
-        wait_for("READY from the script", Duration::from_secs(60), || {
+        wait_for("READY from the script", Duration::from_secs(180), || {
             std::fs::read_to_string(&log).ok()?.lines().any(|l| l == "READY").then_some(())
         });
     }
@@ -188,6 +188,9 @@ impl Asked {
             hidden: &HIDDEN,
             read_only: &READ_ONLY,
         };
+        asked.mounts.push(json!({
+            "destination": gadget_case::PROBED, "type": "bind", "source": container.probed, "options": ["bind", "ro"],
+        }));
         let mut options = container.options.iter();
         while let Some(option) = options.next() {
             if option == "-v" {
@@ -286,7 +289,7 @@ mod tests {
 
     fn config_of(options: &[&str]) -> Value {
         let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
-        config(&Container { name: "c", options: &options, script: "true" })
+        config(&Container { name: "c", options: &options, script: "true", probed: Path::new("/tmp") })
     }
 
     #[test]
@@ -304,7 +307,7 @@ mod tests {
             "--cap-add=NET_ADMIN",
         ]);
         assert_eq!(c["process"]["args"], json!(["/sbin/docker-init", "--", "/bin/sh", "-c", "true"]));
-        assert_eq!(c["mounts"][2]["source"], "/bin/tini-static");
+        assert_eq!(c["mounts"][3]["source"], "/bin/tini-static");
         assert_eq!((&c["linux"]["readonlyPaths"], &c["linux"]["maskedPaths"]), (&json!([]), &json!([])));
         assert_eq!(c["linux"]["sysctl"], json!({ "net.ipv4.ip_local_port_range": "40000 40001" }));
         assert_eq!(

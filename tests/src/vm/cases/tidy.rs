@@ -30,7 +30,7 @@ pub(super) fn sigkill() {
         assert!(!held.still_there().is_empty(), "the kernel lists what a running gadget holds");
         ig.signal("KILL");
         assert_eq!(ig.wait().status.code(), None);
-        wait_for("the kernel to drop every BPF object of the run", Duration::from_secs(20), || {
+        wait_for("the kernel to drop every BPF object of the run", Duration::from_secs(180), || {
             held.still_there().is_empty().then_some(())
         });
         assert_eq!(pins(), pins_before);

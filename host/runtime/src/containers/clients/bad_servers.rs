@@ -101,18 +101,18 @@ async fn first_failure<C: Client>(bad: Bad, runtime: RuntimeName, make: fn(&Path
             }
         }
     };
-    let told = tokio::time::timeout(Duration::from_secs(4), told).await;
+    let told = tokio::time::timeout(Duration::from_secs(120), told).await;
     let (s, e) = told.unwrap_or_else(|_| panic!("{runtime} says nothing of {bad:?}"));
     let said = e.to_string();
     assert_eq!((s, e.runtime()), (source, runtime));
     assert!(said.starts_with(&format!("{runtime}: ")) && said.contains(&*path.to_string_lossy()), "{bad:?}: {said}");
     assert!(said.len() < 1000, "{bad:?}: {said}");
     // Two more tries at most in the next second: a quarter, then half a second apart.
-    let before = connections.load(Ordering::Relaxed);
+    let (before, start) = (connections.load(Ordering::Relaxed), Instant::now());
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let more = connections.load(Ordering::Relaxed) - before;
-    // Docker's library opens a connection for every request.
-    assert!(more <= 8, "{runtime} connected {more} times in a second to {bad:?}");
+    let (more, seconds) = (connections.load(Ordering::Relaxed) - before, start.elapsed().as_secs_f64());
+    // Docker's library opens a connection for every request. On a busy machine a second lasts longer.
+    assert!(f64::from(more) <= 8.0 * seconds, "{runtime} connected {more} times in {seconds} s to {bad:?}");
     following.abort();
 }
 

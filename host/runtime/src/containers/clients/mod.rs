@@ -490,7 +490,7 @@ mod tests {
             ];
             let mut heard = Vec::new();
             while !(expected.is_empty() && heard.iter().any(lost) && connections.load(Ordering::Relaxed) == 3) {
-                let n = tokio::time::timeout(Duration::from_secs(5), hear.recv()).await;
+                let n = tokio::time::timeout(Duration::from_secs(60), hear.recv()).await;
                 let n = n.unwrap_or_else(|_| panic!("after {heard:?} nothing came, but not yet {expected:?}")).unwrap();
                 expected.retain(|e| *e != n);
                 heard.push(n);

@@ -278,7 +278,7 @@ fn crio_server(crio: &Crio) -> Serving {
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), work).await.expect("it hangs") })
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(120), work).await.expect("it hangs") })
 }
 
 async fn next(hear: &mut mpsc::Receiver<News>) -> News {

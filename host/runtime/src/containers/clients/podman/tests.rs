@@ -27,7 +27,7 @@ fn daemon(socket: &Path, answer: impl Fn(&str) -> (u16, Vec<u8>) + Send + 'stati
 
 fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), test).await.expect("in time") })
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(120), test).await.expect("in time") })
 }
 
 fn me(path: &Path) -> u32 {
