@@ -192,7 +192,8 @@ static __always_inline struct recorder *add(const struct gadget_mntns_key *key, 
 	return gadget_lookup_or_insert(&recorders, key, &new);
 }
 
-static __always_inline void read_args(struct call *c, void *regs)
+// Not inlined: five programs have it.
+static __noinline void read_args(struct call *c, void *regs)
 {
 	struct pt_regs___saved *saved = regs;
 
@@ -519,6 +520,7 @@ static __always_inline void keep_refused(struct task_struct *task, const struct 
 	write_down(c, &now, &unused, locked);
 }
 
+// `regs` NULL: not at hand.
 static __always_inline int leave(void *regs, int nr, long ret, bool locked)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
@@ -526,9 +528,11 @@ static __always_inline int leave(void *regs, int nr, long ret, bool locked)
 
 	if (!gadget_wanted_mntns_key(&key, task))
 		return 0;
+	if (!regs)
+		regs = gadget_current_regs(task);
 	// Negative: back from a signal handler.
 	if (!close_call((__u64)task, ret) && nr >= 0 && gadget_has_seccomp_filter(task))
-		keep_refused(task, &key, regs ? regs : gadget_current_regs(task), nr, ret, locked);
+		keep_refused(task, &key, regs, nr, ret, locked);
 	// A namespace that is made under our eyes: its first program is still to come. Any other may be one that was there before, and
 	// of which this is the first that is seen.
 	if (gadget_made_mntns(regs, nr, ret) && !bpf_map_lookup_elem(&recorders, &key))

@@ -7,7 +7,6 @@
 #ifndef GADGET_MADE_MNTNS_H
 #define GADGET_MADE_MNTNS_H
 
-#include <gadget/current_syscall.h>
 #include <gadget/syscall.h>
 
 #define GADGET_CLONE_NEWNS 0x00020000
@@ -24,13 +23,14 @@
  * Whether the call that ends has made the mount namespace that the current task is in now. Asks nothing but the number of all
  * other calls.
  *
- * @param regs the saved registers; NULL: not at hand
+ * Not inlined: a gadget may have several programs for it.
+ *
+ * @param regs the saved registers
  * @param ret  what the call returns: of clone and clone3 only the child's 0 counts, which the parent does not get
  */
-static __always_inline bool gadget_made_mntns(void *regs, int nr, long ret)
+static __noinline bool gadget_made_mntns(void *regs, int nr, long ret)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct gadget_syscall_args args;
 	__u64 flags;
 	bool compat;
 
@@ -40,10 +40,9 @@ static __always_inline bool gadget_made_mntns(void *regs, int nr, long ret)
 	/* The other two have other numbers there. */
 	if (compat && nr != GADGET_NR_CLONE3)
 		return false;
-	gadget_syscall_args(&args, regs ? regs : gadget_current_regs(task), compat);
-	flags = args.a[0];
+	flags = gadget_syscall_arg1(regs, compat);
 	/* Where they are the first word in memory. */
-	if (nr == GADGET_NR_CLONE3 && bpf_probe_read_user(&flags, sizeof(flags), (void *)args.a[0]))
+	if (nr == GADGET_NR_CLONE3 && bpf_probe_read_user(&flags, sizeof(flags), (void *)flags))
 		return false;
 	return flags & GADGET_CLONE_NEWNS;
 }

@@ -89,6 +89,19 @@ static __always_inline void gadget_syscall_args(struct gadget_syscall_args *args
 #endif
 }
 
+/** The first argument alone. */
+static __always_inline __u64 gadget_syscall_arg1(void *regs, bool compat)
+{
+	struct pt_regs___saved *saved = regs;
+
+#if defined(__TARGET_ARCH_x86)
+	return compat ? (__u32)BPF_CORE_READ(saved, bx) : BPF_CORE_READ(saved, di);
+#else
+	(void)compat;
+	return BPF_CORE_READ(saved, orig_x0);
+#endif
+}
+
 #define GADGET_SECCOMP_MODE_FILTER 2
 
 struct seccomp___gadget {
