@@ -15,8 +15,9 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// The longest that any start or stop may take on a busy machine, or in an emulator on one.
-const LIMIT: Duration = Duration::from_secs(180);
+/// The longest that any start or stop may take on a busy machine, or in an emulator on one: a start may compile a guest, and the
+/// standard library for it.
+const LIMIT: Duration = Duration::from_secs(600);
 /// What the line of a gadget holds whose programs are attached.
 pub const READY: &str = ": running, ";
 
@@ -116,7 +117,7 @@ impl Ig {
         r
     }
 
-    /// Runs to the end; panics when that takes longer than three minutes.
+    /// Runs to the end; panics when that takes longer than ten minutes.
     pub fn run(self) -> Finished {
         self.start().wait()
     }
