@@ -4,20 +4,20 @@ use super::number;
 
 /// The errno's name, nothing for 0, `error#N` for a number without a name.
 pub(crate) fn errno(n: i64, out: &mut Vec<u8>) {
-    named(n, ERRNO, b"error#", out);
+    named(n, errno_name, b"error#", out);
 }
 
 /// The signal's name, nothing for 0, `signal#N` for real-time signals and numbers without a name.
 pub(crate) fn signal(n: i64, out: &mut Vec<u8>) {
-    named(n, SIGNAL, b"signal#", out);
+    named(n, |i| SIGNAL.get(i).copied().unwrap_or_default(), b"signal#", out);
 }
 
-fn named(n: i64, table: &[&str], unknown: &[u8], out: &mut Vec<u8>) {
+fn named(n: i64, name: impl Fn(usize) -> &'static str, unknown: &[u8], out: &mut Vec<u8>) {
     if n == 0 {
         return;
     }
-    match usize::try_from(n).ok().and_then(|i| table.get(i)) {
-        Some(name) if !name.is_empty() => out.extend_from_slice(name.as_bytes()),
+    match usize::try_from(n).map(name) {
+        Ok(name) if !name.is_empty() => out.extend_from_slice(name.as_bytes()),
         _ => {
             out.extend_from_slice(unknown);
             number::int(n, out);
@@ -25,9 +25,14 @@ fn named(n: i64, table: &[&str], unknown: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Names by number; empty where there is none.
-pub fn errno_names() -> &'static [&'static str] {
-    ERRNO
+/// Names by number, from 0 on; empty where there is none.
+pub fn errno_names() -> impl Iterator<Item = &'static str> {
+    (0..KERNELS_FIRST + KERNELS.len()).map(errno_name)
+}
+
+fn errno_name(n: usize) -> &'static str {
+    let name = n.checked_sub(KERNELS_FIRST).map_or_else(|| ERRNO.get(n), |i| KERNELS.get(i));
+    name.copied().unwrap_or_default()
 }
 
 /// By number; the same on every architecture this host runs on.
@@ -47,6 +52,15 @@ const ERRNO: &[&str] = &[
     "ETIMEDOUT", "ECONNREFUSED", "EHOSTDOWN", "EHOSTUNREACH", "EALREADY", "EINPROGRESS", "ESTALE", "EUCLEAN", "ENOTNAM", "ENAVAIL",
     "EISNAM", "EREMOTEIO", "EDQUOT", "ENOMEDIUM", "EMEDIUMTYPE", "ECANCELED", "ENOKEY", "EKEYEXPIRED", "EKEYREVOKED", "EKEYREJECTED",
     "EOWNERDEAD", "ENOTRECOVERABLE", "ERFKILL", "EHWPOISON",
+];
+
+/// What the kernel tells itself: hooks see it where a call is begun anew after a signal, and some of it gets out.
+const KERNELS_FIRST: usize = 512;
+#[rustfmt::skip]
+const KERNELS: &[&str] = &[
+    "ERESTARTSYS", "ERESTARTNOINTR", "ERESTARTNOHAND", "ENOIOCTLCMD", "ERESTART_RESTARTBLOCK", "EPROBE_DEFER", "EOPENSTALE", "ENOPARAM",
+    "", "EBADHANDLE", "ENOTSYNC", "EBADCOOKIE", "ENOTSUPP", "ETOOSMALL", "ESERVERFAULT", "EBADTYPE", "EJUKEBOX", "EIOCBQUEUED",
+    "ERECALLCONFLICT", "ENOGRACE",
 ];
 
 #[rustfmt::skip]
@@ -93,6 +107,16 @@ mod tests {
         {
             assert_eq!(text(super::errno, n), name);
         }
+        let own = [
+            (512, "ERESTARTSYS"),
+            (516, "ERESTART_RESTARTBLOCK"),
+            (521, "EBADHANDLE"),
+            (524, "ENOTSUPP"),
+            (531, "ENOGRACE"),
+        ];
+        for (n, name) in own {
+            assert_eq!(text(super::errno, n), name);
+        }
         for (n, name) in [(9, "SIGKILL"), (15, "SIGTERM"), (17, "SIGCHLD"), (31, "SIGSYS")] {
             assert_eq!(text(super::signal, n), name);
         }
@@ -117,7 +141,9 @@ mod tests {
     fn zero_is_nothing_and_unknown_numbers_stay_numbers() {
         assert_eq!(text(super::errno, 0), "");
         assert_eq!(text(super::errno, 41), "error#41");
-        assert_eq!(text(super::errno, 4095), "error#4095");
+        for none in [134, 511, 520, 532, 4095] {
+            assert_eq!(text(super::errno, none), format!("error#{none}"));
+        }
         assert_eq!(text(super::errno, -2), "error#-2");
         assert_eq!(text(super::signal, 34), "signal#34");
     }

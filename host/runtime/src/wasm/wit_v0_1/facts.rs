@@ -29,7 +29,7 @@ impl kernel::Host for State {
     }
 
     fn errno_names(&mut self) -> Vec<String> {
-        ig_event::errno_names().iter().map(|name| (*name).to_owned()).collect()
+        ig_event::errno_names().map(str::to_owned).collect()
     }
 }
 
