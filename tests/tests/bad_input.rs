@@ -171,6 +171,18 @@ mod command_line {
     }
 
     #[test]
+    fn wrong_value_beside_a_flag_of_the_gadget() {
+        let done = run(&["run", "trace_open", "--pid", "1", "--timeout", "soon"]);
+        refused("wrong_value_beside_a_flag_of_the_gadget", &done, WRONG_INPUT);
+    }
+
+    #[test]
+    fn no_value_beside_a_flag_of_tables() {
+        let done = run(&["run", "top_process", "--count", "1", "--max-entries"]);
+        refused("no_value_beside_a_flag_of_tables", &done, WRONG_INPUT);
+    }
+
+    #[test]
     fn flag_of_another_verb() {
         refused("flag_of_another_verb", &run(&["trace", "exec", "--full-path"]), WRONG_INPUT);
     }

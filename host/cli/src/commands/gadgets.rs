@@ -233,12 +233,16 @@ impl Line {
         Ok(())
     }
 
-    /// Where images come from, by the flags that are known. `None` where even those are wrong: the whole parse, which knows
-    /// all flags, reports that.
+    /// Where images come from, by the flags that are known. Where even those are wrong, that is said: the whole parse would begin
+    /// with the gadget's flags, which nobody knows then. `None` leaves it to the whole parse all the same.
     fn images(&self) -> Result<Option<Images>, CliError> {
         let words = [self.program.clone(), "run".into(), "-".into()];
-        let Ok(matches) = Cli::command().try_get_matches_from(words.into_iter().chain(self.ours.clone())) else {
-            return Ok(None);
+        let matches = match Cli::command().try_get_matches_from(words.into_iter().chain(self.ours.clone())) {
+            Ok(matches) => matches,
+            Err(e) => {
+                let text = e.render().to_string();
+                return Err(CliError::user(text.strip_prefix("error: ").unwrap_or(&text).trim_end()));
+            }
         };
         let Some(run) = matches.subcommand_matches("run") else { return Ok(None) };
         let (Ok(global), Ok(run)) = (GlobalArgs::from_arg_matches(run), RunArgs::from_arg_matches(run)) else {
