@@ -460,7 +460,8 @@ impl Follower {
         // First those that a state file names, so that the processes beside them find their container by id.
         for p in &found {
             let believed = |r: &&Recorded| r.user.is_none_or(|uid| self.is_of_user(p.pid, uid));
-            if let Some(r) = recorded.get(&p.pid).filter(believed) {
+            let of_pid = recorded.get(&p.pid).into_iter().flatten();
+            if let Some(r) = of_pid.filter(|r| r.is_of(p)).find(believed) {
                 self.adopt_recorded(p, r, now);
             }
         }

@@ -83,7 +83,6 @@ fn with_namespaces(dir: PathBuf) -> Option<(PathBuf, u64)> {
 
 /// comm, parent pid and start of `/proc/PID/stat`. The comm may hold anything, parentheses and spaces included.
 fn parse_stat(stat: &[u8]) -> Option<(&[u8], u32, u64)> {
-    const TICK: u64 = 10_000_000;
     let open = memchr::memchr(b'(', stat)?;
     let close = memchr::memrchr(b')', stat)?;
     let rest = std::str::from_utf8(stat.get(close + 1..)?).ok()?;
@@ -99,9 +98,22 @@ pub(super) struct Recorded {
     pub(super) id: Box<str>,
     pub(super) bundle: Option<PathBuf>,
     pub(super) program: RuntimeName,
+    /// When the first process started, where that is written down; as in `Process`.
+    pub(super) started: Option<u64>,
     /// The unprivileged user whose file it is: they may have written anything.
     pub(super) user: Option<u32>,
 }
+
+impl Recorded {
+    /// Whether a process with the pid is the one that was written down: files outlive a runtime that was killed, and pids come
+    /// again.
+    pub(super) fn is_of(&self, p: &Process) -> bool {
+        self.started.is_none_or(|started| started == p.started)
+    }
+}
+
+/// Nanoseconds of a tick of /proc/PID/stat.
+const TICK: u64 = 10_000_000;
 
 /// Entries of one directory, and users, that are looked at.
 const MAX_ENTRIES: usize = 16_384;
@@ -109,16 +121,16 @@ const MAX_USERS: usize = 1024;
 /// The same in the directories of one unprivileged user.
 const MAX_USER_ENTRIES: usize = 256;
 
-/// Containers that runtimes wrote down, by the pid of their first process. `extra`: more directories of root's runtimes.
-pub(super) fn recorded(host_root: &Path, extra: &[PathBuf]) -> FxHashMap<u32, Recorded> {
-    let mut all = FxHashMap::default();
+/// Containers that runtimes wrote down, by the pid of their first process; of several with one pid root's are the first. `extra`:
+/// more directories of root's runtimes.
+pub(super) fn recorded(host_root: &Path, extra: &[PathBuf]) -> FxHashMap<u32, Vec<Recorded>> {
+    let mut all = FxHashMap::<u32, Vec<Recorded>>::default();
     let run = identify::on_host(host_root, Path::new("/run"));
     let mut take = |dir: &Path, user: Option<u32>| {
         let room = if user.is_some() { MAX_USER_ENTRIES } else { MAX_ENTRIES };
         for container in subdirs(dir, room) {
             if let Some((pid, recorded)) = read_state(&container, user) {
-                // Root's word comes first, and stays.
-                all.entry(pid).or_insert(recorded);
+                all.entry(pid).or_default().push(recorded);
             }
         }
     };
@@ -148,6 +160,11 @@ fn read_state(dir: &Path, user: Option<u32>) -> Option<(u32, Recorded)> {
     };
     let pid = if program == RuntimeName::Runc { &state["init_process_pid"] } else { &state["pid"] };
     let pid = pid.as_u64().and_then(|p| u32::try_from(p).ok()).filter(|p| *p != 0)?;
+    let started = match program {
+        RuntimeName::Runc => &state["init_process_start"],
+        _ => &state["process-start-time"],
+    };
+    let started = started.as_u64().filter(|ticks| *ticks != 0).map(|ticks| ticks.saturating_mul(TICK));
     let id = match program {
         RuntimeName::Crun => dir.file_name().map(|n| n.as_encoded_bytes()),
         _ => state["id"].as_str().map(str::as_bytes),
@@ -159,7 +176,7 @@ fn read_state(dir: &Path, user: Option<u32>) -> Option<(u32, Recorded)> {
         }
         _ => state["bundle"].as_str(),
     };
-    Some((pid, Recorded { id: identify::id(id?)?, bundle: bundle.map(PathBuf::from), program, user }))
+    Some((pid, Recorded { id: identify::id(id?)?, bundle: bundle.map(PathBuf::from), program, started, user }))
 }
 
 fn subdirs(dir: &Path, room: usize) -> Vec<PathBuf> {
@@ -255,8 +272,8 @@ mod tests {
         put("run/runc/over/state.json", r#"{"id":"over","init_process_pid":0}"#);
         let all = recorded(root.path(), &["/own".into()]);
         let is = |pid: u32, id: &str, bundle: Option<&str>, program, user| {
-            let expected = Recorded { id: id.into(), bundle: bundle.map(Into::into), program, user };
-            assert_eq!(all.get(&pid), Some(&expected));
+            let expected = Recorded { id: id.into(), bundle: bundle.map(Into::into), program, started: None, user };
+            assert_eq!(all.get(&pid).and_then(|of_pid| of_pid.first()), Some(&expected));
         };
         is(7, "web", Some("/srv/web"), RuntimeName::Runc, None);
         is(8, "db", None, RuntimeName::Runc, None);
@@ -265,5 +282,38 @@ mod tests {
         is(11, "place", None, RuntimeName::Runc, None);
         is(12, "mine", Some("/home/u/mine"), RuntimeName::Crun, Some(1000));
         assert_eq!(all.len(), 6);
+    }
+
+    #[test]
+    fn what_was_written_of_an_earlier_process_with_the_pid_is_not_of_this_one() {
+        let root = tempfile::tempdir().unwrap();
+        let put = |path: &str, json: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, json).unwrap();
+        };
+        // Left by a runtime that was killed.
+        put("run/runc/old/state.json", r#"{"id":"old","init_process_pid":7,"init_process_start":100}"#);
+        put(
+            "run/containerd/runc/k8s.io/new/state.json",
+            r#"{"id":"new","init_process_pid":7,"init_process_start":12345}"#,
+        );
+        put("run/crun/older/status", r#"{"pid":7,"process-start-time":50,"bundle":"/b"}"#);
+        put("run/crun/silent/status", r#"{"pid":8,"bundle":"/b"}"#);
+        let all = recorded(root.path(), &[]);
+        let of = |pid, ticks: u64| {
+            let p = Process {
+                pid,
+                parent: 1,
+                mntns: 2,
+                netns: 3,
+                cgroup: "/".into(),
+                started: ticks * TICK,
+                is_runtime: false,
+            };
+            all[&pid].iter().find(|r| r.is_of(&p)).map(|r| r.id.to_string())
+        };
+        assert_eq!([of(7, 12345), of(7, 100), of(7, 50)].map(Option::unwrap), ["new", "old", "older"]);
+        assert_eq!((of(7, 777), of(8, 777).as_deref()), (None, Some("silent")));
     }
 }
