@@ -203,9 +203,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         assert_eq!(node_name(root.path()), "");
         for (path, name) in [("proc/sys/kernel/hostname", "inside\n"), ("etc/hostname", "Node-7\nmore")] {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, name).unwrap();
+            write(&root.path().join(path), name);
         }
         assert_eq!(node_name(root.path()), "node-7");
     }
@@ -248,14 +246,15 @@ mod tests {
         assert_eq!(walk(proc.path(), 7), []);
     }
 
+    fn write(path: &Path, text: &str) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
     #[test]
     fn state_files_are_read_and_a_users_never_win_over_roots() {
         let root = tempfile::tempdir().unwrap();
-        let put = |path: &str, json: &str| {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, json).unwrap();
-        };
+        let put = |path: &str, json: &str| write(&root.path().join(path), json);
         put(
             "run/runc/web/state.json",
             r#"{"id":"web","init_process_pid":7,"config":{"labels":["a=b","bundle=/srv/web"]}}"#,
@@ -287,11 +286,7 @@ mod tests {
     #[test]
     fn what_was_written_of_an_earlier_process_with_the_pid_is_not_of_this_one() {
         let root = tempfile::tempdir().unwrap();
-        let put = |path: &str, json: &str| {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, json).unwrap();
-        };
+        let put = |path: &str, json: &str| write(&root.path().join(path), json);
         // Left by a runtime that was killed.
         put("run/runc/old/state.json", r#"{"id":"old","init_process_pid":7,"init_process_start":100}"#);
         put(
