@@ -581,17 +581,20 @@ mod tests {
     fn a_process_that_becomes_another_program_has_the_names_of_that_one() {
         let dir = tempfile::tempdir().unwrap();
         let sleep = dir.path().join("sleep");
-        std::fs::copy("/bin/sleep", &sleep).unwrap();
+        // by another process: what this one has open for writing, children of other tests may have too, and nobody can run it
+        assert!(std::process::Command::new("cp").arg("/bin/sleep").arg(&sleep).status().unwrap().success());
         let script = format!("read line; exec {} 600", sleep.display());
         let mut child =
             std::process::Command::new("sh").args(["-c", &script]).stdin(std::process::Stdio::piped()).spawn().unwrap();
         let pid = child.id();
         let proc = PathBuf::from(format!("/proc/{pid}"));
         let until = Instant::now() + Duration::from_secs(60);
+        // with its libraries: before they are there, the kernel is still about to make it that program
         let code = |what: &str| loop {
             let maps = process::mappings(&proc).unwrap();
-            match maps.into_iter().find(|m| m.path.to_string_lossy().contains(what)) {
-                Some(m) => break m.start + 1,
+            let place = |what: &str| maps.iter().find(|m| m.path.to_string_lossy().contains(what)).map(|m| m.start + 1);
+            match place(what).zip(place("libc.so")) {
+                Some((start, _)) => break start,
                 None => assert!(Instant::now() < until, "{what}"),
             }
         };
