@@ -22,7 +22,7 @@ use std::sync::Arc;
 /// before the container's birth.
 const SAY: [&str; 4] =
     ["/bin/busybox", "sh", "-c", "sleep 0.02; echo $(readlink /proc/self/ns/mnt) $(cat /proc/uptime)"];
-const STAY: [&str; 3] = ["/bin/busybox", "sleep", "300"];
+const STAY: [&str; 3] = ["/bin/busybox", "sleep", "3000"];
 const NODE: &str = "node-7";
 
 /// What the row of that moment would be labelled with.

@@ -141,7 +141,7 @@ impl Docker {
 
     /// Starts a container that stays; gives its id.
     fn stay(&self, name: &str) -> String {
-        let args = ["run", "-d", "--net=host", "--name", name, "busybox", "/bin/busybox", "sleep", "300"];
+        let args = ["run", "-d", "--net=host", "--name", name, "busybox", "/bin/busybox", "sleep", "3000"];
         String::from_utf8(run(&mut self.command(&args)).stdout).unwrap().trim().to_owned()
     }
 
