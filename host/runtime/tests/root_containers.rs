@@ -341,6 +341,8 @@ fn rows_of_a_gadget(containers: &Containers, docker: &Docker, early_ns: u64) {
     let name = source.find("runtime.containerName").unwrap().id;
     let mut batch = Batch::new(Arc::new(source));
     let (_, said) = docker.say("row");
+    // A row of one that is not known yet would wait, too.
+    container(containers, said);
     for ns in [said.mntns, early_ns, containers.host_mntns()] {
         batch.push(&record(ns, said.time));
     }
