@@ -56,6 +56,10 @@ fn by_name(containers: &Containers, name: &str) -> Option<Arc<Container>> {
     containers.list().into_iter().find(|c| c.name.as_deref() == Some(name))
 }
 
+fn sandbox_of(containers: &Containers, pod: &Pod) -> Arc<Container> {
+    wait_for("the sandbox", || containers.list().into_iter().find(|c| *c.id == *pod.sandbox && c.complete))
+}
+
 fn labels(c: &Container) -> Vec<String> {
     c.pod_labels().into_iter().flatten().map(|(k, v)| format!("{k}={v}")).collect()
 }
@@ -116,7 +120,7 @@ fn a_pod_before_the_start(containers: &Containers, cd: &Containerd, pod: &Pod, i
     assert_eq!((c.name.as_deref(), c.pid), (Some("early"), cd.pid("k8s.io", id)));
     assert!(c.host_network && !c.is_sandbox());
     assert_eq!(c.image_id.as_deref(), Some(&*cd.image_id));
-    let sandbox = containers.list().into_iter().find(|c| *c.id == *pod.sandbox).expect("the sandbox");
+    let sandbox = sandbox_of(containers, pod);
     assert!(sandbox.is_sandbox());
     of_the_pod(&sandbox, pod, "");
 }
@@ -151,7 +155,7 @@ fn containers_of_pods(containers: &Containers, kubelet: &mut Kubelet, pod: &Pod)
     kubelet.container(&late, "only", &SAY);
     let c = container(containers, &kubelet.said(&late, "only"));
     assert_eq!((c.name.as_deref(), labels(&c)), (Some("only"), vec!["app=late".to_owned()]));
-    let sandbox = containers.list().into_iter().find(|c| *c.id == *late.sandbox).expect("the sandbox");
+    let sandbox = sandbox_of(containers, &late);
     assert_eq!((labels(&sandbox), sandbox.is_sandbox()), (vec!["app=late".to_owned()], true));
 }
 
