@@ -285,7 +285,7 @@ impl Case {
         let rows = || ig.stdout().lines().filter_map(|l| serde_json::from_str(l).ok()).collect::<Vec<Value>>();
         let shown = || self.judge(&flat(rows()), container.name).is_ok();
         let (mut is_probed, mut is_shown) = (false, !container.script.contains(SHOWN));
-        while !over.load(Ordering::Acquire) && !(is_probed && is_shown) {
+        while !(over.load(Ordering::Acquire) || is_probed && is_shown) {
             for (done, check, file) in
                 [(&mut is_probed, &probed as &dyn Fn() -> bool, "now"), (&mut is_shown, &shown, "shown")]
             {

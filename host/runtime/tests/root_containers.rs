@@ -376,7 +376,8 @@ fn rename_and_restart(containers: &Containers, docker: &Docker, id: &str) {
     run(&mut docker.command(&["restart", "-t", "0", "late"]));
     let ns = docker.mntns("late");
     let after = wait_for("the new start", || {
-        let is_new = |c: &Arc<Container>| *c.id == *id && c.instance != before.instance && c.pid != 0 && c.name.is_some();
+        let is_new =
+            |c: &Arc<Container>| *c.id == *id && c.instance != before.instance && c.pid != 0 && c.name.is_some();
         containers.list().into_iter().find(is_new)
     });
     assert_eq!((after.name.as_deref(), after.mntns), (Some("late"), ns));
