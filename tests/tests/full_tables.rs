@@ -267,11 +267,12 @@ mod root {
             until [ \"$($busybox cat /sys/class/net/veth0/operstate)\" = up ]; do $busybox usleep 10000; done
             sent() { $busybox cat /sys/class/net/veth0/statistics/tx_packets; }
             before=$(sent)
-            until [ \"$(sent)\" != $before ]; do $busybox ping -c 1 -W 1 10.7.0.2 || true; done
+            for i in $($busybox seq 300); do [ \"$(sent)\" != $before ] && break; $busybox ping -c 1 -W 1 10.7.0.2 || true; done
             exec /workload";
         let bundle = Bundle::with(&["/bin/sh", "-c", script], |config| {
             let capabilities = config["process"]["capabilities"].as_object_mut().unwrap();
-            capabilities.values_mut().for_each(|c| c.as_array_mut().unwrap().push("CAP_NET_ADMIN".into()));
+            let more = ["CAP_NET_ADMIN", "CAP_NET_RAW"].map(serde_json::Value::from);
+            capabilities.values_mut().for_each(|c| c.as_array_mut().unwrap().extend(more.clone()));
         });
         let source = bundle.path().join("workload.c");
         std::fs::write(&source, SENDER.replace("PORTS", &PORTS.to_string())).unwrap();
