@@ -6,9 +6,9 @@ use crate::truth::{self, PROGRAM, Truth};
 use k8s_cri::v1::{
     ContainerConfig, ContainerMetadata, ContainerState, ContainerStatusRequest, CreateContainerRequest, ImageSpec,
     LinuxContainerConfig, LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext,
-    NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, RemoveContainerRequest,
-    RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest, StopPodSandboxRequest,
-    runtime_service_client::RuntimeServiceClient,
+    ListPodSandboxRequest, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata,
+    RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest,
+    StopPodSandboxRequest, runtime_service_client::RuntimeServiceClient,
 };
 use std::{
     collections::HashMap,
@@ -53,7 +53,11 @@ impl Cri {
         let io = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("an I/O runtime");
         let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).expect("an address");
         let client = io.block_on(async { endpoint.timeout(Duration::from_secs(60)).connect().await });
-        let client = RuntimeServiceClient::new(client.expect("a CRI service"));
+        let mut client = RuntimeServiceClient::new(client.expect("a CRI service"));
+        // The daemon answers before this service of it does.
+        crate::wait_for("the CRI service", Duration::from_secs(180), || {
+            io.block_on(client.list_pod_sandbox(ListPodSandboxRequest::default())).ok()
+        });
         Cri { io, client, logs: logs.into(), pods: Vec::new() }
     }
 

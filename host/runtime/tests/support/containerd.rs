@@ -6,8 +6,8 @@ use crate::process::run;
 use containerd_client::tonic::transport::{Channel, Endpoint};
 use k8s_cri::v1::{
     ContainerConfig, ContainerMetadata, CreateContainerRequest, ImageSpec, LinuxContainerConfig,
-    LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption,
-    PodSandboxConfig, PodSandboxMetadata, RunPodSandboxRequest, StartContainerRequest,
+    LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, ListPodSandboxRequest,
+    NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, RunPodSandboxRequest, StartContainerRequest,
     runtime_service_client::RuntimeServiceClient,
 };
 use sha2::{Digest, Sha256};
@@ -222,7 +222,15 @@ pub(crate) struct Kubelet {
 
 async fn connect(socket: &Path) -> RuntimeServiceClient<Channel> {
     let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
-    RuntimeServiceClient::new(endpoint.connect().await.expect("a CRI service"))
+    let mut client = RuntimeServiceClient::new(endpoint.connect().await.expect("a CRI service"));
+    // The daemon answers before this service of it does.
+    for _ in 0..2400 {
+        if client.list_pod_sandbox(ListPodSandboxRequest::default()).await.is_ok() {
+            return client;
+        }
+        sleep(Duration::from_millis(50));
+    }
+    panic!("the CRI service does not answer");
 }
 
 pub(crate) struct Pod {
