@@ -451,8 +451,9 @@ fn unified() -> PathBuf {
 /// A process that was waited for may leave its cgroup a little later.
 fn remove_cgroup(dir: &Path) {
     wait_for("an empty cgroup", || match fs::remove_dir(dir) {
+        Ok(()) => Some(()),
         Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy => None,
-        done => Some(done.unwrap()),
+        Err(e) => panic!("{}: {e}", dir.display()),
     });
 }
 
