@@ -16,6 +16,7 @@ use serde_json::Value;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    process::Output,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -239,7 +240,10 @@ impl Case {
         let probed = tempfile::tempdir().expect("a temporary directory");
         let container =
             Container { name: container, options: &self.docker, script: &self.script, probed: probed.path() };
-        let done = if self.hold { run_held(ig, engine, &container) } else { self.run_live(ig, engine, &container) };
+        let (done, script) = match self.hold {
+            true => (run_held(ig, engine, &container), None),
+            false => self.run_live(ig, engine, &container),
+        };
         match done.code() {
             0 => {}
             3 if is_refusal(&done.stderr) => return Verdict::Refused { stderr: done.stderr },
@@ -255,26 +259,30 @@ impl Case {
         let judged = self.judge(&rows, container.name);
         match judged.and_then(|()| self.judge_documents(&documents, engine, &container)) {
             Ok(()) => Verdict::Passed { stderr: done.stderr },
-            // The account says whether rows that are missing were seen at all.
-            Err(why) => Verdict::Failed(format!("{why}\n{ledger:?}")),
+            // The account says whether rows that are missing were seen at all, and the script whether there was anything to see.
+            Err(why) => {
+                let script = script.map(|out| became_of(&out)).unwrap_or_default();
+                Verdict::Failed(format!("{why}\n{ledger:?}\nig said:\n{}\n{script}", done.stderr))
+            }
         }
     }
 
-    /// Gadget first, then the script, then the gadget is stopped.
-    fn run_live(&self, ig: Ig, engine: &dyn Engine, container: &Container<'_>) -> Finished {
+    /// Gadget first, then the script, then the gadget is stopped. No output of the script where the gadget did not run.
+    fn run_live(&self, ig: Ig, engine: &dyn Engine, container: &Container<'_>) -> (Finished, Option<Output>) {
         let mut running: Running = ig.start();
         if let Some(ended) = running.wait_ready_or_end() {
-            return ended;
+            return (ended, None);
         }
         let over = AtomicBool::new(false);
-        std::thread::scope(|s| {
+        let script = std::thread::scope(|s| {
             s.spawn(|| tell_when_probed(&running, container, &over));
             // Also after a panic, which would wait for the thread else.
             let _over = Over(&over);
-            engine.run(container);
+            engine.run(container)
         });
         // One with a time of its own is let end by itself, so that what it shows last is the table of the whole time.
-        if self.seconds.is_some() { running.wait() } else { running.stop() }
+        let done = if self.seconds.is_some() { running.wait() } else { running.stop() };
+        (done, Some(script))
     }
 
     fn judge_documents(
@@ -370,6 +378,12 @@ fn tell_when_probed(ig: &Running, container: &Container<'_>, over: &AtomicBool) 
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// How a script ended, and the beginning of what it printed.
+fn became_of(script: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).chars().take(4000).collect::<String>();
+    format!("the script ended with {}:\n{}{}", script.status, text(&script.stdout), text(&script.stderr))
 }
 
 /// The script first, up to its line `READY`; then the gadget, to its end.

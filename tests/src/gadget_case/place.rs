@@ -35,8 +35,8 @@ pub struct Container<'a> {
 pub trait Engine {
     /// Flags by which `ig` finds it.
     fn flags(&self) -> Vec<String>;
-    /// Runs a container to its end. The script may end as it likes: some run programs that are not there.
-    fn run(&self, container: &Container<'_>);
+    /// Runs a container to its end; what became of its script, which may end as it likes: some run programs that are not there.
+    fn run(&self, container: &Container<'_>) -> Output;
     /// Starts a container, and returns when its script has printed the line `READY`.
     fn start(&self, container: &Container<'_>);
     /// Ends a container that was started.
@@ -87,13 +87,14 @@ impl Engine for Place<'_> {
         vec!["--docker-socketpath".to_owned(), self.docker.socket().display().to_string()]
     }
 
-    fn run(&self, container: &Container<'_>) {
+    fn run(&self, container: &Container<'_>) -> Output {
         let out = self.command(&self.arguments("--rm", container)).output().expect("the docker client");
         assert!(
             out.status.code() != Some(125),
             "docker could not run the script: {}",
             String::from_utf8_lossy(&out.stderr)
         );
+        out
     }
 
     fn start(&self, container: &Container<'_>) {

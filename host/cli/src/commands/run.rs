@@ -379,10 +379,10 @@ pub fn stop_on_signals(stop: &Stop) -> Result<(), CliError> {
 /// As strace-like recorders have it: what was gathered so far, and the run goes on.
 fn look_on_signal(stop: &Stop) -> Result<(), CliError> {
     let failed = |e: std::io::Error| CliError::internal(format!("installing signal handlers: {e}"));
-    // The byte before the flag, see `look_flag`.
+    // The flag before the byte, see `look_flag`.
     let look = signal_hook::consts::SIGUSR1;
-    signal_hook::low_level::pipe::register(look, stop.waker().map_err(failed)?).map_err(failed)?;
-    signal_hook::flag::register(look, stop.look_flag()).map_err(failed).map(drop)
+    signal_hook::flag::register(look, stop.look_flag()).map_err(failed)?;
+    signal_hook::low_level::pipe::register(look, stop.waker().map_err(failed)?).map_err(failed).map(drop)
 }
 
 /// The accounts of all sources in one.

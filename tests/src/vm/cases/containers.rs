@@ -2,8 +2,6 @@
 //! below and a layer above it (overlayfs), Docker's capabilities and hidden paths, and the options of `docker run` that tests
 //! use, each as Docker writes it into config.json. An option that is not known is a failure.
 
-#![expect(clippy::print_stdout, reason = "what became of a script is shown where its case fails")]
-
 use crate::{
     gadget_case::{self, Container, Engine},
     vm::{DISK, ROOTFS},
@@ -16,7 +14,7 @@ use std::{
     fs::File,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     time::Duration,
 };
 use tempfile::TempDir;
@@ -116,14 +114,14 @@ impl Engine for Runc {
         Vec::new()
     }
 
-    fn run(&self, container: &Container<'_>) {
+    fn run(&self, container: &Container<'_>) -> Output {
         let bundle = self.bundle(container);
         let mut c = self.command(&["run", "--bundle"]);
         let out = c.arg(&bundle).arg(container.name).output().expect("runc");
         self.take_apart(container.name);
         let said = String::from_utf8_lossy(&out.stderr);
         assert!(!said.contains("unable to start container"), "{said}");
-        println!("the script ended with {}:\n{said}", out.status);
+        out
     }
 
     fn start(&self, container: &Container<'_>) {
