@@ -234,6 +234,10 @@ impl Symbolizer {
         if mappings.is_empty() && self.processes.contains_key(&pid) {
             return;
         }
+        // one that became another program meanwhile: these may be either's, and the next look tells
+        if Program::of(&dir).is_some_and(|now| now != program) {
+            return;
+        }
         let mappings = mappings.into_iter().map(|m| (m, None)).collect();
         let now = Instant::now();
         self.know(pid, Process { program, mappings, mapped: now, checked: now });
@@ -628,6 +632,26 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(!named(own, None).contains("unknown"));
+    }
+
+    #[test]
+    fn mappings_that_were_read_while_the_program_changed_are_not_taken_for_the_first_ones() {
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let (pid, dir) = (child.id(), PathBuf::from(format!("/proc/{}", child.id())));
+        let own = Program::of(Path::new("/proc/self")).unwrap();
+        let until = Instant::now() + Duration::from_secs(60);
+        while !own_mappings(&dir).iter().any(|m| m.label().starts_with("libc.so")) {
+            assert!(Instant::now() < until);
+        }
+        let later = Program::of(&dir).unwrap();
+        let mut s = Symbolizer::new(Some("/proc".into()));
+        // as if this program had been seen before its mappings were read
+        s.read_mappings(pid, own);
+        assert!(s.processes.is_empty());
+        s.read_mappings(pid, later);
+        assert!(s.processes.contains_key(&pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]
