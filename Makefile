@@ -1,6 +1,8 @@
 # The front door. Each target installs what it needs (Debian packages, see scripts/setup); the logic is in scripts/ and in ig itself.
 .PHONY: help run build gadgets test test-fast test-full test-vm vm-shell fuzz bench setup
 out := $(or $(CARGO_TARGET_DIR),target)/release
+# Downloads of crates are tried again when the registry is away for a moment.
+export CARGO_NET_RETRY ?= 10
 # One place for what building guests leaves, so that the Wasm standard library is built once.
 export IG_WASM_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))/wasm
 

@@ -2,11 +2,12 @@
 //
 // Two ends of a conversation over UDP, for test.yaml.
 //
-//   workload answer ADDRESS   waits for a question at port 53 of ADDRESS, and answers it again and again, for a minute
-//   workload ask ADDRESS      asks there, from a socket with a peer, and says READY when the first answer is there; asks once
+//   workload answer ADDRESS   waits for a question at port 53 of ADDRESS, and answers it again and again, four times a second
+//   workload ask ADDRESS      asks there, from a socket with a peer, until the first answer is there, and says READY; asks once
 //                             more every second, but not in the first eight
 
 #include <arpa/inet.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -18,24 +19,31 @@ int main(int argc, char **argv)
 	int fd = socket(AF_INET, SOCK_DGRAM, 0);
 	socklen_t len = sizeof(from);
 	char text[16] = "question";
+	struct pollfd answered = { .fd = fd, .events = POLLIN };
 
 	if (argc != 3 || inet_pton(AF_INET, argv[2], &at.sin_addr) != 1)
 		return 2;
 	if (!strcmp(argv[1], "answer")) {
 		if (bind(fd, (void *)&at, sizeof(at)) || recvfrom(fd, text, sizeof(text), 0, (void *)&from, &len) < 0)
 			goto failed;
-		for (int i = 0; i < 240; i++) {
+		for (int i = 0; i < 4000; i++) {
 			sendto(fd, "answer", 6, 0, (void *)&from, len);
 			usleep(250000);
 		}
 		return 0;
 	}
-	if (connect(fd, (void *)&at, sizeof(at)) || send(fd, text, 8, 0) != 8 || recv(fd, text, sizeof(text), 0) != 6)
+	if (connect(fd, (void *)&at, sizeof(at)))
+		goto failed;
+	// What is sent before both ends of the cable are up is thrown away.
+	for (int i = 0; poll(&answered, 1, i ? 1000 : 0) != 1; i++)
+		if (i == 300 || send(fd, text, 8, 0) != 8)
+			goto failed;
+	if (recv(fd, text, sizeof(text), 0) != 6)
 		goto failed;
 	puts("READY");
 	fflush(stdout);
 	sleep(8);
-	for (int i = 0; i < 50; i++) {
+	for (int i = 0; i < 1000; i++) {
 		send(fd, text, 8, 0);
 		sleep(1);
 	}

@@ -11,6 +11,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Until the file is there, so that the program's functions can be named. */
+static int stay(const char *file)
+{
+	for (int i = 0; access(file, F_OK) && i < 15000; i++)
+		usleep(20000);
+	return 0;
+}
+
 static int install(int nr, unsigned int action, unsigned int flags)
 {
 	struct sock_filter code[] = {
@@ -71,8 +79,7 @@ int main(int argc, char **argv)
 	signal(SIGSYS, nothing);
 	if (!strcmp(what, "trap"))
 		return install(SYS_getpgid, SECCOMP_RET_TRAP, SECCOMP_FILTER_FLAG_LOG) || getpgid(0) == -1 ||
-		       // So that its functions can be named.
-		       (argc > 2 && sleep(6));
+		       (argc > 2 && stay(argv[2]));
 	if (!strcmp(what, "pretend"))
 		return pretend();
 	return 2;

@@ -1,5 +1,5 @@
-// Loads a socket filter with a map, lets it run a hundred times, and holds it for a while; `workload hold` says READY then, and holds
-// it until its input ends.
+// Loads a socket filter with a map, lets it run a hundred times, and holds it: `workload hold` says READY then, and holds it until its
+// input ends, `workload FILE` until FILE is there.
 #include <linux/bpf.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -55,8 +55,11 @@ int main(int argc, char **argv)
 	attr.test.repeat = 100;
 	if (bpf(BPF_PROG_TEST_RUN, &attr))
 		return fail("run");
-	if (argc < 2) {
-		sleep(8);
+	if (argc < 2)
+		return 2;
+	if (strcmp(argv[1], "hold")) {
+		for (int i = 0; access(argv[1], F_OK) && i < 15000; i++)
+			usleep(20000);
 		return 0;
 	}
 	puts("READY");

@@ -4,7 +4,7 @@
 //
 //   workload HOW NAME TYPE RCODE [ADDRESS ...]   asks for NAME on port 53 of the loopback interface, and is answered
 //   workload raw HEX                             sends these bytes there by UDP, to nobody
-//   workload echo ADDRESS                        answers queries at this IPv4 address by UDP, with nothing, for a minute
+//   workload echo ADDRESS                        answers queries at this IPv4 address by UDP, with nothing, until it is killed
 //
 // HOW: udp, udp6, udp6-options (an extension header before UDP), tcp, tcp-pieces (length, half and rest of the answer each
 // in a segment of its own), tcp-two (two queries in one segment, the second for "second.NAME").
@@ -179,7 +179,7 @@ static void echo(const char *address)
 
 	if (inet_pton(AF_INET, address, &v4->sin_addr) != 1 || bind(fd, (void *)&at, len))
 		fail(address);
-	alarm(60);
+	alarm(1000);
 	for (;;) {
 		int got = recvfrom(fd, query, sizeof(query), 0, (void *)&at, &len);
 

@@ -1,11 +1,12 @@
-// Opens a file that is not there, and stays for two seconds, so that its functions can be named.
+// `workload FILE`: opens a file that is not there, and stays until FILE is, so that its functions can be named.
 #include <fcntl.h>
 #include <unistd.h>
 
-int main(void)
+int main(int argc, char **argv)
 {
 	int fd = open("/missing", O_RDONLY);
 
-	sleep(6);
+	for (int i = 0; argc > 1 && access(argv[1], F_OK) && i < 15000; i++)
+		usleep(20000);
 	return fd != -1;
 }

@@ -52,13 +52,14 @@ static void waiter(void)
 	pid_t pid = vfork();
 
 	if (!pid) {
-		nap(5);
+		// So long that the parent has begun to wait, on a busy machine too.
+		nap(300);
 		_exit(0);
 	}
 	waitpid(pid, NULL, 0);
 }
 
-// Two of these on one CPU push each other out.
+// Two of these on one CPU push each other out, once both have begun.
 static void pusher(void)
 {
 	cpu_set_t one;
@@ -66,7 +67,7 @@ static void pusher(void)
 	CPU_ZERO(&one);
 	CPU_SET(0, &one);
 	sched_setaffinity(0, sizeof(one), &one);
-	burn(300);
+	burn(1000);
 }
 
 static void stopper(void)

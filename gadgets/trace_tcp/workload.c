@@ -11,6 +11,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +44,15 @@ static int make(int protocol)
 	if (fd < 0)
 		fail("socket");
 	return fd;
+}
+
+// Until the kernel has decided about a connect that did not wait.
+static void decided(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLOUT };
+
+	if (poll(&p, 1, 300000) != 1)
+		fail("poll");
 }
 
 static void mptcp(int port)
@@ -85,7 +95,7 @@ static void again(void)
 
 		fcntl(fd, F_SETFL, O_NONBLOCK);
 		connect(fd, (void *)&nobody, sizeof(nobody));
-		usleep(5000);
+		decided(fd);
 		close(fd);
 		fd = make(IPPROTO_TCP);
 		if (!connect(fd, (void *)&away, sizeof(away)) || errno != ENETUNREACH)
@@ -99,7 +109,7 @@ static void connect_and_ask(int fd, const struct sockaddr_in *to, int answer)
 {
 	if (!connect(fd, (void *)to, sizeof(*to)) || errno != EINPROGRESS)
 		fail("a connect that does not wait");
-	usleep(20000);
+	decided(fd);
 	errno = 0;
 	connect(fd, (void *)to, sizeof(*to));
 	if (errno != answer)

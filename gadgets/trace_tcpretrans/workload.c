@@ -2,13 +2,18 @@
 //
 // `workload fast PORT`, `workload tail PORT`, for test.yaml: connections by the loopback interface of which segments are lost, in
 // the middle or at the end.
+// `workload late ADDRESS PORT`: connects by a route to a /16 on the loopback interface, which it takes away at once; waits to be killed.
 
 #include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/route.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -48,11 +53,28 @@ static void receive(int fd, int segments)
 	check(recv(fd, data, segments * SIZE, MSG_WAITALL) == segments * SIZE, "recv");
 }
 
+static int late(const char *address, int port)
+{
+	struct sockaddr_in at = { AF_INET, htons(port), { inet_addr(address) } };
+	struct sockaddr_in net = { AF_INET, 0, { at.sin_addr.s_addr & htonl(0xffff0000) } }, mask = { AF_INET, 0, { htonl(0xffff0000) } };
+	struct rtentry route = { .rt_flags = RTF_UP, .rt_dev = "lo" };
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	memcpy(&route.rt_dst, &net, sizeof(net));
+	memcpy(&route.rt_genmask, &mask, sizeof(mask));
+	check(!fcntl(fd, F_SETFL, O_NONBLOCK), "O_NONBLOCK");
+	check(connect(fd, (void *)&at, sizeof(at)) && errno == EINPROGRESS, "connect");
+	check(!ioctl(fd, SIOCDELRT, &route), "SIOCDELRT");
+	return pause();
+}
+
 int main(int argc, char **argv)
 {
 	struct sockaddr_in at = { AF_INET, htons(argc == 3 ? atoi(argv[2]) : 0), { htonl(INADDR_LOOPBACK) } };
 	int server = socket(AF_INET, SOCK_STREAM, 0), one = 1, tail = argc > 1 && !strcmp(argv[1], "tail");
 
+	if (argc == 4 && !strcmp(argv[1], "late"))
+		return late(argv[2], atoi(argv[3]));
 	check(!bind(server, (void *)&at, sizeof(at)) && !listen(server, 1), "listen");
 	// Several, because on a busy machine one may wait so long in between that something else is sent again.
 	for (int n = 0; n < 5; n++) {

@@ -63,5 +63,6 @@ int main(int argc, char **argv)
 		execl("/bin/busybox", "true", (char *)NULL);
 		_exit(1);
 	}
-	return child < 0;
+	// What is still in execve when the container ends would be killed there.
+	return child < 0 || waitpid(child, NULL, 0) != child;
 }

@@ -9,7 +9,7 @@ use crate::{
     ig::{Finished, Ig, READY, Running, at},
     kernel_feature::Feature,
 };
-use place::run_under;
+use place::{SHOWN, run_under};
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
@@ -275,7 +275,7 @@ impl Case {
         }
         let over = AtomicBool::new(false);
         let script = std::thread::scope(|s| {
-            s.spawn(|| tell_when_probed(&running, container, &over));
+            s.spawn(|| self.tell_script(&running, container, &over));
             // Also after a panic, which would wait for the thread else.
             let _over = Over(&over);
             engine.run(container)
@@ -283,6 +283,27 @@ impl Case {
         // One with a time of its own is let end by itself, so that what it shows last is the table of the whole time.
         let done = if self.seconds.is_some() { running.wait() } else { running.stop() };
         (done, Some(script))
+    }
+
+    /// Makes the files that the script may wait for.
+    fn tell_script(&self, ig: &Running, container: &Container<'_>, over: &AtomicBool) {
+        let line = format!("container {}: ", container.name);
+        let probed = || ig.stderr().lines().any(|l| l.strip_prefix(&line).is_some_and(|rest| rest.contains(" probes")));
+        // The last line may not be whole yet.
+        let rows = || ig.stdout().lines().filter_map(|l| serde_json::from_str(l).ok()).collect::<Vec<Value>>();
+        let shown = || self.judge(&flat(rows()), container.name).is_ok();
+        let (mut is_probed, mut is_shown) = (false, !container.script.contains(SHOWN));
+        while !(over.load(Ordering::Acquire) || is_probed && is_shown) {
+            for (done, check, file) in
+                [(&mut is_probed, &probed as &dyn Fn() -> bool, "now"), (&mut is_shown, &shown, "shown")]
+            {
+                if !*done && check() {
+                    std::fs::write(container.probed.join(file), "").expect("a writable directory");
+                    *done = true;
+                }
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn judge_documents(
@@ -368,16 +389,13 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Makes the file that the script may wait for.
-fn tell_when_probed(ig: &Running, container: &Container<'_>, over: &AtomicBool) {
-    let line = format!("container {}: ", container.name);
-    while !over.load(Ordering::Acquire) {
-        if ig.stderr().lines().any(|l| l.strip_prefix(&line).is_some_and(|rest| rest.contains(" probes"))) {
-            std::fs::write(container.probed.join("now"), "").expect("a writable directory");
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+/// Tables are arrays of rows.
+fn flat(values: Vec<Value>) -> Vec<Value> {
+    let rows = values.into_iter().flat_map(|v| match v {
+        Value::Array(rows) => rows,
+        row => vec![row],
+    });
+    rows.collect()
 }
 
 /// How a script ended, and the beginning of what it printed.

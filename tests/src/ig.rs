@@ -123,6 +123,13 @@ impl Ig {
     }
 }
 
+/// Processor time that a process has used, in the 10 ms of /proc.
+pub fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let fields: Vec<&str> = stat[stat.rfind(')').expect("a name")..].split(' ').collect();
+    fields[12..14].iter().map(|f| f.parse::<u64>().expect("a number")).sum()
+}
+
 /// A running `ig`. Killed when dropped, so that a test that fails leaves nothing behind.
 pub struct Running {
     child: Child,
@@ -148,9 +155,7 @@ impl Running {
 
     /// Processor time it has used, in the 10 ms of /proc.
     pub fn cpu_ticks(&self) -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
-        let fields: Vec<&str> = stat[stat.rfind(')').expect("a name")..].split(' ').collect();
-        fields[12..14].iter().map(|f| f.parse::<u64>().expect("a number")).sum()
+        cpu_ticks(self.pid())
     }
 
     pub fn stdout_len(&self) -> u64 {

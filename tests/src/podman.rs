@@ -8,6 +8,7 @@ use crate::{
     truth::{self, PROGRAM, Truth},
 };
 use std::{
+    os::unix::net::UnixStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -113,8 +114,9 @@ impl Podman {
         let mut service = self.command(&["system", "service", "--time=0", &address]);
         let service = service.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         self.service = Some(service.expect("podman is installed"));
-        let there = || self.socket().exists().then_some(());
-        crate::wait_for("podman's socket", Duration::from_secs(180), there);
+        // The file is there a moment before somebody listens.
+        let listens = || UnixStream::connect(self.socket()).is_ok().then_some(());
+        crate::wait_for("podman's socket", Duration::from_secs(180), listens);
     }
 
     /// Of the API service.

@@ -135,6 +135,8 @@ mod root {
         for round in 0..5 {
             let ig = tracing("trace_open", "fname").start_ready();
             let running = load.start(&["open", "-p", "2", "-n", "100000000"], &load.missing_path());
+            // Before it runs, the load would die of the signal that is to end it.
+            wait_for("the first rows", Duration::from_secs(120), || (ig.stdout_len() > 0).then_some(()));
             sleep(Duration::from_millis(200 + round * 37));
             // No pause between the two: what is in the ring when SIGINT comes must be read or counted.
             let done = load::stop(running);

@@ -193,9 +193,14 @@ mod root {
             (b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01", b"\0\x08\x01\0\0\x01\0\0\0\0\0\0\x09a");
         let mut answer = *query;
         answer[2] = 0x81;
+        // Each has arrived before the next leaves, and before the end.
+        let mut got = [0; 512];
         client.send(query).expect("a query");
+        server.recv(&mut got).expect("a query");
         server.send_to(&answer, client.local_addr().expect("an address")).expect("an answer");
+        client.recv(&mut got).expect("an answer");
         client.send(cut).expect("a query");
+        server.recv(&mut got).expect("a query");
         let shown = ig.stop().expect_success().stdout();
         let lines: Vec<Vec<&str>> = shown.lines().map(|l| l.split_whitespace().collect()).collect();
         assert!(lines[0].ends_with(&[

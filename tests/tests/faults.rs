@@ -106,6 +106,7 @@ mod root {
             bundle.runc_truth(&unique("bad"))
         });
         for (fault, ig) in running {
+            SOCKETS.iter().for_each(|(_, begin)| wait_told(&ig, begin, 1));
             let done = ig.stop();
             assert_eq!(done.code(), 0, "{fault:?}: {}", done.stderr);
             check(&done, &truths);

@@ -212,11 +212,15 @@ mod root {
         for _ in 0..CONNECTIONS {
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             client.set_nodelay(true).unwrap();
-            let (server, _) = listener.accept().unwrap();
+            let (mut server, _) = listener.accept().unwrap();
             client.write_all(&begin).unwrap();
+            server.read_exact(&mut vec![0; begin.len()]).unwrap();
             open.push((client, server));
         }
-        open.iter_mut().for_each(|(client, _)| client.write_all(&rest).unwrap());
+        for (client, server) in &mut open {
+            client.write_all(&rest).unwrap();
+            server.read_exact(&mut vec![0; rest.len()]).unwrap();
+        }
         let done = ig.stop().expect_success();
         check_map_full(&done, 0);
         let rows: Vec<_> = done.rows().into_iter().filter(|r| at(r, "dst.port") == port).collect();
@@ -254,16 +258,21 @@ mod root {
         const PORTS: u64 = 17_000;
         const KEPT: u64 = 16_384;
         let _alone = alone();
-        // An interface whose other end takes nothing in, because the packets are for another machine.
+        // An interface whose other end takes nothing in, because the packets are for another machine. It says that it is up before it
+        // sends anything.
         let script = "busybox=/bin/busybox; set -e
             $busybox ip link add type veth; $busybox ip link set veth0 up; $busybox ip link set veth1 up
             $busybox ip addr add 10.7.0.1/24 dev veth0
             $busybox arp -i veth0 -s 10.7.0.2 02:00:00:00:00:07
             until [ \"$($busybox cat /sys/class/net/veth0/operstate)\" = up ]; do $busybox usleep 10000; done
+            sent() { $busybox cat /sys/class/net/veth0/statistics/tx_packets; }
+            before=$(sent)
+            for i in $($busybox seq 300); do [ \"$(sent)\" != $before ] && break; $busybox ping -c 1 -W 1 10.7.0.2 || true; done
             exec /workload";
         let bundle = Bundle::with(&["/bin/sh", "-c", script], |config| {
             let capabilities = config["process"]["capabilities"].as_object_mut().unwrap();
-            capabilities.values_mut().for_each(|c| c.as_array_mut().unwrap().push("CAP_NET_ADMIN".into()));
+            let more = ["CAP_NET_ADMIN", "CAP_NET_RAW"].map(serde_json::Value::from);
+            capabilities.values_mut().for_each(|c| c.as_array_mut().unwrap().extend(more.clone()));
         });
         let source = bundle.path().join("workload.c");
         std::fs::write(&source, SENDER.replace("PORTS", &PORTS.to_string())).unwrap();

@@ -50,7 +50,9 @@ mod root {
             let stack = |r: &serde_json::Value| r["user_stack"].as_str().unwrap_or_default().to_owned();
             (done.rows().iter().map(stack).collect::<Vec<_>>().join("\n"), done.stderr)
         };
-        let (before, told) = profile();
+        // On a machine that is kept waiting, its answers may be late, too.
+        let in_time = |(text, _): &(String, String)| text.contains("burn_inner");
+        let (before, told) = (0..5).map(|_| profile()).find(in_time).unwrap_or_else(profile);
         assert!(before.contains("burn_inner") && !told.contains("burner"), "{before}\n{told}");
 
         fuse.silence();
@@ -70,7 +72,7 @@ mod root {
         let fuse = Fuse::serve(&[]);
         let name = format!("hung-{}", std::process::id());
         let volume = format!("{}:/usr/local/lib", fuse.path().display());
-        docker.run(&["run", "-d", "--net=none", "--name", &name, "-v", &volume, "busybox", "/bin/sleep", "300"]);
+        docker.run(&["run", "-d", "--net=none", "--name", &name, "-v", &volume, "busybox", "/bin/sleep", "3000"]);
         fuse.silence();
         let socket = docker.socket().display().to_string();
         let flags = ["run", "trace_malloc", "-c", &name, "-t", "2", "--ledger", "--docker-socketpath", &socket];

@@ -100,7 +100,8 @@ mod root {
         let ig = tracing("/docker/docker.sock").arg("--auto-mount-filesystems");
         let ig = root.run(ig, NOTHING, &dir(&docker)).start_ready();
         let names = short(&docker, 5);
-        std::thread::sleep(Duration::from_millis(700));
+        let named = |n: &String| ig.stdout().contains(&format!("\"containerName\":\"{n}\""));
+        wait_for("the last one's rows", Duration::from_secs(120), || names.iter().all(named).then_some(()));
         interrupt(&ig);
         let done = ig.wait().expect_success();
         assert_eq!(missing(&done, &names), Vec::<String>::new(), "{}", done.stdout());

@@ -107,6 +107,7 @@ mod root {
         wait_for("the first line", LIMIT, || (ig.stdout_len() > 0).then_some(()));
         docker.run(&["run", "--rm", "--net=none", "--name", "watch-other", "busybox", "true"]);
         docker.run(&["run", "--rm", "--net=none", "--name", "watch-short", "busybox", "true"]);
+        wait_for("the end of the short one", LIMIT, || (ig.stdout().lines().count() >= 3).then_some(()));
         docker.run(&["rm", "-f", "watch-before"]);
         wait_for("the last line", LIMIT, || (ig.stdout().lines().count() >= 4).then_some(()));
         // Nothing comes after it.

@@ -7,8 +7,10 @@ use ig_tests::{
     alone,
     docker::Docker,
     ig::{Ig, Running},
+    wait_for,
 };
 use regex::Regex;
+use std::time::Duration;
 
 /// One table of an earlier tool.
 struct Old {
@@ -22,10 +24,10 @@ struct Old {
 const NAME: &str = "old-columns";
 const NUMBER: &str = "[1-9][0-9]*";
 /// A connection inside the container, which has a loopback and nothing else.
-const CONNECTION: &str = "/bin/busybox timeout 20 /bin/busybox nc -l -p 4100 -e /bin/busybox true & \
-    for i in $(/bin/busybox seq 100); do \
+const CONNECTION: &str = "/bin/busybox timeout 200 /bin/busybox nc -l -p 4100 -e /bin/busybox true & \
+    for i in $(/bin/busybox seq 2000); do \
     /bin/busybox netstat -ltn | /bin/busybox grep -q 4100 && break; /bin/busybox usleep 50000; done; \
-    /bin/busybox timeout 10 /bin/busybox nc 127.0.0.1 4100 </dev/null; wait";
+    /bin/busybox timeout 100 /bin/busybox nc 127.0.0.1 4100 </dev/null; wait";
 
 const TRACES: &[Old] = &[
     Old {
@@ -174,6 +176,10 @@ mod root {
         let _alone = alone();
         let docker = Docker::start();
         docker.run(&["run", "-d", "--net=none", "--name", NAME, "busybox", "/bin/busybox", "sleep", "1000"]);
+        // Docker is content before the runtime has made room for the program.
+        let pid = docker.run(&["inspect", "-f", "{{.State.Pid}}", NAME]);
+        let comm = || std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+        wait_for("the container's program", Duration::from_secs(120), || (comm() == "busybox\n").then_some(()));
         for old in LISTS {
             check(old, &ig(old, &docker).run().expect_success().stdout());
         }

@@ -14,11 +14,11 @@ const FLAG: &str = "--auto-sd-unit-restart";
 
 /// Runs `ig` without the capabilities that a container lacks, below a host root with a systemd in it.
 fn unprivileged(dir: &TempDir, ig: Ig) -> Ig {
-    // `$0` is a directory of our own. systemd wants to be sure that the machine runs it, and ends with `ig`.
+    // `$0` is a directory of our own. systemd wants to be sure that the machine runs it, and ends with `ig`. 00010000: it listens.
     let script = "set -e; d=$0; mkdir \"$d/xdg\" \"$d/host\"; chmod 700 \"$d/xdg\"
 mount -t tmpfs none /run; mkdir -p /run/systemd/system; touch /run/systemd/private
 XDG_RUNTIME_DIR=$d/xdg setpriv --pdeathsig=TERM -- /usr/bin/systemd --user --unit=basic.target >\"$d/systemd.log\" 2>&1 </dev/null &
-for i in $(seq 1200); do [ -S \"$d/xdg/systemd/private\" ] && break; sleep 0.1; done
+for i in $(seq 1200); do grep -q \" 00010000 .* $d/xdg/systemd/private\\$\" /proc/net/unix && break; sleep 0.1; done
 mount --bind \"$d/xdg/systemd/private\" /run/systemd/private
 mount --rbind / \"$d/host\"
 export HOST_ROOT=\"$d/host\"

@@ -5,7 +5,7 @@
 use ig_tests::{
     alone,
     docker::Docker,
-    ig::{Finished, Ig, Ledger, at, binary},
+    ig::{Finished, Ig, Ledger, at, binary, cpu_ticks},
     load::{Load, UID},
     wait_for,
 };
@@ -202,8 +202,9 @@ mod root {
             ["top_file", "profile_cpu"].map(|g| rows.matches(&format!("\"gadget\":\"{g}\"")).count())
         };
         for _ in 0..5 {
-            // Some samples of what runs now: there are 49 a second.
-            std::thread::sleep(Duration::from_millis(300));
+            // Some samples of what runs now: there are 49 in a second of a processor's time.
+            let until = cpu_ticks(busy.0.id()) + 30;
+            wait_for("a busy process", Duration::from_secs(120), || (cpu_ticks(busy.0.id()) >= until).then_some(()));
             let before = shown();
             ig.signal("USR1");
             wait_for("the tables of both", Duration::from_secs(120), || {

@@ -137,13 +137,24 @@ mod root {
         let name = own("allocates");
         docker.run(&["run", "-d", "--net=none", "--name", &name, "allocates", "/program"]);
 
-        // The buffer has room for about a second, and detaching takes some.
+        // The buffer has room for about a second, and detaching takes some. On a machine whose processors others have, too, the reader
+        // may be kept waiting for longer; one that does not read meanwhile loses every time.
+        const TRIES: usize = 4;
         let flags = ["-c", name.as_str(), "-o", "none", "--buffer-size", "256KiB", "--ledger", "--fail-on-loss"];
-        let running = on(&docker, &["run", "trace_malloc"]).args(&flags).start_ready();
-        std::thread::sleep(Duration::from_secs(1));
-        let done = running.stop();
-        assert_eq!(done.code(), 0, "{}", done.stderr);
-        assert!(done.stderr.contains(" produced = ") && !done.stderr.contains("ledger: 0 produced"), "{}", done.stderr);
+        let mut told = Vec::new();
+        for _ in 0..TRIES {
+            let running = on(&docker, &["run", "trace_malloc"]).args(&flags).start_ready();
+            std::thread::sleep(Duration::from_secs(1));
+            let done = running.stop();
+            let said = &done.stderr;
+            assert!(matches!(done.code(), 0 | 4), "{said}");
+            assert!(said.contains(" produced = ") && !said.contains("ledger: 0 produced"), "{said}");
+            if done.code() == 0 {
+                return;
+            }
+            told.push(done.stderr);
+        }
+        panic!("{}", told.join("\n"));
     }
 
     #[test]

@@ -341,6 +341,7 @@ fn rows_of_a_gadget(containers: &Containers, docker: &Docker, early_ns: u64) {
     let name = source.find("runtime.containerName").unwrap().id;
     let mut batch = Batch::new(Arc::new(source));
     let (_, said) = docker.say("row");
+    // A row of one that is not known yet would wait, too.
     container(containers, said);
     for ns in [said.mntns, early_ns, containers.host_mntns()] {
         batch.push(&record(ns, said.time));
@@ -375,7 +376,9 @@ fn rename_and_restart(containers: &Containers, docker: &Docker, id: &str) {
     run(&mut docker.command(&["restart", "-t", "0", "late"]));
     let ns = docker.mntns("late");
     let after = wait_for("the new start", || {
-        containers.list().into_iter().find(|c| *c.id == *id && c.instance != before.instance && c.pid != 0)
+        let is_new =
+            |c: &Arc<Container>| *c.id == *id && c.instance != before.instance && c.pid != 0 && c.name.is_some();
+        containers.list().into_iter().find(is_new)
     });
     assert_eq!((after.name.as_deref(), after.mntns), (Some("late"), ns));
     assert_ne!(after.pid, before.pid);

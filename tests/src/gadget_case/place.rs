@@ -11,6 +11,8 @@ use tempfile::TempDir;
 
 /// Where containers find the file `now` as soon as `ig` has said that it probes them.
 pub const PROBED: &str = "/probed";
+/// The file that is there as soon as all is as the test expects it.
+pub(super) const SHOWN: &str = "/probed/shown";
 
 /// The variable that tells a workload for how many seconds it works where `ig` must look into its files meanwhile.
 pub fn patience(seconds: u32) -> String {
