@@ -140,6 +140,31 @@ mod root {
     }
 
     #[test]
+    fn what_an_ended_container_did_is_shown_however_long_the_reader_pauses() {
+        let _alone = alone();
+        let docker = Docker::start();
+        let dir = tempfile::tempdir().unwrap();
+        let (goes_on, pipe) =
+            (dir.path().join("goes-on"), r#"exec "$@" > >(until [ -e "$GOES_ON" ]; do sleep 0.1; done; cat)"#);
+        let ig = tracing(&docker).through(&["bash", "-c", pipe, "bash"]).env("GOES_ON", &goes_on.display().to_string());
+        let running = ig.start_ready();
+        // more than a pipe has room for
+        let script = "i=0; while [ $i -lt 1000 ]; do /bin/busybox true; i=$((i + 1)); done";
+        docker.run(&["run", "--rm", "--net=none", "--name", "paused", "busybox", "/bin/sh", "-c", script]);
+        // longer than what happens in its namespaces is taken for its own
+        std::thread::sleep(Duration::from_secs(12));
+        std::fs::write(&goes_on, "").unwrap();
+        let done = running.stop().expect_success();
+        let ledger = done.ledger();
+        ledger.check();
+        // the pipe's other end writes the file
+        let lines = || (done.stdout().lines().count() as u64 == ledger.delivered).then_some(());
+        wait_for("the rows", Duration::from_secs(120), lines);
+        let seen = done.rows().iter().filter(|r| name(r) == "paused").count();
+        assert_eq!((seen, ledger.lost_total()), (1001, 0), "{ledger:?}");
+    }
+
+    #[test]
     fn the_host_is_left_out_unless_asked_for() {
         let _alone = alone();
         let docker = Docker::start();

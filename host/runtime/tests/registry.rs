@@ -6,7 +6,7 @@
 mod support;
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use ig_runtime::image::{
     Arch, AuthFiles, ImageError, Lookup, NameRules, Origin, Progress, PullPolicy, Reference, Registry, RegistryError,
     RegistryOptions, Resolver, Store,
 };
+use rustix::net::{AddressFamily, SocketType};
 use support::{METADATA, gadget_dir, reference, tiny, try_build};
 use tempfile::TempDir;
 
@@ -195,8 +196,10 @@ fn what_is_not_there_is_said_with_the_places_asked() {
 
 #[test]
 fn a_registry_that_is_not_there() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let host = format!("127.0.0.1:{port}");
+    // A socket that does not listen keeps the port from anybody who would.
+    let silent = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&silent, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let host = SocketAddrV4::try_from(rustix::net::getsockname(&silent).unwrap()).unwrap().to_string();
     let options = RegistryOptions { insecure: vec![host.clone()], ..RegistryOptions::default() };
     let error = Registry::new(options).unwrap().pull(&reference(&format!("{host}/a:b")), &mut |_| ()).unwrap_err();
     assert!(matches!(error, RegistryError::Unreachable { .. }), "{error:?}");

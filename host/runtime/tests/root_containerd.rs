@@ -22,7 +22,7 @@ use std::sync::Arc;
 /// before the container's birth.
 const SAY: [&str; 4] =
     ["/bin/busybox", "sh", "-c", "sleep 0.02; echo $(readlink /proc/self/ns/mnt) $(cat /proc/uptime)"];
-const STAY: [&str; 3] = ["/bin/busybox", "sleep", "3000"];
+const STAY: [&str; 3] = ["/bin/busybox", "sleep", "3600"];
 const NODE: &str = "node-7";
 
 /// What the row of that moment would be labelled with.
@@ -54,10 +54,6 @@ fn start(cd: &Containerd, protocol: RuntimeProtocol) -> Containers {
 
 fn by_name(containers: &Containers, name: &str) -> Option<Arc<Container>> {
     containers.list().into_iter().find(|c| c.name.as_deref() == Some(name))
-}
-
-fn sandbox_of(containers: &Containers, pod: &Pod) -> Arc<Container> {
-    wait_for("the sandbox", || containers.list().into_iter().find(|c| *c.id == *pod.sandbox && c.complete))
 }
 
 fn labels(c: &Container) -> Vec<String> {
@@ -113,6 +109,11 @@ fn of_the_pod(c: &Container, pod: &Pod, name: &str) {
     assert!(c.complete && c.runtime == RuntimeName::Containerd, "{c:?}");
 }
 
+fn sandbox(containers: &Containers, pod: &Pod) -> Arc<Container> {
+    let is_known = |c: &Container| *c.id == *pod.sandbox && c.is_sandbox() && c.complete && c.pod_labels().is_some();
+    wait_for("the sandbox", || containers.list().into_iter().find(|c| is_known(c)))
+}
+
 fn a_pod_before_the_start(containers: &Containers, cd: &Containerd, pod: &Pod, id: &str) {
     let find = || containers.list().into_iter().find(|c| *c.id == *id && c.complete && c.image_id.is_some());
     let c = wait_for("the pod's container", find);
@@ -120,8 +121,7 @@ fn a_pod_before_the_start(containers: &Containers, cd: &Containerd, pod: &Pod, i
     assert_eq!((c.name.as_deref(), c.pid), (Some("early"), cd.pid("k8s.io", id)));
     assert!(c.host_network && !c.is_sandbox());
     assert_eq!(c.image_id.as_deref(), Some(&*cd.image_id));
-    let sandbox = sandbox_of(containers, pod);
-    assert!(sandbox.is_sandbox());
+    let sandbox = sandbox(containers, pod);
     of_the_pod(&sandbox, pod, "");
 }
 
@@ -155,16 +155,18 @@ fn containers_of_pods(containers: &Containers, kubelet: &mut Kubelet, pod: &Pod)
     kubelet.container(&late, "only", &SAY);
     let c = container(containers, &kubelet.said(&late, "only"));
     assert_eq!((c.name.as_deref(), labels(&c)), (Some("only"), vec!["app=late".to_owned()]));
-    let sandbox = sandbox_of(containers, &late);
-    assert_eq!((labels(&sandbox), sandbox.is_sandbox()), (vec!["app=late".to_owned()], true));
+    assert_eq!(labels(&sandbox(containers, &late)), ["app=late"]);
 }
 
 fn a_daemon_that_dies(containers: &Containers, cd: &mut Containerd, kubelet: &mut Kubelet, pod: &Pod) {
     let before = containers.list();
     cd.kill();
-    wait_for("the loss", || (!containers.status().failed.is_empty()).then_some(()));
+    // Two clients, each of which learns of it by itself: the one for pods, and the one for all.
+    wait_for("the loss", || {
+        let status = containers.status();
+        (!status.failed.is_empty() && status.connected.is_empty()).then_some(())
+    });
     assert!(containers.notes().iter().any(|n| n.starts_with("containerd: ")), "{:?}", containers.notes());
-    assert!(containers.status().connected.is_empty());
     for name in ["red-web", "blue-web", "early"] {
         let kept = by_name(containers, name).unwrap_or_else(|| panic!("{name} was forgotten"));
         let known = before.iter().find(|c| c.name.as_deref() == Some(name)).unwrap();

@@ -141,7 +141,7 @@ impl Docker {
 
     /// Starts a container that stays; gives its id.
     fn stay(&self, name: &str) -> String {
-        let args = ["run", "-d", "--net=host", "--name", name, "busybox", "/bin/busybox", "sleep", "3000"];
+        let args = ["run", "-d", "--net=host", "--name", name, "busybox", "/bin/busybox", "sleep", "3600"];
         String::from_utf8(run(&mut self.command(&args)).stdout).unwrap().trim().to_owned()
     }
 
@@ -348,12 +348,12 @@ fn rows_of_a_gadget(containers: &Containers, docker: &Docker, early_ns: u64) {
     }
     // Of a namespace that is just being born, as far as anybody knows.
     batch.push(&record(u64::MAX, said.time + 3_600_000_000_000));
+    let waited = Instant::now();
     enricher.process(&mut batch);
     assert_eq!(batch.iter().collect::<Vec<_>>(), [0]);
     assert_eq!(batch.value(0, name), Value::Text(b"row".as_slice().into()));
     assert_eq!(batch.loss.get(Reason::OtherContainer), 2);
     assert_eq!((enricher.held(), batch.loss.iter().count()), (1, 1), "the fourth waits, uncounted");
-    let waited = Instant::now();
     loop {
         batch.clear();
         enricher.take_ready(&mut batch);
@@ -451,6 +451,15 @@ fn unified() -> PathBuf {
     places.into_iter().find(|p| p.join("cgroup.controllers").exists()).expect("cgroup2 is mounted")
 }
 
+/// A process that was waited for may leave its cgroup a little later.
+fn remove_cgroup(dir: &Path) {
+    wait_for("an empty cgroup", || match fs::remove_dir(dir) {
+        Ok(()) => Some(()),
+        Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy => None,
+        Err(e) => panic!("{}: {e}", dir.display()),
+    });
+}
+
 /// As that of a pod in a cluster that itself runs in a pod: known by the end of its cgroup's path.
 #[test]
 fn root_a_container_deep_in_cgroups_is_known() {
@@ -467,7 +476,7 @@ fn root_a_container_deep_in_cgroups_is_known() {
     all.iter().for_each(|dir| fs::create_dir(dir).unwrap());
     let script = "echo $$ >\"$0/cgroup.procs\"; exec unshare -m sh -c \"$1\"";
     let out = Command::new("sh").args(["-c", script]).arg(&all[4]).arg(SAY).output().unwrap();
-    all.iter().rev().for_each(|dir| fs::remove_dir(dir).unwrap());
+    all.iter().rev().for_each(|dir| remove_cgroup(dir));
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     assert_eq!(&*container(&containers, Said::parse(&out.stdout)).id, &*id);
 }
@@ -498,8 +507,8 @@ fn root_what_a_user_claims_is_only_their_word() {
     run(Command::new("setpriv").args([NOBODY, "--clear-groups", "--", "mkdir"]).arg(&own));
     let script = "echo $$ >\"$0/cgroup.procs\"; exec setpriv --reuid=54321 --clear-groups -- unshare -Um sh -c \"$1\"";
     let out = Command::new("sh").args(["-c", script]).arg(&own).arg(SAY).output().unwrap();
-    fs::remove_dir(&own).unwrap();
-    fs::remove_dir(&lent).unwrap();
+    remove_cgroup(&own);
+    remove_cgroup(&lent);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     only_a_claim(&containers, &filter, &victim, Said::parse(&out.stdout));
     assert_eq!(keys(&filter), [victims]);

@@ -146,6 +146,7 @@ fn root_sockets_have_their_process_as_long_as_they_are_open() {
     let udp_port = udp_before.local_addr().unwrap().port();
     assert_eq!(owner(&map, INET6, UDP, udp_port), mine);
     assert_eq!(owner(&map, INET, UDP, lone.port), mine, "in the files of a thread alone");
+    let lone_port = lone.port;
     drop(lone);
 
     let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
@@ -187,6 +188,8 @@ fn root_sockets_have_their_process_as_long_as_they_are_open() {
     };
     assert!(gone(INET, TCP, port) && gone(INET, TCP, client_port));
     assert!(gone(INET, UDP, bound) && gone(INET6, UDP, udp_port));
+    // A thread that was waited for closes its files after that.
+    assert!(gone(INET, UDP, lone_port));
 
     // Of MPTCP, a server of that kind is the owner of what comes by TCP.
     let multipath = multipath_listener();

@@ -242,8 +242,6 @@ struct Shared {
     new_listeners: Mutex<Vec<Listener>>,
     /// Clients that have not given their first answer.
     asking: Arc<AtomicUsize>,
-    /// Containers that have ended are not to be forgotten.
-    remember: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -362,12 +360,6 @@ impl Containers {
         // The watermark first: a table read after it holds all that the watermark promises.
         let watermark = published.watermark.load(Ordering::Acquire);
         resolve(&published.table.load(), watermark, mntns, boot_time)
-    }
-
-    /// From now on, containers that have ended stay known: for what is read long after it happened. The oldest of some
-    /// thousands are forgotten all the same.
-    pub fn remember_ended(&self) {
-        self.shared().remember.store(true, Ordering::Relaxed);
     }
 
     /// Running containers and those that ended within the last seconds, in no order.

@@ -8,7 +8,7 @@ use super::{
     Containers,
     changes::{self, Message},
     container::Container,
-    registry::{Moment, SHARDS},
+    registry::{Moment, SHARDS, TOMBSTONE},
 };
 use rustc_hash::FxHashMap;
 use std::{
@@ -72,14 +72,17 @@ impl Networks {
         self.members_mut(netns).iter_mut().filter(of).for_each(|m| m.ended = Some(at));
     }
 
-    /// Those whose a packet of that time is: who was there; else who left last, or came first.
+    /// Those whose a packet of that time is: who was there; else who left last, or came soon after.
     fn at(&self, netns: u64, time: u64) -> Vec<Arc<Container>> {
         let all = self.members(netns);
         let there = |m: &&Member| m.since <= time && m.ended.is_none_or(|end| end >= time);
         let mut found: Vec<_> = all.iter().filter(there).map(|m| m.container.clone()).collect();
         if found.is_empty() {
             let left = all.iter().filter(|m| m.since <= time).max_by_key(|m| m.ended);
-            found.extend(left.or_else(|| all.iter().min_by_key(|m| m.since)).map(|m| m.container.clone()));
+            let whose = left.or_else(|| all.iter().min_by_key(|m| m.since));
+            // the number may have become somebody else's since
+            let still = |m: &&Member| m.ended.is_none_or(|end| time.saturating_sub(end) < TOMBSTONE);
+            found.extend(whose.filter(still).map(|m| m.container.clone()));
         }
         found
     }
@@ -240,6 +243,7 @@ mod tests {
         n.end(7, 2, 400);
         assert_eq!(at(&n, 7, 350), [2]);
         assert_eq!(at(&n, 7, 450), [2], "what comes after the end is of the last");
+        assert!(at(&n, 7, 400 + TOMBSTONE).is_empty(), "but not for ever");
         n.join(7, container(3), 500);
         assert_eq!(at(&n, 7, 450), [2]);
         assert_eq!(at(&n, 7, 500), [3], "the number was reused");

@@ -14,9 +14,11 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use std::{collections::VecDeque, sync::Arc};
 
 pub(super) const SHARDS: usize = 64;
-/// Events of a container that is gone may still be on their way for this long, in nanoseconds.
+/// For so long after its end, in nanoseconds, what happens in a container's namespaces may still be its own, and more may be
+/// learnt of it.
 pub(super) const TOMBSTONE: u64 = 10_000_000_000;
-/// Ended containers kept beyond that where somebody wants to know them.
+/// Ended containers that are known beyond that, the last ones: their rows may be read much later. Tables are, and so is all
+/// else where whoever reads the output pauses.
 const REMEMBERED: usize = 4096;
 /// Generations kept of one namespace number beside the present one; each is also dropped with its tombstone.
 const OLD_GENERATIONS: usize = 64;
@@ -39,17 +41,23 @@ pub(super) struct Generation {
 #[derive(Clone, Debug)]
 struct Slot {
     now: Generation,
+    /// From when on the number stands for nobody, as far as is known.
+    over: Option<u64>,
     /// Newest first.
     before: Vec<Generation>,
 }
 
 impl Slot {
-    fn at(&self, time: u64) -> &Generation {
+    fn at(&self, time: u64) -> Option<&Generation> {
         if time >= self.now.birth {
-            return &self.now;
+            return Some(&self.now).filter(|_| self.over.is_none_or(|over| time < over));
         }
         // Some gadgets take the time when a system call starts and the namespace when it ends.
-        self.before.iter().find(|g| g.birth <= time).or(self.before.last()).unwrap_or(&self.now)
+        self.before.iter().find(|g| g.birth <= time).or(self.before.last()).or(Some(&self.now))
+    }
+
+    fn now(&self) -> Option<&Generation> {
+        Some(&self.now).filter(|_| self.over.is_none())
     }
 }
 
@@ -78,16 +86,16 @@ impl Table {
 
     /// The generation of `mntns` alive at `time` (boot-clock nanoseconds).
     pub(super) fn at(&self, mntns: u64, time: u64) -> Option<&Generation> {
-        self.shard(mntns).get(&mntns).map(|s| s.at(time))
+        self.shard(mntns).get(&mntns).and_then(|s| s.at(time))
     }
 
     pub(super) fn now(&self, mntns: u64) -> Option<&Generation> {
-        self.shard(mntns).get(&mntns).map(|s| &s.now)
+        self.shard(mntns).get(&mntns).and_then(Slot::now)
     }
 
     /// Present generations of every namespace.
     pub(super) fn present(&self) -> impl Iterator<Item = (u64, &Generation)> {
-        self.shards.iter().flat_map(|s| s.iter()).map(|(ns, s)| (*ns, &s.now))
+        self.shards.iter().flat_map(|s| s.iter()).filter_map(|(ns, s)| Some((*ns, s.now()?)))
     }
 }
 
@@ -100,6 +108,8 @@ struct Instance {
     netns: Option<u64>,
     /// Boot-clock nanoseconds.
     ended: Option<u64>,
+    /// Its tombstone is over: only its labels are left.
+    gone: bool,
 }
 
 /// What happened to a container.
@@ -123,8 +133,8 @@ pub(super) struct Registry {
     by_cgroup: FxHashMap<u64, u64>,
     /// (end, instance), oldest first.
     tombstones: VecDeque<(u64, u64)>,
-    /// Keep containers that ended, as many as `REMEMBERED`.
-    remember: bool,
+    /// Those whose tombstone is over, oldest first, as many as `REMEMBERED`.
+    gone: VecDeque<u64>,
     last_instance: u64,
     changed: bool,
     /// Since the last `take_moments`, while somebody listens.
@@ -168,11 +178,12 @@ impl Registry {
         let generation = Generation { birth, owner };
         match self.table.shard_mut(mntns).entry(mntns) {
             std::collections::hash_map::Entry::Vacant(v) => {
-                v.insert(Slot { now: generation, before: Vec::new() });
+                v.insert(Slot { now: generation, over: None, before: Vec::new() });
             }
             std::collections::hash_map::Entry::Occupied(mut o) => {
                 let slot = o.get_mut();
                 let old = std::mem::replace(&mut slot.now, generation);
+                slot.over = None;
                 slot.before.insert(0, old);
                 slot.before.truncate(OLD_GENERATIONS);
             }
@@ -200,6 +211,7 @@ impl Registry {
                     cgroups: Vec::new(),
                     netns: None,
                     ended: None,
+                    gone: false,
                 };
                 self.instances.insert(c.instance, instance);
                 if let Some(moments) = &mut self.moments {
@@ -241,19 +253,19 @@ impl Registry {
     }
 
     pub(super) fn with_image(&self, image_id: &str) -> Vec<u64> {
-        let has = |i: &Instance| i.container.image_id.as_deref() == Some(image_id);
+        let has = |i: &Instance| !i.gone && i.container.image_id.as_deref() == Some(image_id);
         self.instances.iter().filter(|(_, i)| has(i)).map(|(k, _)| *k).collect()
     }
 
     /// Containers of the pod with this sandbox, those of the last seconds included.
     pub(super) fn with_sandbox(&self, sandbox: &str) -> Vec<u64> {
-        let has = |i: &Instance| i.container.sandbox.as_deref() == Some(sandbox);
+        let has = |i: &Instance| !i.gone && i.container.sandbox.as_deref() == Some(sandbox);
         self.instances.iter().filter(|(_, i)| has(i)).map(|(k, _)| *k).collect()
     }
 
     /// Sandboxes of all pods that have a container.
     pub(super) fn sandboxes(&self) -> FxHashSet<Box<str>> {
-        self.instances.values().filter_map(|i| i.container.sandbox.clone()).collect()
+        self.instances.values().filter(|i| !i.gone).filter_map(|i| i.container.sandbox.clone()).collect()
     }
 
     pub(super) fn by_pid(&self, pid: u32) -> Option<u64> {
@@ -353,30 +365,54 @@ impl Registry {
         }
     }
 
-    /// Forgets what ended long ago. Returns the generations that went, present ones only: their filter keys are due.
+    /// Takes their namespaces from those whose tombstone is over, and forgets the oldest of many. Returns the generations that
+    /// went, present ones only: their filter keys are due.
     pub(super) fn expire(&mut self, now: u64) -> Vec<(u64, u64)> {
         let mut due = Vec::new();
-        loop {
-            if self.remember && self.tombstones.len() <= REMEMBERED {
-                break;
-            }
-            let over = self.tombstones.pop_front_if(|(end, _)| now.saturating_sub(*end) >= TOMBSTONE);
-            let Some((_, instance)) = over else { break };
-            let Some(i) = self.instances.remove(&instance) else {
+        while let Some((end, instance)) = self.tombstones.pop_front_if(|(end, _)| now.saturating_sub(*end) >= TOMBSTONE)
+        {
+            let Some(i) = self.instances.get_mut(&instance) else {
                 continue;
             };
-            self.forget_id(&i.container.id, instance);
-            if let Some(netns) = i.netns {
-                self.table.networks.leave(netns, instance);
-            }
-            for (mntns, birth) in i.namespaces {
-                if self.forget_generation(mntns, birth) {
-                    due.push((mntns, birth));
-                }
-            }
+            i.gone = true;
+            let (id, namespaces) = (i.container.id.clone(), i.namespaces.clone());
+            self.forget_id(&id, instance);
+            due.extend(namespaces.into_iter().filter(|(mntns, birth)| self.vacate(*mntns, *birth, end + TOMBSTONE)));
+            self.gone.push_back(instance);
             self.changed = true;
         }
+        while self.gone.len() > REMEMBERED {
+            self.gone.pop_front().into_iter().for_each(|instance| self.forget(instance));
+        }
         due
+    }
+
+    /// True where the generation was the present one, after which there is none.
+    fn vacate(&mut self, mntns: u64, birth: u64, since: u64) -> bool {
+        let slot = self.table.shard_mut(mntns).get_mut(&mntns).filter(|slot| slot.now.birth == birth);
+        slot.map(|slot| slot.over = Some(since)).is_some()
+    }
+
+    fn forget(&mut self, instance: u64) {
+        let Some(i) = self.instances.remove(&instance) else { return };
+        if let Some(netns) = i.netns {
+            self.table.networks.leave(netns, instance);
+        }
+        for (mntns, birth) in i.namespaces {
+            let shard = self.table.shard_mut(mntns);
+            let Some(slot) = shard.get_mut(&mntns) else { continue };
+            slot.before.retain(|g| g.birth != birth);
+            if slot.now.birth != birth {
+                continue;
+            }
+            // An older generation may be remembered for longer than this one: containers do not end in order of birth.
+            if slot.before.is_empty() {
+                shard.remove(&mntns);
+            } else {
+                slot.now.owner = Owner::Host;
+            }
+        }
+        self.changed = true;
     }
 
     fn forget_id(&mut self, id: &str, instance: u64) {
@@ -388,34 +424,9 @@ impl Registry {
         }
     }
 
-    /// True where the generation was the present one.
-    fn forget_generation(&mut self, mntns: u64, birth: u64) -> bool {
-        let shard = self.table.shard_mut(mntns);
-        let Some(slot) = shard.get_mut(&mntns) else {
-            return false;
-        };
-        slot.before.retain(|g| g.birth != birth);
-        if slot.now.birth != birth {
-            return false;
-        }
-        // An older generation may be remembered for longer than this one: containers do not end in order of birth.
-        if slot.before.is_empty() {
-            shard.remove(&mntns);
-        } else {
-            slot.now.owner = Owner::Host;
-        }
-        true
-    }
-
     /// Boot-clock nanoseconds at which `expire` has something to do.
     pub(super) fn next_expiry(&self) -> Option<u64> {
-        let due = !self.remember || self.tombstones.len() > REMEMBERED;
-        self.tombstones.front().filter(|_| due).map(|(end, _)| end + TOMBSTONE)
-    }
-
-    /// From now on, containers that end are not forgotten; the oldest are once there are many.
-    pub(super) fn remember_ended(&mut self, remember: bool) {
-        self.remember = remember;
+        self.tombstones.front().map(|(end, _)| end + TOMBSTONE)
     }
 
     /// Ends every container whose first process is known and not among these.
@@ -476,16 +487,35 @@ mod tests {
     }
 
     #[test]
-    fn ended_containers_are_remembered_on_request_but_not_without_end() {
+    fn what_happened_in_a_container_is_its_own_however_late_it_is_read() {
         let mut r = Registry::default();
-        r.remember_ended(true);
+        let a = container(&mut r, "a", 7);
+        r.birth(7, 100, Owner::Container(a.clone()));
+        r.set_network(a.instance, 70, 100);
+        r.end(a.instance, 1000);
+        assert_eq!(r.expire(u64::MAX), [(7, 100)]);
+        assert_eq!(id_at(&r, 7, 500).as_deref(), Some("a"));
+        assert_eq!(id_at(&r, 7, 1000 + TOMBSTONE), None, "the number may be anybody's by then");
+        assert!(r.table().now(7).is_none() && r.table().present().next().is_none() && r.all_of("a").is_empty());
+        assert!(r.is_news(7, 2000 + TOMBSTONE));
+        // another one gets the number
+        let b = container(&mut r, "b", 7);
+        r.birth(7, 3000 + TOMBSTONE, Owner::Container(b));
+        assert_eq!(id_at(&r, 7, 500).as_deref(), Some("a"));
+        assert_eq!(id_at(&r, 7, u64::MAX).as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn ended_containers_are_remembered_but_not_without_end() {
+        let mut r = Registry::default();
         for n in 0..=REMEMBERED as u64 {
             let c = container(&mut r, &format!("c{n}"), n);
             r.birth(n, n, Owner::Container(c.clone()));
             r.end(c.instance, 10_000 + n);
         }
-        assert_eq!(r.expire(u64::MAX), [(0, 0)]);
+        assert_eq!(r.expire(u64::MAX).len(), REMEMBERED + 1);
         assert_eq!((id_at(&r, 0, 5).as_deref(), id_at(&r, 1, 5).as_deref()), (None, Some("c1")));
+        assert_eq!((r.instances.len(), r.by_id.len()), (REMEMBERED, 0));
         assert!(r.expire(u64::MAX).is_empty() && r.next_expiry().is_none());
     }
 
@@ -500,7 +530,7 @@ mod tests {
         let mut due = r.expire(1000 + TOMBSTONE);
         due.sort_unstable();
         assert_eq!(due, [(7, 100), (9, 150)]);
-        assert_eq!((id_at(&r, 7, 500), r.next_expiry(), r.len()), (None, None, 0));
+        assert_eq!((id_at(&r, 7, u64::MAX), r.next_expiry(), r.len()), (None, None, 0));
     }
 
     #[test]

@@ -120,7 +120,6 @@ fn share(mut admission: Option<Admission>, host_root: &Path) -> Result<Shared, C
         status: Mutex::new(ContainersStatus::default()),
         new_listeners: Mutex::default(),
         asking: Arc::default(),
-        remember: AtomicBool::new(false),
         stop: AtomicBool::new(false),
     })
 }
@@ -178,8 +177,6 @@ impl Worker {
             while self.drain() {
                 self.carry_out(&ask);
             }
-            let remember = self.shared.remember.load(Ordering::Relaxed);
-            self.follower.registry.remember_ended(remember);
             self.follower.tick(boot_time());
             self.carry_out(&ask);
             self.check_loss();

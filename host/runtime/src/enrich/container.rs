@@ -19,8 +19,8 @@ const MNTNS_TAG: &str = "type:gadget_mntns_id";
 const NETNS_TAG: &str = "type:gadget_netns_id";
 /// Marks the number of a network namespace where those of mount namespaces are keys, too.
 const IS_NETNS: u64 = 1 << 63;
-/// How long a row waits.
-const WAIT: Duration = Duration::from_millis(2200);
+/// How long a row waits; in tests, where the machine may stand still meanwhile, for what is told.
+const WAIT: Duration = Duration::from_millis(if cfg!(test) { 600_000 } else { 2200 });
 /// Rows set aside for one mount namespace, and for all.
 const HELD_PER_NAMESPACE: usize = 4096;
 const HELD_ROWS: usize = 65_536;

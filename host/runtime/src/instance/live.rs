@@ -259,7 +259,8 @@ impl Live {
         if let Some(networks) = &self.networks {
             networks.silence();
         }
-        let missed = self.loaded.take().map_or(0, |l| l.missed_runs());
+        let missed = self.loaded.as_ref().map_or(0, |l| l.missed_runs());
+        let looped = looped.and(self.detach(sink));
         if missed > 0 {
             sink.note(Note::MissedRuns { gadget: self.name.clone(), missed });
         }
@@ -293,8 +294,24 @@ impl Live {
             // Were it ever not emptied, rows would come for so long as without a filter.
             drop(RawMap::new(map).and_then(|map| map.drain(|_, _| {})));
         }
+        let result = self.drain_until(|| uprobes.is_detached(), sink);
+        uprobes.stop().into_iter().for_each(|n| self.uprobe_note(n, sink));
+        result
+    }
+
+    /// A gadget of a hundred programs takes seconds as well: each waits for the kernel.
+    fn detach(&mut self, sink: &mut dyn Sink) -> Result<(), RunError> {
+        let Some(loaded) = self.loaded.take() else { return Ok(()) };
+        let detaching = std::thread::Builder::new().name("ig-detach".into()).spawn(move || drop(loaded));
+        // Without the thread it went with what was to be run in it.
+        let Ok(detaching) = detaching else { return Ok(()) };
+        self.drain_until(|| detaching.is_finished(), sink)
+    }
+
+    /// What is still produced needs its room, and what lies there must not wait until its container is forgotten.
+    fn drain_until(&mut self, done: impl Fn() -> bool, sink: &mut dyn Sink) -> Result<(), RunError> {
         let mut result = Ok(());
-        while !uprobes.is_detached() {
+        while !done() {
             let mut rows = 0;
             for i in 0..self.state.len() {
                 match self.drain(i, sink) {
@@ -306,7 +323,6 @@ impl Live {
                 std::thread::sleep(WHILE_DETACHING);
             }
         }
-        uprobes.stop().into_iter().for_each(|n| self.uprobe_note(n, sink));
         result
     }
 

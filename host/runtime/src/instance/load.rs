@@ -80,9 +80,6 @@ impl Gadget {
         }
         let mut stacks = Stacks::new(&mut sources, &options.containers.host_root);
         let recording = options.record.clone().map(|path| self.recording(path, &options, &sources));
-        if reads_late(&producers) {
-            containers.iter().for_each(Containers::remember_ended);
-        }
         let services = Arc::new(Services::live(containers.clone(), options.selector.clone(), options.include.host));
         let guest = self.guest(&options, (shared, &services), &mut sources, &mut notes)?;
         let has_guest = guest.is_some();
@@ -316,11 +313,6 @@ impl Recording {
     }
 }
 
-/// Whether something may be read long after the container that did it has ended: tables, or maps that a guest reads.
-fn reads_late(producers: &[Producer]) -> bool {
-    producers.is_empty() || producers.iter().any(|p| matches!(p, Producer::MapIter { .. }))
-}
-
 /// Whether the host fills or reads this map: what all gadgets share, what becomes rows, and the counts of what was lost, which
 /// nobody may make smaller.
 fn is_hosts(name: &str, producers: &[Producer]) -> bool {
@@ -449,14 +441,6 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_table_beside_a_stream_is_read_late_too() {
-        let table = || Producer::MapIter { map: "m".into() };
-        let stream = || Producer::Tracer { map: "e".into() };
-        assert!(reads_late(&[]) && reads_late(&[table()]) && reads_late(&[stream(), table()]));
-        assert!(!reads_late(&[stream()]));
-    }
 
     #[test]
     fn a_pipe_is_recorded_to_while_somebody_reads_it_and_is_an_error_otherwise() {

@@ -14,6 +14,8 @@ use crate::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
     fs::{self, File},
     io,
     os::{
@@ -37,8 +39,9 @@ const CLOSERS: usize = 32;
 const SLEEP: Duration = Duration::from_millis(500);
 /// Notes kept until somebody takes them.
 const MAX_NOTES: usize = 64;
-/// Children of a runtime's process that are looked at.
+/// Children of a runtime's process that are looked at, and how often they are listed.
 const MAX_CHILDREN: usize = 64;
+const MAX_LOOKS: u32 = 16;
 
 /// Stands for the host's network where its number is not known, and for the host among the instances.
 const HOST: u64 = 0;
@@ -440,15 +443,35 @@ impl Worker {
 
 /// Processes that `pid` started; none where it is over, or the kernel does not tell (CONFIG_PROC_CHILDREN).
 fn children(proc: &Path, pid: u32) -> Vec<u32> {
-    let Ok(threads) = fs::read_dir(proc.join(format!("{pid}/task"))) else { return Vec::new() };
     if pid == 0 {
         return Vec::new();
     }
-    let lists = threads.flatten().filter_map(|t| fs::read_to_string(t.path().join("children")).ok());
-    let mut found: Vec<u32> =
-        lists.flat_map(|l| l.split_ascii_whitespace().filter_map(|n| n.parse().ok()).collect::<Vec<_>>()).collect();
-    found.truncate(MAX_CHILDREN);
+    all_listed(|| by_thread(proc, pid)).into_iter().take(MAX_CHILDREN).collect()
+}
+
+/// When a thread or a child ends, the kernel may leave out the one behind it, and the one that ended is gone in the next
+/// look: two that are the same left out nothing.
+fn all_listed(mut look: impl FnMut() -> BTreeMap<OsString, Vec<u32>>) -> BTreeSet<u32> {
+    let (mut last, mut found) = (BTreeMap::new(), BTreeSet::new());
+    for _ in 0..MAX_LOOKS {
+        let now = look();
+        found.extend(now.values().flatten().copied());
+        if now == last {
+            break;
+        }
+        last = now;
+    }
     found
+}
+
+/// The children of each thread.
+fn by_thread(proc: &Path, pid: u32) -> BTreeMap<OsString, Vec<u32>> {
+    let Ok(threads) = fs::read_dir(proc.join(format!("{pid}/task"))) else { return BTreeMap::new() };
+    let list = |thread: fs::DirEntry| {
+        let text = fs::read_to_string(thread.path().join("children")).ok()?;
+        Some((thread.file_name(), text.split_ascii_whitespace().filter_map(|n| n.parse().ok()).collect()))
+    };
+    threads.flatten().filter_map(list).collect()
 }
 
 /// Closes what comes until nobody can send any more.
@@ -480,12 +503,33 @@ mod tests {
 
     #[test]
     fn children_are_found_by_the_thread_that_started_them() {
-        let mut child = std::process::Command::new("/bin/sleep").arg("30").spawn().unwrap();
+        let mut child = std::process::Command::new("/bin/sleep").arg("600").spawn().unwrap();
         let found = children(Path::new("/proc"), std::process::id());
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(found.contains(&child.id()), "{} is not in {found:?}", child.id());
         assert!(children(Path::new("/proc"), 0).is_empty());
+    }
+
+    #[test]
+    fn a_thread_that_ends_while_children_are_listed_hides_nobodys_child() {
+        let of = |threads: &[(&str, &[u32])]| threads.iter().map(|(t, c)| ((*t).into(), c.to_vec())).collect();
+        // 8 was left out behind 7, which ended; then 9 began
+        let mut looks =
+            vec![of(&[("6", &[60]), ("7", &[])]), of(&[("6", &[60]), ("8", &[80])]), of(&[("6", &[60]), ("8", &[80])])];
+        looks.push(of(&[("9", &[90])]));
+        let mut looks = looks.into_iter();
+        assert_eq!(all_listed(|| looks.next().unwrap()), BTreeSet::from([60, 80]));
+        assert_eq!(looks.len(), 1, "two were the same");
+        // one whose threads never stand still
+        let mut n = 0;
+        let busy = all_listed(|| {
+            n += 1;
+            of(&[("6", &[n])])
+        });
+        assert_eq!(busy.len(), MAX_LOOKS as usize);
+        // one that is over
+        assert!(all_listed(BTreeMap::new).is_empty());
     }
 
     #[test]

@@ -234,6 +234,10 @@ impl Symbolizer {
         if mappings.is_empty() && self.processes.contains_key(&pid) {
             return;
         }
+        // one that became another program meanwhile: these may be either's, and the next look tells
+        if Program::of(&dir).is_some_and(|now| now != program) {
+            return;
+        }
         let mappings = mappings.into_iter().map(|m| (m, None)).collect();
         let now = Instant::now();
         self.know(pid, Process { program, mappings, mapped: now, checked: now });
@@ -577,6 +581,13 @@ mod tests {
         assert!(out.contains("a_library_that_is_loaded_later"), "{out}");
     }
 
+    /// The mappings of a child; none while it still has the memory of this process, up to the middle of its execve.
+    fn own_mappings(child: &Path) -> Vec<Mapping> {
+        let this = std::env::current_exe().unwrap();
+        let all = process::mappings(child).unwrap();
+        if all.iter().any(|m| m.path == this) { Vec::new() } else { all }
+    }
+
     #[test]
     fn a_process_that_becomes_another_program_has_the_names_of_that_one() {
         let dir = tempfile::tempdir().unwrap();
@@ -591,7 +602,7 @@ mod tests {
         let until = Instant::now() + Duration::from_secs(60);
         // with its libraries: before they are there, the kernel is still about to make it that program
         let code = |what: &str| loop {
-            let maps = process::mappings(&proc).unwrap();
+            let maps = own_mappings(&proc);
             let place = |what: &str| maps.iter().find(|m| m.path.to_string_lossy().contains(what)).map(|m| m.start + 1);
             match place(what).zip(place("libc.so")) {
                 Some((start, _)) => break start,
@@ -624,13 +635,33 @@ mod tests {
     }
 
     #[test]
+    fn mappings_that_were_read_while_the_program_changed_are_not_taken_for_the_first_ones() {
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let (pid, dir) = (child.id(), PathBuf::from(format!("/proc/{}", child.id())));
+        let own = Program::of(Path::new("/proc/self")).unwrap();
+        let until = Instant::now() + Duration::from_secs(60);
+        while !own_mappings(&dir).iter().any(|m| m.label().starts_with("libc.so")) {
+            assert!(Instant::now() < until);
+        }
+        let later = Program::of(&dir).unwrap();
+        let mut s = Symbolizer::new(Some("/proc".into()));
+        // as if this program had been seen before its mappings were read
+        s.read_mappings(pid, own);
+        assert!(s.processes.is_empty());
+        s.read_mappings(pid, later);
+        assert!(s.processes.contains_key(&pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
     fn what_was_known_of_a_process_survives_it() {
         let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
         let mut s = Symbolizer::new(Some("/proc".into()));
         // until it has become another program
         let until = Instant::now() + Duration::from_secs(60);
         let code = loop {
-            let maps = process::mappings(Path::new(&format!("/proc/{}", child.id()))).unwrap();
+            let maps = own_mappings(Path::new(&format!("/proc/{}", child.id())));
             let libc = maps.into_iter().find(|m| m.label().starts_with("libc.so"));
             match libc {
                 Some(m) => break m,

@@ -133,14 +133,19 @@ mod tests {
         c.store("k", b"native code").unwrap();
         assert_eq!(c.load("k").as_deref(), Some(&b"native code"[..]));
         let good = fs::read(c.path("k")).unwrap();
+        let write = |bytes: &[u8]| {
+            fs::write(c.path("k"), bytes).unwrap();
+            // whatever the umask of who runs this: what others may write is not looked at
+            fs::set_permissions(c.path("k"), fs::Permissions::from_mode(0o600)).unwrap();
+        };
         for i in 0..good.len() {
             let mut bad = good.clone();
             bad[i] ^= 1;
-            fs::write(c.path("k"), &bad).unwrap();
+            write(&bad);
             assert_eq!(c.load("k"), None, "byte {i}");
             assert!(!c.path("k").exists(), "a damaged file is removed");
         }
-        fs::write(c.path("k"), &good[..10]).unwrap();
+        write(&good[..10]);
         assert_eq!(c.load("k"), None);
     }
 

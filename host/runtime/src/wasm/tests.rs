@@ -373,10 +373,12 @@ fn what_a_guest_says_reaches_the_log_and_no_flood_of_it() {
     let mut s = sources();
     let mut guest = Guest::new(engine(), &component(OPEN, &format!("{flood} {ECHO}")), "d", options(), &mut s).unwrap();
     let mut b = batch(&Arc::new(s.remove(0)), 1);
+    let start = std::time::Instant::now();
     guest.process(0, &mut b);
     let said = guest.take_notes();
-    // Two windows at most, unless the machine stands still.
-    assert!((1..=101).contains(&said.len()), "{}", said.len());
+    // Fifty lines a second, and one that tells how many were left out; a busy machine may take some seconds.
+    let seconds = start.elapsed().as_secs() as usize + 2;
+    assert!((1..=51 * seconds).contains(&said.len()), "{} in {seconds} s", said.len());
     assert_eq!(said[0].to_string(), "gadget t: not today");
     assert!(said[0].is_for_everybody() && !said[0].is_failure());
 }

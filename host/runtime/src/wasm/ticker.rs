@@ -112,7 +112,7 @@ mod tests {
         let until_parked = || {
             let t = Instant::now();
             while !ticker.shared.parked.load(SeqCst) {
-                assert!(t.elapsed() < Duration::from_secs(20), "never parked");
+                assert!(t.elapsed() < Duration::from_secs(120), "never parked");
                 thread::sleep(TICK);
             }
         };
@@ -124,7 +124,7 @@ mod tests {
             let _call = ticker.enter();
             let t = Instant::now();
             while ticks.load(SeqCst) < before + 15 {
-                assert!(t.elapsed() < Duration::from_secs(20), "no ticks in a call");
+                assert!(t.elapsed() < Duration::from_secs(120), "no ticks in a call");
                 thread::sleep(TICK);
             }
         }

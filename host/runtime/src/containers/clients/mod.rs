@@ -28,13 +28,13 @@ use std::{
 };
 use tokio::{sync::mpsc, time::Instant};
 
-/// How long a single question to a runtime may take.
-const LOOKUP_DEADLINE: Duration = Duration::from_millis(1500);
+/// How long a single question to a runtime may take. The runtimes of tests may have to wait for a processor.
+const LOOKUP_DEADLINE: Duration = Duration::from_millis(if cfg!(test) { 8000 } else { 1500 });
 const LIST_DEADLINE: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(10);
 /// A container that is just being made may be asked for before its runtime lists it: for this long it is asked again.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 60 } else { 2 });
 const FIRST_REPEAT: Duration = Duration::from_millis(20);
 const LAST_REPEAT: Duration = Duration::from_millis(400);
 /// Questions to one client on their way at the same time.

@@ -329,6 +329,7 @@ fn a_container_that_is_being_made_is_asked_for_until_it_is_listed_and_nothing_is
         tokio::time::sleep(Duration::from_millis(1200)).await;
         assert_eq!(crio.requests.load(Ordering::Relaxed), before, "an idle client asks nothing");
 
+        let start = Instant::now();
         for question in [Question::Container(WEB.into()), Question::Sandbox(SANDBOX.into())] {
             ask.send(Asked { question, at: Instant::now() }).await.unwrap();
         }
@@ -344,7 +345,9 @@ fn a_container_that_is_being_made_is_asked_for_until_it_is_listed_and_nothing_is
         let labels = known[0].pod.as_ref().unwrap().labels.as_ref().unwrap();
         assert_eq!(labels.keys().map(|k| &**k).collect::<Vec<_>>(), ["app", "tier"]);
         assert_eq!((&*known[1].id, known[1].pid), (WEB, Some(4242)));
-        assert!(crio.requests.load(Ordering::Relaxed) < before + 30, "asked with growing pauses");
+        // Two questions of two requests at most, each 2.5 times a second in the end; a busy machine answers late.
+        let (asked, seconds) = (crio.requests.load(Ordering::Relaxed) - before, start.elapsed().as_secs_f64());
+        assert!(f64::from(asked) < 30.0 + 10.0 * seconds, "asked {asked} times in {seconds} s, with growing pauses");
     });
 }
 
