@@ -195,7 +195,8 @@ impl Changes {
                 p.told = true;
                 self.ready.push_back(Change::Created(p.container.clone()));
             }
-            Verdict::Yes if late || p.container.complete && p.container.pid != 0 => {
+            // Who cannot wait wants its first process: until that runs, however long it takes, there is nothing to tell.
+            Verdict::Yes if late && !self.at_once || p.container.complete && p.container.pid != 0 => {
                 p.told = true;
                 self.ready.push_back(Change::Created(p.container.clone()));
             }
@@ -283,6 +284,18 @@ mod tests {
         take(&mut changes, vec![Moment::Known(container(2, None, 42))], now);
         changes.ripen(now + RIPE);
         assert_eq!(said(&mut changes), ["+id-2"]);
+    }
+
+    #[test]
+    fn who_cannot_wait_is_told_of_a_container_that_is_started_long_after_it_was_made() {
+        let (_listener, mut changes) = channel(Arc::new(Selector::all()), true);
+        let now = later();
+        take(&mut changes, vec![Moment::Known(container(1, Some("web"), 0))], now);
+        changes.ripen(now + RIPE);
+        take(&mut changes, vec![Moment::Known(container(1, Some("web"), 0))], now + RIPE);
+        assert_eq!(said(&mut changes), [""; 0], "it has no process yet");
+        take(&mut changes, vec![Moment::Known(container(1, Some("web"), 5))], now + 4 * RIPE);
+        assert_eq!(said(&mut changes), ["+web"]);
     }
 
     #[test]
