@@ -37,7 +37,7 @@ use admission::Admission;
 use arc_swap::ArcSwap;
 use aya::maps::MapError;
 use changes::Listener;
-use registry::{Owner, Table};
+use registry::{Generation, Owner, Table};
 use std::{
     collections::BTreeMap,
     os::fd::BorrowedFd,
@@ -412,7 +412,13 @@ fn owner_container(owner: &Owner) -> Option<Arc<Container>> {
 }
 
 fn resolve(table: &Table, watermark: u64, mntns: u64, boot_time: u64) -> Resolution {
-    match table.at(mntns, boot_time).map(|g| &g.owner) {
+    let generation = table.at(mntns, boot_time);
+    // The kernel gives numbers away at once: the next container's first rows may come before the news of its birth.
+    let may_be_the_next = |g: &Generation| boot_time > watermark && g.ended.is_some_and(|end| boot_time > end);
+    if generation.is_some_and(may_be_the_next) {
+        return Resolution::Pending;
+    }
+    match generation.map(|g| &g.owner) {
         Some(Owner::Host) => Resolution::Host,
         // Before its first program runs, a container's pid is not known; a row from after that deserves it.
         Some(Owner::Container(c)) if c.complete && (c.pid != 0 || boot_time <= watermark) => {
@@ -456,9 +462,10 @@ impl TableReader {
         resolve(&self.table, self.watermark, mntns, boot_time)
     }
 
-    /// Birth of the present generation: what is decided for it holds for every later event until the table changes.
+    /// Birth of the present generation, unless it is over: what is decided for it holds for every later event until the table
+    /// changes.
     pub(crate) fn present_birth(&self, mntns: u64) -> Option<u64> {
-        self.table.now(mntns).map(|g| g.birth)
+        self.table.now(mntns).filter(|g| g.ended.is_none()).map(|g| g.birth)
     }
 
     /// Boot-clock nanoseconds now.
@@ -603,6 +610,9 @@ mod tests {
         assert_eq!(at(&r, 7, 250), "Pending", "its first program may have run, unseen so far");
         r.update(1, |c| c.pid = 42);
         assert_eq!(at(&r, 7, 250), "a");
+        r.end(1, 220);
+        assert_eq!((at(&r, 7, 220), at(&r, 7, 190)), ("a".into(), "a".into()));
+        assert_eq!(at(&r, 7, 250), "Pending", "the number may be another's, whose birth is on its way");
         assert_eq!(at(&r, 8, 150), "Host");
         assert_eq!(at(&r, 9, 150), "Unknown", "all births until then were seen");
         assert_eq!(at(&r, 9, 250), "Pending", "a birth may be on its way");

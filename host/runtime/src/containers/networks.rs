@@ -87,6 +87,12 @@ impl Networks {
         found
     }
 
+    /// Whether all had left by then.
+    fn is_left(&self, netns: u64, time: u64) -> bool {
+        let all = self.members(netns);
+        !all.is_empty() && all.iter().all(|m| m.ended.is_some_and(|end| end < time))
+    }
+
     /// From when on the same are there: since the last came, and after the last that left.
     fn settled(&self, netns: u64) -> Option<u64> {
         let changes = |m: &Member| m.since.max(m.ended.map_or(0, |end| end.saturating_add(1)));
@@ -114,6 +120,8 @@ impl super::TableReader {
         let found = self.table.networks.at(netns, time);
         let may_come = |c: &Arc<Container>| !c.complete || c.pid == 0 && time > self.watermark;
         match () {
+            // The number may be the next one's, whose birth is still to be told.
+            () if time > self.watermark && self.table.networks.is_left(netns, time) => NetworkOwner::Pending,
             () if found.is_empty() && time > self.watermark => NetworkOwner::Pending,
             () if found.is_empty() => NetworkOwner::Unknown,
             () if found.iter().any(may_come) => NetworkOwner::Pending,
@@ -126,9 +134,9 @@ impl super::TableReader {
         if netns == self.published.host_netns { Vec::new() } else { self.table.networks.at(netns, time) }
     }
 
-    /// Since when the present members are the present ones.
+    /// Since when the present members are the present ones; `None` where there are none, and the next may come.
     pub(crate) fn present_network(&self, netns: u64) -> Option<u64> {
-        self.table.networks.settled(netns)
+        self.table.networks.settled(netns).filter(|_| !self.table.networks.is_left(netns, u64::MAX))
     }
 }
 
@@ -243,6 +251,7 @@ mod tests {
         n.end(7, 2, 400);
         assert_eq!(at(&n, 7, 350), [2]);
         assert_eq!(at(&n, 7, 450), [2], "what comes after the end is of the last");
+        assert!(n.is_left(7, 450) && !n.is_left(7, 400) && !n.is_left(8, 450));
         assert!(at(&n, 7, 400 + TOMBSTONE).is_empty(), "but not for ever");
         n.join(7, container(3), 500);
         assert_eq!(at(&n, 7, 450), [2]);

@@ -36,6 +36,8 @@ pub(super) struct Generation {
     /// Boot-clock nanoseconds; 0 where it existed before it was looked at.
     pub(super) birth: u64,
     pub(super) owner: Owner,
+    /// When its container ended: what comes later may be of a generation that is not known yet. Boot-clock nanoseconds.
+    pub(super) ended: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -175,7 +177,7 @@ impl Registry {
     /// Starts a new generation of `mntns`.
     pub(super) fn birth(&mut self, mntns: u64, birth: u64, owner: Owner) {
         self.note_namespace(mntns, birth, &owner);
-        let generation = Generation { birth, owner };
+        let generation = Generation { birth, owner, ended: None };
         match self.table.shard_mut(mntns).entry(mntns) {
             std::collections::hash_map::Entry::Vacant(v) => {
                 v.insert(Slot { now: generation, over: None, before: Vec::new() });
@@ -195,7 +197,7 @@ impl Registry {
     pub(super) fn reassign(&mut self, mntns: u64, birth: u64, owner: Owner) {
         self.note_namespace(mntns, birth, &owner);
         if let Some(slot) = self.table.shard_mut(mntns).get_mut(&mntns) {
-            slot.now = Generation { birth, owner };
+            slot.now = Generation { birth, owner, ended: None };
         }
         self.changed = true;
     }
@@ -349,8 +351,12 @@ impl Registry {
         i.ended = Some(now);
         if let Some(netns) = i.netns {
             self.table.networks.end(netns, instance, now);
-            self.changed = true;
         }
+        for (mntns, birth) in &i.namespaces {
+            let slot = self.table.shard_mut(*mntns).get_mut(mntns).filter(|slot| slot.now.birth == *birth);
+            slot.into_iter().for_each(|slot| slot.now.ended = Some(now));
+        }
+        self.changed = true;
         if let Some(moments) = &mut self.moments {
             moments.push(Moment::Ended(i.container.clone(), now));
         }
