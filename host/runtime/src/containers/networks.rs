@@ -120,13 +120,16 @@ impl super::TableReader {
         let found = self.table.networks.at(netns, time);
         let may_come = |c: &Arc<Container>| !c.complete || c.pid == 0 && time > self.watermark;
         match () {
-            // The number may be the next one's, whose birth is still to be told.
-            () if time > self.watermark && self.table.networks.is_left(netns, time) => NetworkOwner::Pending,
             () if found.is_empty() && time > self.watermark => NetworkOwner::Pending,
             () if found.is_empty() => NetworkOwner::Unknown,
             () if found.iter().any(may_come) => NetworkOwner::Pending,
             () => NetworkOwner::Containers(found),
         }
+    }
+
+    /// As `may_be_the_next_ones`, of a network namespace that all have left.
+    pub(crate) fn network_may_be_the_next_ones(&self, netns: u64, time: u64) -> bool {
+        time > self.watermark && self.table.networks.is_left(netns, time)
     }
 
     /// Those in the namespace at that time, however little is known of them.

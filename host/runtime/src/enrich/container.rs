@@ -255,6 +255,7 @@ impl ContainerEnricher {
             Resolution::Pending | Resolution::Unknown => (false, 0),
         };
         let answer = match &resolution {
+            Resolution::Known(_) if self.has_times() && self.reader.may_be_the_next_ones(mntns, time) => Answer::Wait,
             Resolution::Known(c) if self.is_setup(c, mntns, time) == Some(true) => Answer::LeaveOutSetup,
             Resolution::Known(c) if self.is_setup(c, mntns, time).is_none() => Answer::Wait,
             _ => self.judge(&resolution),
@@ -265,6 +266,11 @@ impl ContainerEnricher {
             self.remembered.insert(mntns, Remembered { birth, answer: answer.clone() });
         }
         (answer, birth)
+    }
+
+    /// Whether its rows say when they happened, and can wait.
+    fn has_times(&self) -> bool {
+        self.time.is_some() && !self.snapshot
     }
 
     /// Whether a row is of the container's set-up; `None`: that shows when its first program runs.

@@ -21,6 +21,11 @@ impl ContainerEnricher {
         let answer = match &owner {
             NetworkOwner::Host if self.include.host => Answer::ShowHost,
             NetworkOwner::Host => Answer::LeaveOut,
+            NetworkOwner::Containers(_)
+                if self.has_times() && self.reader.network_may_be_the_next_ones(netns, time) =>
+            {
+                Answer::Wait
+            }
             NetworkOwner::Containers(all) => self.judge_network(all),
             NetworkOwner::Pending => Answer::Wait,
             NetworkOwner::Unknown if self.reader.may_have_missed() => Answer::ShowUnlabelled(None),

@@ -112,6 +112,28 @@ fn a_reused_number_is_told_apart_within_one_batch() {
 }
 
 #[test]
+fn a_row_after_the_end_waits_for_the_next_ones_birth() {
+    let mut b = bench("");
+    let first = b.hand.birth(7, 100, Some("first"));
+    b.hand.publish(300);
+    assert_eq!(b.turn(&[(7, 400)]), seen(&[(0, "first")]));
+    b.hand.end(first, 500);
+    b.hand.publish(600);
+    assert_eq!(b.turn(&[(7, 450), (7, 550), (7, 700)]), seen(&[(1, "first"), (2, "first")]));
+    b.hand.birth(7, 650, Some("second"));
+    b.hand.publish(800);
+    assert_eq!(b.turn(&[]), seen(&[(3, "second")]));
+    // nobody came: what is left of the container ends after its first process
+    let last = b.hand.birth(8, 800, Some("last"));
+    b.hand.end(last, 900);
+    b.hand.publish(900);
+    assert_eq!((b.turn(&[(8, 950)]), b.enricher.held()), (Vec::new(), 1));
+    b.hand.publish(1000);
+    assert_eq!(b.turn(&[]), seen(&[(4, "last")]));
+    assert_eq!(b.lost(Reason::Unlabelled), 0);
+}
+
+#[test]
 fn rows_of_an_unnamed_container_wait_and_keep_their_order() {
     let mut b = bench("web");
     let c = b.hand.birth(7, 100, None);
