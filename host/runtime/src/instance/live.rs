@@ -255,7 +255,7 @@ impl Live {
     pub fn run(mut self, stop: &Stop, sink: &mut dyn Sink) -> (Summary, Option<RunError>) {
         let looped = self.event_loop(stop, sink);
         let looped = looped.and(self.detach_uprobes(sink));
-        // From here on nothing new is produced; what is in the buffers still counts.
+        // What is produced until all is detached, and what is in the buffers then, still counts.
         if let Some(networks) = &self.networks {
             networks.silence();
         }
